@@ -1,0 +1,1 @@
+//! The influxdb3 binary: serve and every client command.

@@ -1,0 +1,103 @@
+"""What waits to be sent to the server?
+
+The queue is bounded: a server that reads slowly slows the plugin down instead of letting memory
+grow. It also knows which invocation is open, because a message of a finished one would be a breach
+of the protocol, and a plugin's forgotten threads go on logging.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+from outrigger_plugin_host._errors import RunEndedError, ServerGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MESSAGES_MAX = 32
+"""Messages are at most 256 KiB (but for one over-long line), so this is 8 MiB at the worst."""
+
+
+class Outbox:
+    """An iterator of messages for grpc, filled from any thread."""
+
+    def __init__(self) -> None:
+        """Create an empty queue with no open invocation."""
+        self._changed = threading.Condition()
+        self._messages: deque[Any] = deque()
+        self._closed = False
+        self._invocation: str | None = None
+
+    def send(self, message: Any) -> None:
+        """Queue a message that belongs to no invocation; never waits."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def open(self, invocation: str) -> None:
+        """Let messages of `invocation` pass from now on."""
+        with self._changed:
+            self._invocation = invocation
+
+    def send_for(self, invocation: str, message: Any) -> None:
+        """Queue a message of the open invocation; waits while the queue is full."""
+        with self._changed:
+            while True:
+                self._check_open(invocation)
+                if len(self._messages) < _MESSAGES_MAX:
+                    break
+                self._changed.wait()
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def check_open(self, invocation: str) -> None:
+        """Raise unless `invocation` is the one that runs."""
+        with self._changed:
+            self._check_open(invocation)
+
+    def _check_open(self, invocation: str) -> None:
+        if invocation != self._invocation:
+            raise RunEndedError(
+                "this run of the plugin has ended and its influxdb3_local with it; "
+                "a thread that outlives the run cannot use it"
+            )
+        if self._closed:
+            raise ServerGoneError("the connection to the server is closed")
+
+    def complete(self, message: Any) -> None:
+        """Close the open invocation with its last message, in one step."""
+        with self._changed:
+            self._invocation = None
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Send what is queued and nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return itself; grpc is the only reader."""
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next message, waiting for it."""
+        with self._changed:
+            while not self._messages:
+                if self._closed:
+                    raise StopIteration
+                self._changed.wait()
+            message = self._messages.popleft()
+            self._changed.notify_all()
+            return message
+
+    def __enter__(self) -> Self:
+        """Close at the end of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()

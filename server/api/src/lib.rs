@@ -1,0 +1,1 @@
+//! HTTP and Flight SQL on one port.

@@ -1,0 +1,96 @@
+//! What can happen to the catalog: the payload of a catalog record.
+//!
+//! Serialised as JSON. Variants and fields are only ever added, with defaults,
+//! so that old logs stay readable.
+
+use outrigger_model::{
+    ids::{DatabaseId, TableId, TriggerId},
+    names::DatabaseName,
+    schema::ColumnType,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::trigger::TriggerDefinition;
+
+/// One change. Ids are chosen by whoever makes the change, from the catalog's counters.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum CatalogChange {
+    /// A database appears.
+    CreateDatabase {
+        /// Its id.
+        id: DatabaseId,
+        /// Its name.
+        name: DatabaseName,
+    },
+    /// A database goes, with its tables and triggers.
+    DeleteDatabase {
+        /// Its id.
+        id: DatabaseId,
+    },
+    /// A table appears, without columns.
+    CreateTable {
+        /// The database it is in.
+        database: DatabaseId,
+        /// Its id.
+        id: TableId,
+        /// Its name.
+        name: String,
+    },
+    /// A table gets columns.
+    AddColumns {
+        /// The database it is in.
+        database: DatabaseId,
+        /// The table.
+        table: TableId,
+        /// Names and types.
+        columns: Vec<(String, ColumnType)>,
+    },
+    /// A trigger appears; its cursor is the log entry that holds this change.
+    CreateTrigger {
+        /// The database it is in.
+        database: DatabaseId,
+        /// Its id.
+        id: TriggerId,
+        /// What the user said.
+        definition: TriggerDefinition,
+    },
+    /// A trigger goes.
+    DeleteTrigger {
+        /// Its id.
+        id: TriggerId,
+    },
+    /// A trigger is disabled, or enabled: it then starts at the log entry that holds this change.
+    SetTriggerDisabled {
+        /// Its id.
+        id: TriggerId,
+        /// Whether it is disabled from now on.
+        disabled: bool,
+    },
+}
+
+impl CatalogChange {
+    /// The change as the payload of a log record.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("names and numbers are always valid JSON")
+    }
+
+    /// Reads the payload of a log record.
+    pub fn decode(payload: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As first written; never change, only add.
+    const FROZEN: &str = r#"{"change":"create_trigger","database":1,"id":7,"definition":{"name":"n","plugin":"p.py","event":"all_tables_wal_write","arguments":{"a":"b"},"error_behavior":"retry","disabled":false}}"#;
+
+    #[test]
+    fn a_frozen_change_is_read_and_written() {
+        let change = CatalogChange::decode(FROZEN.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(change.encode()).unwrap(), FROZEN);
+    }
+}

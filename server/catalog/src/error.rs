@@ -1,0 +1,67 @@
+//! Why a catalog change was refused.
+
+use outrigger_model::{error::ErrorKind, names::DatabaseNameError};
+
+/// A change that does not fit the catalog as it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// There is something of that name already.
+    #[error("attempted to create a resource that already exists: {what} {name:?}")]
+    Exists {
+        /// Database or trigger.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The database name is not allowed.
+    #[error("invalid database name")]
+    DatabaseName(#[from] DatabaseNameError),
+    /// There is no such database.
+    #[error("database not found: {0}")]
+    NoDatabase(String),
+    /// There is no such trigger in that database.
+    #[error("trigger not found: {trigger:?} in database {database:?}")]
+    NoTrigger {
+        /// The database.
+        database: String,
+        /// The trigger.
+        trigger: String,
+    },
+    /// An enabled trigger is deleted only by force.
+    #[error("Cannot delete running plugin {0}. Disable it first or use --force.")]
+    TriggerRuns(String),
+    /// The server's own database cannot be changed.
+    #[error("the database _internal belongs to the server and cannot be changed")]
+    Internal,
+    /// A column exists with another type.
+    #[error("invalid column type for column '{column}', expected {expected}, got {found}")]
+    ColumnType {
+        /// The column.
+        column: String,
+        /// The type it has.
+        expected: &'static str,
+        /// The type it was used with.
+        found: &'static str,
+    },
+    /// An id in a log record names nothing.
+    #[error("the {what} with id {id} does not exist")]
+    UnknownId {
+        /// Database, table or trigger.
+        what: &'static str,
+        /// Its id.
+        id: u32,
+    },
+}
+
+impl CatalogError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Exists { .. } | Self::TriggerRuns(_) => ErrorKind::Conflict,
+            Self::DatabaseName(_) | Self::Internal | Self::ColumnType { .. } => ErrorKind::Invalid,
+            Self::NoDatabase(_) | Self::NoTrigger { .. } => ErrorKind::NotFound,
+            Self::UnknownId { .. } => ErrorKind::Internal,
+        }
+    }
+}

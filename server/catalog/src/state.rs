@@ -1,0 +1,341 @@
+//! The catalog's content and the rules by which changes alter it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use outrigger_model::{
+    ids::{DatabaseId, Sequence, TableId, TriggerId},
+    names::{DatabaseName, INTERNAL_DATABASE},
+    schema::TableSchema,
+};
+
+use crate::{
+    CatalogChange, CatalogError,
+    trigger::{Trigger, TriggerDefinition},
+};
+
+/// A table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Table {
+    /// Its number in the log.
+    pub id: TableId,
+    /// Its name, unique in its database.
+    pub name: String,
+    /// Its columns.
+    pub schema: TableSchema,
+}
+
+/// A database.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Database {
+    /// Its number in the log.
+    pub id: DatabaseId,
+    /// Its name.
+    pub name: DatabaseName,
+    /// Its tables by name.
+    pub tables: BTreeMap<String, Arc<Table>>,
+    /// Its triggers by name.
+    pub triggers: BTreeMap<String, Arc<Trigger>>,
+}
+
+impl Database {
+    /// The trigger of that name.
+    pub fn trigger(&self, name: &str) -> Result<&Arc<Trigger>, CatalogError> {
+        self.triggers.get(name).ok_or_else(|| CatalogError::NoTrigger {
+            database: self.name.to_string(),
+            trigger: name.to_owned(),
+        })
+    }
+}
+
+/// Everything that exists. Cloning is cheap: the parts are shared until they change.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Catalog {
+    databases: BTreeMap<DatabaseName, Arc<Database>>,
+    names: BTreeMap<DatabaseId, DatabaseName>,
+    trigger_homes: BTreeMap<TriggerId, DatabaseId>,
+    last_database: DatabaseId,
+    last_table: TableId,
+    last_trigger: TriggerId,
+}
+
+impl Catalog {
+    /// All databases of users, by name.
+    pub fn databases(&self) -> impl Iterator<Item = &Arc<Database>> {
+        self.databases.values()
+    }
+
+    /// The database of that name.
+    pub fn database(&self, name: &str) -> Result<&Arc<Database>, CatalogError> {
+        name.parse::<DatabaseName>()
+            .ok()
+            .and_then(|name| self.databases.get(&name))
+            .ok_or_else(|| CatalogError::NoDatabase(name.to_owned()))
+    }
+
+    /// The database with that id, unless it was deleted.
+    pub fn database_by_id(&self, id: DatabaseId) -> Option<&Arc<Database>> {
+        self.names.get(&id).and_then(|name| self.databases.get(name))
+    }
+
+    /// The trigger with that id, with its database, unless it was deleted.
+    pub fn trigger_by_id(&self, id: TriggerId) -> Option<(&Arc<Database>, &Arc<Trigger>)> {
+        let database = self.database_by_id(*self.trigger_homes.get(&id)?)?;
+        let trigger = database.triggers.values().find(|trigger| trigger.id == id)?;
+        Some((database, trigger))
+    }
+
+    /// All triggers, each with its database.
+    pub fn triggers(&self) -> impl Iterator<Item = (&Arc<Database>, &Arc<Trigger>)> {
+        self.databases
+            .values()
+            .flat_map(|database| database.triggers.values().map(move |trigger| (database, trigger)))
+    }
+
+    /// The change that creates a database.
+    pub fn create_database(&self, name: &str) -> Result<CatalogChange, CatalogError> {
+        if name == INTERNAL_DATABASE {
+            return Err(CatalogError::Internal);
+        }
+        let name: DatabaseName = name.parse()?;
+        if self.databases.contains_key(&name) {
+            return Err(CatalogError::Exists { what: "database", name: name.into() });
+        }
+        Ok(CatalogChange::CreateDatabase { id: DatabaseId(self.last_database.0 + 1), name })
+    }
+
+    /// The change that deletes a database.
+    pub fn delete_database(&self, name: &str) -> Result<CatalogChange, CatalogError> {
+        if name == INTERNAL_DATABASE {
+            return Err(CatalogError::Internal);
+        }
+        Ok(CatalogChange::DeleteDatabase { id: self.database(name)?.id })
+    }
+
+    /// The change that creates a table, which must not exist.
+    pub fn create_table(&self, database: DatabaseId, name: &str) -> CatalogChange {
+        CatalogChange::CreateTable {
+            database,
+            id: TableId(self.last_table.0 + 1),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The change that creates a trigger.
+    pub fn create_trigger(
+        &self,
+        database: &str,
+        definition: TriggerDefinition,
+    ) -> Result<CatalogChange, CatalogError> {
+        let database = self.database(database)?;
+        if database.triggers.contains_key(&definition.name) {
+            return Err(CatalogError::Exists { what: "trigger", name: definition.name });
+        }
+        let id = TriggerId(self.last_trigger.0 + 1);
+        Ok(CatalogChange::CreateTrigger { database: database.id, id, definition })
+    }
+
+    /// The change that deletes a trigger; an enabled one only by `force`.
+    pub fn delete_trigger(
+        &self,
+        database: &str,
+        name: &str,
+        force: bool,
+    ) -> Result<CatalogChange, CatalogError> {
+        let trigger = self.database(database)?.trigger(name)?;
+        if !trigger.definition.disabled && !force {
+            return Err(CatalogError::TriggerRuns(name.to_owned()));
+        }
+        Ok(CatalogChange::DeleteTrigger { id: trigger.id })
+    }
+
+    /// The change that enables or disables a trigger; `None` if it is so already.
+    pub fn set_trigger_disabled(
+        &self,
+        database: &str,
+        name: &str,
+        disabled: bool,
+    ) -> Result<Option<CatalogChange>, CatalogError> {
+        let trigger = self.database(database)?.trigger(name)?;
+        let change = CatalogChange::SetTriggerDisabled { id: trigger.id, disabled };
+        Ok((trigger.definition.disabled != disabled).then_some(change))
+    }
+
+    /// Takes in a change that stands in log entry `sequence`.
+    ///
+    /// # Errors
+    /// If the change names something that does not exist.
+    pub fn apply(&mut self, sequence: Sequence, change: CatalogChange) -> Result<(), CatalogError> {
+        match change {
+            CatalogChange::CreateDatabase { id, name } => self.on_create_database(id, name),
+            CatalogChange::DeleteDatabase { id } => self.on_delete_database(id)?,
+            CatalogChange::CreateTable { database, id, name } => {
+                self.last_table = self.last_table.max(id);
+                let table = Table { id, name: name.clone(), schema: TableSchema::default() };
+                self.database_mut(database)?.tables.insert(name, Arc::new(table));
+            }
+            CatalogChange::AddColumns { database, table, columns } => {
+                let schema = &mut self.table_mut(database, table)?.schema;
+                for (name, column) in columns {
+                    schema.add(&name, column);
+                }
+            }
+            CatalogChange::CreateTrigger { database, id, definition } => {
+                self.last_trigger = self.last_trigger.max(id);
+                self.trigger_homes.insert(id, database);
+                let name = definition.name.clone();
+                let trigger = Arc::new(Trigger { id, definition, cursor: sequence });
+                self.database_mut(database)?.triggers.insert(name, trigger);
+            }
+            CatalogChange::DeleteTrigger { id } => {
+                let name = self.trigger_mut(id)?.definition.name.clone();
+                let home = self.trigger_homes.remove(&id).ok_or(unknown("trigger", id.0))?;
+                self.database_mut(home)?.triggers.remove(&name);
+            }
+            CatalogChange::SetTriggerDisabled { id, disabled } => {
+                let trigger = self.trigger_mut(id)?;
+                trigger.definition.disabled = disabled;
+                if !disabled {
+                    trigger.cursor = trigger.cursor.max(sequence);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a trigger's cursor forward. The trigger may be gone: it was deleted
+    /// while its last invocation ran.
+    pub fn advance_cursor(&mut self, id: TriggerId, cursor: Sequence) {
+        if let Ok(trigger) = self.trigger_mut(id) {
+            trigger.cursor = trigger.cursor.max(cursor);
+        }
+    }
+
+    fn on_create_database(&mut self, id: DatabaseId, name: DatabaseName) {
+        self.last_database = self.last_database.max(id);
+        self.names.insert(id, name.clone());
+        let (tables, triggers) = (BTreeMap::new(), BTreeMap::new());
+        let database = Database { id, name: name.clone(), tables, triggers };
+        self.databases.insert(name, Arc::new(database));
+    }
+
+    fn on_delete_database(&mut self, id: DatabaseId) -> Result<(), CatalogError> {
+        let name = self.names.remove(&id).ok_or(unknown("database", id.0))?;
+        self.databases.remove(&name);
+        self.trigger_homes.retain(|_, home| *home != id);
+        Ok(())
+    }
+
+    fn database_mut(&mut self, id: DatabaseId) -> Result<&mut Database, CatalogError> {
+        let name = self.names.get(&id).ok_or(unknown("database", id.0))?;
+        let database = self.databases.get_mut(name).ok_or(unknown("database", id.0))?;
+        Ok(Arc::make_mut(database))
+    }
+
+    fn table_mut(&mut self, home: DatabaseId, id: TableId) -> Result<&mut Table, CatalogError> {
+        self.database_mut(home)?
+            .tables
+            .values_mut()
+            .find(|table| table.id == id)
+            .map(Arc::make_mut)
+            .ok_or(unknown("table", id.0))
+    }
+
+    fn trigger_mut(&mut self, id: TriggerId) -> Result<&mut Trigger, CatalogError> {
+        let home = *self.trigger_homes.get(&id).ok_or(unknown("trigger", id.0))?;
+        self.database_mut(home)?
+            .triggers
+            .values_mut()
+            .find(|trigger| trigger.id == id)
+            .map(Arc::make_mut)
+            .ok_or(unknown("trigger", id.0))
+    }
+}
+
+fn unknown(what: &'static str, id: u32) -> CatalogError {
+    CatalogError::UnknownId { what, id }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_model::schema::ColumnType;
+
+    use super::*;
+    use crate::trigger::{ErrorBehavior, TriggerEvent};
+
+    #[test]
+    fn a_database_is_created_once_and_its_name_can_be_used_again_after_deletion() {
+        let mut catalog = with_database("db");
+        assert!(matches!(catalog.create_database("db"), Err(CatalogError::Exists { .. })));
+        let delete = catalog.delete_database("db").unwrap();
+        catalog.apply(Sequence(2), delete).unwrap();
+        let CatalogChange::CreateDatabase { id, .. } = catalog.create_database("db").unwrap() else {
+            panic!("not a database")
+        };
+        assert_eq!(id, DatabaseId(2), "ids are never used again");
+    }
+
+    #[test]
+    fn columns_are_added_to_their_table() {
+        let mut catalog = with_database("db");
+        let create = catalog.create_table(DatabaseId(1), "cpu");
+        catalog.apply(Sequence(2), create).unwrap();
+        let columns = vec![("host".to_owned(), ColumnType::Tag)];
+        let (database, table) = (DatabaseId(1), TableId(1));
+        let add = CatalogChange::AddColumns { database, table, columns };
+        catalog.apply(Sequence(2), add).unwrap();
+        let table = &catalog.database("db").unwrap().tables["cpu"];
+        assert_eq!(table.schema.column("host"), Some(ColumnType::Tag));
+    }
+
+    #[test]
+    fn a_trigger_starts_where_it_was_created_and_where_it_was_enabled() {
+        let mut catalog = with_trigger("db", "t");
+        assert_eq!(cursor(&catalog), Sequence(2));
+        catalog.advance_cursor(TriggerId(1), Sequence(5));
+        catalog.advance_cursor(TriggerId(1), Sequence(4));
+        assert_eq!(cursor(&catalog), Sequence(5));
+        for (sequence, disabled) in [(6, true), (9, false)] {
+            let change = catalog.set_trigger_disabled("db", "t", disabled).unwrap().unwrap();
+            catalog.apply(Sequence(sequence), change).unwrap();
+        }
+        assert_eq!(cursor(&catalog), Sequence(9));
+        assert_eq!(catalog.set_trigger_disabled("db", "t", false).unwrap(), None);
+    }
+
+    #[test]
+    fn an_enabled_trigger_is_deleted_only_by_force() {
+        let mut catalog = with_trigger("db", "t");
+        let refused = catalog.delete_trigger("db", "t", false);
+        assert!(matches!(refused, Err(CatalogError::TriggerRuns(_))));
+        let change = catalog.delete_trigger("db", "t", true).unwrap();
+        catalog.apply(Sequence(3), change).unwrap();
+        assert_eq!(catalog.triggers().count(), 0);
+        catalog.advance_cursor(TriggerId(1), Sequence(4));
+    }
+
+    fn with_database(name: &str) -> Catalog {
+        let mut catalog = Catalog::default();
+        let create = catalog.create_database(name).unwrap();
+        catalog.apply(Sequence(1), create).unwrap();
+        catalog
+    }
+
+    fn with_trigger(database: &str, name: &str) -> Catalog {
+        let mut catalog = with_database(database);
+        let definition = TriggerDefinition {
+            name: name.to_owned(),
+            plugin: "p.py".to_owned(),
+            event: TriggerEvent::AllTablesWalWrite,
+            arguments: None,
+            error_behavior: ErrorBehavior::Log,
+            disabled: false,
+        };
+        let create = catalog.create_trigger(database, definition).unwrap();
+        catalog.apply(Sequence(2), create).unwrap();
+        catalog
+    }
+
+    fn cursor(catalog: &Catalog) -> Sequence {
+        catalog.trigger_by_id(TriggerId(1)).unwrap().1.cursor
+    }
+}

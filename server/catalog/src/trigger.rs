@@ -1,0 +1,107 @@
+//! What is kept about a trigger. How its specification is written and what it
+//! means is the `triggers` crate's; here it is only a value that is stored.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use outrigger_model::ids::{Sequence, TriggerId};
+use serde::{Deserialize, Serialize};
+
+/// When a trigger fires. The serialised form is the one that
+/// `system.processing_engine_triggers` shows and that existing clients parse.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerEvent {
+    /// Rows were written to any table of the database.
+    AllTablesWalWrite,
+    /// Rows were written to one table.
+    SingleTableWalWrite {
+        /// The table; need not exist yet.
+        table_name: String,
+    },
+}
+
+/// What happens after a plugin failed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorBehavior {
+    /// Log it and go on with the next event.
+    #[default]
+    Log,
+    /// Try the same event again, with back-off.
+    Retry,
+    /// Log it and disable the trigger.
+    Disable,
+}
+
+impl ErrorBehavior {
+    /// The name that users write and read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Retry => "retry",
+            Self::Disable => "disable",
+        }
+    }
+}
+
+impl FromStr for ErrorBehavior {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "log" => Ok(Self::Log),
+            "retry" => Ok(Self::Retry),
+            "disable" => Ok(Self::Disable),
+            _ => Err(format!("unknown error behavior {text:?}, expected log, retry or disable")),
+        }
+    }
+}
+
+/// Everything that a user says when creating a trigger.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TriggerDefinition {
+    /// Unique in its database.
+    pub name: String,
+    /// The plugin's path in the plugin directory.
+    pub plugin: String,
+    /// When it fires.
+    pub event: TriggerEvent,
+    /// What the plugin gets as `args`; `None` if the user gave nothing.
+    pub arguments: Option<BTreeMap<String, String>>,
+    /// What happens after the plugin failed.
+    pub error_behavior: ErrorBehavior,
+    /// A disabled trigger does not fire.
+    pub disabled: bool,
+}
+
+/// A trigger as it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trigger {
+    /// Its number in the log.
+    pub id: TriggerId,
+    /// What the user said.
+    pub definition: TriggerDefinition,
+    /// The last log entry that it has dealt with. Moves only forward.
+    pub cursor: Sequence,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_look_as_clients_expect() {
+        check(TriggerEvent::AllTablesWalWrite, r#""all_tables_wal_write""#);
+        let table_name = "t".to_owned();
+        check(
+            TriggerEvent::SingleTableWalWrite { table_name },
+            r#"{"single_table_wal_write":{"table_name":"t"}}"#,
+        );
+    }
+
+    #[track_caller]
+    fn check(event: TriggerEvent, json: &str) {
+        assert_eq!(serde_json::to_string(&event).unwrap(), json);
+        assert_eq!(serde_json::from_str::<TriggerEvent>(json).unwrap(), event);
+    }
+}

@@ -1,0 +1,114 @@
+use bytes::Bytes;
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::{replay::replay, store::Durability};
+
+#[derive(Debug, Default)]
+struct Applied(Mutex<Vec<(u64, usize)>>);
+
+impl View for Applied {
+    fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
+        self.0.lock().push((entry.sequence.0, entry.records.len()));
+        Ok(())
+    }
+}
+
+struct Fixture {
+    store: Arc<EntryStore>,
+    view: Arc<Applied>,
+    committer: Committer,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn start(buffer_bytes_max: usize) -> Fixture {
+    let config = Config {
+        flush_interval: Duration::from_secs(1),
+        buffer_bytes_max,
+        buffer_wait_max: Duration::from_secs(5),
+    };
+    let store = Arc::new(EntryStore::new(
+        Arc::new(InMemory::new()),
+        "n",
+        Durability::Store,
+    ));
+    let view = Arc::new(Applied::default());
+    let (committer, task) = committer(store.clone(), view.clone(), Sequence(0), config);
+    let shutdown = CancellationToken::new();
+    #[expect(clippy::disallowed_methods, reason = "the fixture owns the task")]
+    let task = tokio::spawn(task.run(shutdown.clone()));
+    Fixture {
+        store,
+        view,
+        committer,
+        shutdown,
+        task,
+    }
+}
+
+async fn submit(committer: &Committer, payloads: &[&'static str]) -> Receipt {
+    let records = payloads
+        .iter()
+        .map(|payload| Record {
+            kind: 1,
+            payload: Bytes::from_static(payload.as_bytes()),
+        })
+        .collect();
+    committer.reserve(100).await.unwrap().submit(records)
+}
+
+#[tokio::test(start_paused = true)]
+async fn submissions_of_one_interval_share_an_entry() {
+    let log = start(1 << 20);
+    let first = submit(&log.committer, &["a", "b"]).await;
+    let second = submit(&log.committer, &["c"]).await;
+    assert_eq!(first.wait().await.unwrap(), Sequence(1));
+    assert_eq!(second.wait().await.unwrap(), Sequence(1));
+    let third = submit(&log.committer, &["d"]).await;
+    assert_eq!(third.wait().await.unwrap(), Sequence(2));
+    assert_eq!(*log.view.0.lock(), [(1, 3), (2, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_flushes_what_is_buffered() {
+    let log = start(1 << 20);
+    let receipt = submit(&log.committer, &["a"]).await;
+    log.shutdown.cancel();
+    assert_eq!(receipt.wait().await.unwrap(), Sequence(1));
+    log.task.await.unwrap();
+    let late = log.committer.reserve(1).await.unwrap_err();
+    assert!(matches!(late, LogError::Stopped));
+    let view = Applied::default();
+    assert_eq!(replay(&log.store, &view).await.unwrap(), Sequence(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_makes_writers_wait_and_then_refuses() {
+    let log = start(4096);
+    let held = log.committer.reserve(4096).await.unwrap();
+    let error = log.committer.reserve(1).await.unwrap_err();
+    assert!(matches!(error, LogError::BufferFull { bytes_max: 4096 }));
+    let receipt = held.submit(vec![]);
+    receipt.wait().await.unwrap();
+    assert!(
+        log.committer.reserve(1 << 30).await.is_ok(),
+        "a giant goes alone"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_writer_stops_the_log() {
+    let log = start(1 << 20);
+    log.store
+        .create(Sequence(1), Bytes::from_static(b"foreign"))
+        .await
+        .unwrap();
+    let receipt = submit(&log.committer, &["a"]).await;
+    assert!(matches!(receipt.wait().await, Err(LogError::Fenced { .. })));
+    assert!(matches!(
+        log.committer.failed().await,
+        LogError::Fenced { .. }
+    ));
+    assert_eq!(*log.view.0.lock(), []);
+}

@@ -1,0 +1,91 @@
+//! What can go wrong with the log, and what an operator does about it.
+
+use std::{io, sync::Arc};
+
+use outrigger_model::{error::ErrorKind, ids::Sequence};
+
+use crate::entry::DecodeError;
+
+/// A failure of the log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The object store failed.
+    #[error("{action} {object}")]
+    Store {
+        /// A verb.
+        action: &'static str,
+        /// The object in question.
+        object: String,
+        /// What the store said.
+        source: Arc<object_store::Error>,
+    },
+    /// A file could not be made durable.
+    #[error("make {path} durable")]
+    Durable {
+        /// The file or directory.
+        path: String,
+        /// What the file system said.
+        source: Arc<io::Error>,
+    },
+    /// An entry that others follow cannot be read; restore the object from a backup.
+    #[error(
+        "{object} cannot be read and is not the last entry of the log, so acknowledged writes are lost \
+         without it: restore this object from a backup, or start with another --node-id"
+    )]
+    Corrupt {
+        /// The object.
+        object: String,
+        /// Where and why.
+        source: DecodeError,
+    },
+    /// An entry is missing between two others; restore it.
+    #[error("log entry {missing} is missing though {next} exists: restore {object} from a backup")]
+    Gap {
+        /// The entry that is not there.
+        missing: Sequence,
+        /// One that follows it.
+        next: Sequence,
+        /// The object's name.
+        object: String,
+    },
+    /// The entry was decoded, but a view could not take it in.
+    #[error("replay {object}: {reason}")]
+    Apply {
+        /// The object.
+        object: String,
+        /// What the view said.
+        reason: String,
+    },
+    /// Another server writes to the same log.
+    #[error(
+        "{object} was written by another server: two servers run with the same --node-id on the same \
+         object store; stop one of them"
+    )]
+    Fenced {
+        /// The entry that was there already.
+        object: String,
+    },
+    /// An earlier failure stopped the log; the server has to be restarted.
+    #[error("the log has stopped after an earlier failure")]
+    Stopped,
+    /// The write buffer stayed full for too long.
+    #[error("the write buffer is full ({bytes_max} bytes wait for the object store); try again")]
+    BufferFull {
+        /// Its limit.
+        bytes_max: usize,
+    },
+}
+
+impl LogError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BufferFull { .. } | Self::Stopped | Self::Store { .. } | Self::Durable { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Fenced { .. } => ErrorKind::Conflict,
+            Self::Corrupt { .. } | Self::Gap { .. } | Self::Apply { .. } => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How the views come back after a start: every entry is applied again, in order.
+
+use std::sync::Arc;
+
+use outrigger_model::{error::Report, ids::Sequence};
+use tracing::{info, warn};
+
+use crate::{LogError, View, entry::Entry, store::EntryStore};
+
+/// Applies every entry to `view` and returns the last one's sequence.
+///
+/// The last entry may be torn: the server died while it wrote it, so nobody was
+/// told that it is there. It is put aside with a warning. Any other entry that
+/// cannot be read was acknowledged, and the replay fails.
+pub async fn replay(store: &EntryStore, view: &dyn View) -> Result<Sequence, LogError> {
+    let sequences = store.sequences().await?;
+    let Some(first) = sequences.first().copied() else {
+        return Ok(Sequence(0));
+    };
+    if first != Sequence(1) {
+        return Err(gap(store, Sequence(1), first));
+    }
+    let mut last = Sequence(0);
+    for (index, &sequence) in sequences.iter().enumerate() {
+        if sequence != last.next() {
+            return Err(gap(store, last.next(), sequence));
+        }
+        let bytes = store.read_bytes(sequence).await?;
+        let entry = match Entry::decode(sequence, bytes) {
+            Ok(entry) => entry,
+            Err(error) if index + 1 == sequences.len() => {
+                let aside = store.set_aside(sequence).await?;
+                warn!(
+                    object = store.object(sequence),
+                    error = %Report(&error),
+                    aside,
+                    "the last log entry is incomplete and was never acknowledged, put it aside"
+                );
+                break;
+            }
+            Err(source) => {
+                return Err(LogError::Corrupt {
+                    object: store.object(sequence),
+                    source,
+                });
+            }
+        };
+        view.apply(Arc::new(entry)).map_err(|reason| {
+            let object = store.object(sequence);
+            LogError::Apply { object, reason }
+        })?;
+        last = sequence;
+    }
+    info!(entries = sequences.len(), last = last.0, "replayed the log");
+    Ok(last)
+}
+
+fn gap(store: &EntryStore, missing: Sequence, next: Sequence) -> LogError {
+    LogError::Gap {
+        missing,
+        next,
+        object: store.object(missing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::store::Durability;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<u64>>);
+
+    impl View for Seen {
+        fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
+            self.0.lock().push(entry.sequence.0);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_torn_tail_is_dropped_and_its_number_used_again() {
+        let (store, seen) = (with_entries(3).await, Seen::default());
+        store.create(Sequence(4), torn(4)).await.unwrap();
+        assert_eq!(replay(&store, &seen).await.unwrap(), Sequence(3));
+        assert_eq!(*seen.0.lock(), [1, 2, 3]);
+        assert_eq!(store.sequences().await.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn corruption_before_the_tail_stops_the_replay_and_names_the_object() {
+        let store = with_entries(1).await;
+        store.create(Sequence(2), torn(2)).await.unwrap();
+        store.create(Sequence(3), encoded(3)).await.unwrap();
+        let error = replay(&store, &Seen::default()).await.unwrap_err();
+        let text = Report(&error).to_string();
+        assert!(text.contains("n/log/00000000000000000002.entry"), "{text}");
+        assert!(text.contains("byte"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_entry_stops_the_replay() {
+        let store = with_entries(1).await;
+        store.create(Sequence(3), encoded(3)).await.unwrap();
+        let error = replay(&store, &Seen::default()).await.unwrap_err();
+        assert!(matches!(
+            error,
+            LogError::Gap {
+                missing: Sequence(2),
+                ..
+            }
+        ));
+    }
+
+    fn encoded(sequence: u64) -> bytes::Bytes {
+        Entry {
+            sequence: Sequence(sequence),
+            records: vec![],
+        }
+        .encode()
+    }
+
+    fn torn(sequence: u64) -> bytes::Bytes {
+        encoded(sequence).slice(..10)
+    }
+
+    async fn with_entries(count: u64) -> EntryStore {
+        let store = EntryStore::new(Arc::new(InMemory::new()), "n", Durability::Store);
+        for sequence in 1..=count {
+            store
+                .create(Sequence(sequence), encoded(sequence))
+                .await
+                .unwrap();
+        }
+        store
+    }
+}

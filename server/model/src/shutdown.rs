@@ -1,0 +1,123 @@
+//! When the server ends, in which order its parts do.
+//!
+//! Shutdown runs phase by phase. A component takes a [`Guard`] for the phase it
+//! belongs to, stops when the phase begins, and drops the guard when it has
+//! stopped. The next phase begins once all guards of the last are gone or its
+//! deadline has passed; then the late ones are named in the log.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+/// The steps of a shutdown, in order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Stop taking requests; finish those that run.
+    Intake,
+    /// Finish running invocations, start no new ones.
+    Invocations,
+    /// End workers and hosts.
+    Workers,
+    /// Make durable what was accepted.
+    Log,
+}
+
+const PHASES: [Phase; 4] = [
+    Phase::Intake,
+    Phase::Invocations,
+    Phase::Workers,
+    Phase::Log,
+];
+
+/// What one phase's components share: the signal to stop, and the tasks to wait for.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Gate {
+    /// Cancelled when the phase begins.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Where the phase's tasks are spawned; the phase ends when they have.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Begins the phase and waits for its tasks; `false` if `deadline` passed first.
+    pub async fn close(&self, deadline: Duration) -> bool {
+        self.token.cancel();
+        self.tasks.close();
+        timeout(deadline, self.tasks.wait()).await.is_ok()
+    }
+}
+
+/// The gates of all phases.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    gates: [Gate; PHASES.len()],
+}
+
+impl Shutdown {
+    /// The gate of `phase`.
+    pub fn gate(&self, phase: Phase) -> &Gate {
+        &self.gates[phase as usize]
+    }
+
+    /// Runs all phases in order, `deadline` for each.
+    pub async fn run(&self, deadline: Duration) {
+        for phase in PHASES {
+            let gate = self.gate(phase);
+            if gate.close(deadline).await {
+                info!(?phase, "shutdown phase is done");
+            } else {
+                warn!(
+                    ?phase,
+                    late = gate.tasks.len(),
+                    "shutdown phase is late, going on without it"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn phases_end_in_order() {
+        let shutdown = Shutdown::default();
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        for phase in [Phase::Log, Phase::Intake, Phase::Workers] {
+            let (gate, ended) = (shutdown.gate(phase).clone(), ended.clone());
+            let token = gate.token().clone();
+            gate.tasks().spawn(async move {
+                token.cancelled().await;
+                ended.lock().unwrap().push(phase);
+            });
+        }
+        shutdown.run(Duration::from_mins(1)).await;
+        assert_eq!(
+            *ended.lock().unwrap(),
+            [Phase::Intake, Phase::Workers, Phase::Log]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_task_does_not_hold_the_shutdown() {
+        let shutdown = Shutdown::default();
+        shutdown
+            .gate(Phase::Intake)
+            .tasks()
+            .spawn(std::future::pending::<()>());
+        shutdown.run(Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Starts confined processes: policy in, enforcement out.

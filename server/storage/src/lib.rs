@@ -1,0 +1,1 @@
+//! The write path and the memtables it fills.

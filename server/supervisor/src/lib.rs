@@ -1,0 +1,1 @@
+//! Runs plugins in worker processes: hosts, workers, leases, invocations.

@@ -1,0 +1,1 @@
+//! When plugins run, on what, and what becomes of the result.
