@@ -20,7 +20,7 @@ from outrigger_plugin_host._errors import (
     WriteError,
 )
 from outrigger_plugin_host._line_builder import LineBuilder
-from outrigger_plugin_host._version import VERSION as __version__
+from outrigger_plugin_host._version import VERSION as __version__  # noqa: N811
 
 __all__ = [
     "FetchError",

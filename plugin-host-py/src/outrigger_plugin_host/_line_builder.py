@@ -114,7 +114,9 @@ class LineBuilder:
         """Return the line; raises `InvalidLineError` if there is no field."""
         line = self.measurement.translate(_MEASUREMENT_ESCAPES)
         if self.tags:
-            line += "".join(f",{_escape(key)}={_tag_value(key, self.tags[key])}" for key in self.tags)
+            line += "".join(
+                f",{_escape(key)}={_tag_value(key, self.tags[key])}" for key in self.tags
+            )
         if not self.fields:
             raise InvalidLineError(f"At least one field is required: {line}")
         line += " " + ",".join(f"{_escape(key)}={text}" for key, text in self.fields.items())

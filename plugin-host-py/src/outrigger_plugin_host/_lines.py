@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from outrigger_plugin_host import _messages as pb
@@ -28,6 +29,7 @@ class LineBuffer:
         self._invocation = invocation
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._broken = False
         self._send = send
         self._lock = threading.Lock()
         self._pending: dict[str, list[bytes]] = {}
@@ -38,7 +40,7 @@ class LineBuffer:
         encoded = text.strip("\n").encode()
         if not encoded:
             return
-        with self._lock:
+        with self._lock, self._whole_or_broken():
             total = self._bytes + len(encoded) + 1
             if total > self._bytes_max:
                 raise LinesLimitError(
@@ -59,9 +61,22 @@ class LineBuffer:
 
     def flush(self) -> None:
         """Send everything that is still buffered."""
-        with self._lock:
+        with self._lock, self._whole_or_broken():
             for target in list(self._pending):
                 self._flush(target)
+
+    @contextmanager
+    def _whole_or_broken(self) -> Iterator[None]:
+        """Remember an interruption half-way, so that a run that swallows it cannot succeed."""
+        if self._broken:
+            raise LinesLimitError("buffering the output of this run was interrupted earlier")
+        try:
+            yield
+        except LinesLimitError:
+            raise
+        except BaseException:
+            self._broken = True
+            raise
 
     def _flush(self, target: str) -> None:
         self._sizes[target] = 0

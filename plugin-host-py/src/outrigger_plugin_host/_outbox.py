@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from outrigger_plugin_host._errors import RunEndedError, ServerGoneError
+from outrigger_plugin_host._interrupts import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MESSAGES_MAX = 32
 """Messages are at most 256 KiB (but for one over-long line), so this is 8 MiB at the worst."""
+
+_SHIELDED_WAIT_S = 0.05
 
 
 class Outbox:
@@ -43,18 +46,19 @@ class Outbox:
 
     def send_for(self, invocation: str, message: Any) -> None:
         """Queue a message of the open invocation; waits while the queue is full."""
-        with self._changed:
-            while True:
+        while True:
+            with shielded(), self._changed:
                 self._check_open(invocation)
                 if len(self._messages) < _MESSAGES_MAX:
-                    break
-                self._changed.wait()
-            self._messages.append(message)
-            self._changed.notify_all()
+                    self._messages.append(message)
+                    self._changed.notify_all()
+                    return
+                # Briefly, because a Cancel has to wait as long.
+                self._changed.wait(_SHIELDED_WAIT_S)
 
     def check_open(self, invocation: str) -> None:
         """Raise unless `invocation` is the one that runs."""
-        with self._changed:
+        with shielded(), self._changed:
             self._check_open(invocation)
 
     def _check_open(self, invocation: str) -> None:
@@ -93,11 +97,3 @@ class Outbox:
             message = self._messages.popleft()
             self._changed.notify_all()
             return message
-
-    def __enter__(self) -> Self:
-        """Close at the end of a block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()

@@ -140,7 +140,7 @@ class TableBatch(dict[str, Any]):
         """Merge into a plain dict."""
         return other | self.copy()
 
-    def __ior__(self, other: Any) -> Any:  # type: ignore[misc, override]
+    def __ior__(self, other: Any) -> Any:
         """Set several keys."""
         self.update(other)
         return self
@@ -154,7 +154,7 @@ class TableBatch(dict[str, Any]):
         """Compare as a dict."""
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __repr__(self) -> str:
         """Show all rows, as a dict does."""

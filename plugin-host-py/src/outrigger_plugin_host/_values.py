@@ -55,7 +55,7 @@ def rows_with_nulls(table: pa.Table) -> list[dict[str, Any]]:
             rows.extend({} for _ in range(batch.num_rows))
             continue
         columns = [column_values(column) for column in batch.columns]
-        rows.extend([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+        rows.extend(_zipped(names, columns))
     return rows
 
 
@@ -73,19 +73,20 @@ def rows_without_nulls(table: pa.Table) -> list[dict[str, Any]]:
         if not names:
             rows.extend({} for _ in range(batch.num_rows))
         elif all(column.null_count == 0 for _, column in present):
-            rows.extend([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+            rows.extend(_zipped(names, columns))
         else:
             rows.extend(
                 [
-                    {
-                        name: value
-                        for name, value in zip(names, row, strict=True)
-                        if value is not None
-                    }
-                    for row in zip(*columns, strict=True)
+                    {name: value for name, value in zip(names, row) if value is not None}  # noqa: B905
+                    for row in zip(*columns)  # noqa: B905
                 ]
             )
     return rows
+
+
+def _zipped(names: list[str], columns: list[list[Any]]) -> list[dict[str, Any]]:
+    # The lengths are equal by construction, and `strict` would cost a third of the time.
+    return [dict(zip(names, row)) for row in zip(*columns)]  # noqa: B905
 
 
 def column_values(array: pa.Array) -> list[Any]:
@@ -94,9 +95,7 @@ def column_values(array: pa.Array) -> list[Any]:
     values = convert(array)
     if array.null_count == 0 or convert in _KEEPS_NULLS:
         return values
-    return [
-        value if valid else None for value, valid in zip(values, _validity(array), strict=True)
-    ]
+    return [value if valid else None for value, valid in zip(values, _validity(array), strict=True)]
 
 
 def _converter(kind: pa.DataType) -> Callable[[pa.Array], list[Any]]:
@@ -112,7 +111,7 @@ def _fixed_width(array: pa.Array) -> list[Any]:
     return _raw(array, _FORMATS[array.type], array.type.bit_width // 8)
 
 
-def _raw(array: pa.Array, code: str, width: int) -> list[Any]:
+def _raw(array: pa.Array, code: Any, width: int) -> list[Any]:
     """Read the values from their buffer; what stands in null slots is arbitrary."""
     if len(array) == 0:
         return []
@@ -121,7 +120,8 @@ def _raw(array: pa.Array, code: str, width: int) -> list[Any]:
         return [0] * len(array)
     start = array.offset * width
     view = memoryview(buffer)[start : start + len(array) * width]
-    return view.cast("B").cast(code).tolist()
+    values: list[Any] = view.cast("B").cast(code).tolist()
+    return values
 
 
 def _booleans(array: pa.Array) -> list[Any]:
@@ -208,9 +208,7 @@ def _by_value(array: pa.Array) -> list[Any]:
 
 
 def _is_scaled(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
-    )
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind))
 
 
 def _is_string_view(kind: pa.DataType) -> bool:

@@ -40,10 +40,12 @@ pub struct Database {
 impl Database {
     /// The trigger of that name.
     pub fn trigger(&self, name: &str) -> Result<&Arc<Trigger>, CatalogError> {
-        self.triggers.get(name).ok_or_else(|| CatalogError::NoTrigger {
-            database: self.name.to_string(),
-            trigger: name.to_owned(),
-        })
+        self.triggers
+            .get(name)
+            .ok_or_else(|| CatalogError::NoTrigger {
+                database: self.name.to_string(),
+                trigger: name.to_owned(),
+            })
     }
 }
 
@@ -74,21 +76,29 @@ impl Catalog {
 
     /// The database with that id, unless it was deleted.
     pub fn database_by_id(&self, id: DatabaseId) -> Option<&Arc<Database>> {
-        self.names.get(&id).and_then(|name| self.databases.get(name))
+        self.names
+            .get(&id)
+            .and_then(|name| self.databases.get(name))
     }
 
     /// The trigger with that id, with its database, unless it was deleted.
     pub fn trigger_by_id(&self, id: TriggerId) -> Option<(&Arc<Database>, &Arc<Trigger>)> {
         let database = self.database_by_id(*self.trigger_homes.get(&id)?)?;
-        let trigger = database.triggers.values().find(|trigger| trigger.id == id)?;
+        let trigger = database
+            .triggers
+            .values()
+            .find(|trigger| trigger.id == id)?;
         Some((database, trigger))
     }
 
     /// All triggers, each with its database.
     pub fn triggers(&self) -> impl Iterator<Item = (&Arc<Database>, &Arc<Trigger>)> {
-        self.databases
-            .values()
-            .flat_map(|database| database.triggers.values().map(move |trigger| (database, trigger)))
+        self.databases.values().flat_map(|database| {
+            database
+                .triggers
+                .values()
+                .map(move |trigger| (database, trigger))
+        })
     }
 
     /// The change that creates a database.
@@ -98,9 +108,15 @@ impl Catalog {
         }
         let name: DatabaseName = name.parse()?;
         if self.databases.contains_key(&name) {
-            return Err(CatalogError::Exists { what: "database", name: name.into() });
+            return Err(CatalogError::Exists {
+                what: "database",
+                name: name.into(),
+            });
         }
-        Ok(CatalogChange::CreateDatabase { id: DatabaseId(self.last_database.0 + 1), name })
+        Ok(CatalogChange::CreateDatabase {
+            id: DatabaseId(self.last_database.0 + 1),
+            name,
+        })
     }
 
     /// The change that deletes a database.
@@ -108,7 +124,9 @@ impl Catalog {
         if name == INTERNAL_DATABASE {
             return Err(CatalogError::Internal);
         }
-        Ok(CatalogChange::DeleteDatabase { id: self.database(name)?.id })
+        Ok(CatalogChange::DeleteDatabase {
+            id: self.database(name)?.id,
+        })
     }
 
     /// The change that creates a table, which must not exist.
@@ -128,10 +146,17 @@ impl Catalog {
     ) -> Result<CatalogChange, CatalogError> {
         let database = self.database(database)?;
         if database.triggers.contains_key(&definition.name) {
-            return Err(CatalogError::Exists { what: "trigger", name: definition.name });
+            return Err(CatalogError::Exists {
+                what: "trigger",
+                name: definition.name,
+            });
         }
         let id = TriggerId(self.last_trigger.0 + 1);
-        Ok(CatalogChange::CreateTrigger { database: database.id, id, definition })
+        Ok(CatalogChange::CreateTrigger {
+            database: database.id,
+            id,
+            definition,
+        })
     }
 
     /// The change that deletes a trigger; an enabled one only by `force`.
@@ -156,7 +181,10 @@ impl Catalog {
         disabled: bool,
     ) -> Result<Option<CatalogChange>, CatalogError> {
         let trigger = self.database(database)?.trigger(name)?;
-        let change = CatalogChange::SetTriggerDisabled { id: trigger.id, disabled };
+        let change = CatalogChange::SetTriggerDisabled {
+            id: trigger.id,
+            disabled,
+        };
         Ok((trigger.definition.disabled != disabled).then_some(change))
     }
 
@@ -170,25 +198,46 @@ impl Catalog {
             CatalogChange::DeleteDatabase { id } => self.on_delete_database(id)?,
             CatalogChange::CreateTable { database, id, name } => {
                 self.last_table = self.last_table.max(id);
-                let table = Table { id, name: name.clone(), schema: TableSchema::default() };
-                self.database_mut(database)?.tables.insert(name, Arc::new(table));
+                let table = Table {
+                    id,
+                    name: name.clone(),
+                    schema: TableSchema::default(),
+                };
+                self.database_mut(database)?
+                    .tables
+                    .insert(name, Arc::new(table));
             }
-            CatalogChange::AddColumns { database, table, columns } => {
+            CatalogChange::AddColumns {
+                database,
+                table,
+                columns,
+            } => {
                 let schema = &mut self.table_mut(database, table)?.schema;
                 for (name, column) in columns {
                     schema.add(&name, column);
                 }
             }
-            CatalogChange::CreateTrigger { database, id, definition } => {
+            CatalogChange::CreateTrigger {
+                database,
+                id,
+                definition,
+            } => {
                 self.last_trigger = self.last_trigger.max(id);
                 self.trigger_homes.insert(id, database);
                 let name = definition.name.clone();
-                let trigger = Arc::new(Trigger { id, definition, cursor: sequence });
+                let trigger = Arc::new(Trigger {
+                    id,
+                    definition,
+                    cursor: sequence,
+                });
                 self.database_mut(database)?.triggers.insert(name, trigger);
             }
             CatalogChange::DeleteTrigger { id } => {
                 let name = self.trigger_mut(id)?.definition.name.clone();
-                let home = self.trigger_homes.remove(&id).ok_or(unknown("trigger", id.0))?;
+                let home = self
+                    .trigger_homes
+                    .remove(&id)
+                    .ok_or(unknown("trigger", id.0))?;
                 self.database_mut(home)?.triggers.remove(&name);
             }
             CatalogChange::SetTriggerDisabled { id, disabled } => {
@@ -214,7 +263,12 @@ impl Catalog {
         self.last_database = self.last_database.max(id);
         self.names.insert(id, name.clone());
         let (tables, triggers) = (BTreeMap::new(), BTreeMap::new());
-        let database = Database { id, name: name.clone(), tables, triggers };
+        let database = Database {
+            id,
+            name: name.clone(),
+            tables,
+            triggers,
+        };
         self.databases.insert(name, Arc::new(database));
     }
 
@@ -227,7 +281,10 @@ impl Catalog {
 
     fn database_mut(&mut self, id: DatabaseId) -> Result<&mut Database, CatalogError> {
         let name = self.names.get(&id).ok_or(unknown("database", id.0))?;
-        let database = self.databases.get_mut(name).ok_or(unknown("database", id.0))?;
+        let database = self
+            .databases
+            .get_mut(name)
+            .ok_or(unknown("database", id.0))?;
         Ok(Arc::make_mut(database))
     }
 
@@ -241,7 +298,10 @@ impl Catalog {
     }
 
     fn trigger_mut(&mut self, id: TriggerId) -> Result<&mut Trigger, CatalogError> {
-        let home = *self.trigger_homes.get(&id).ok_or(unknown("trigger", id.0))?;
+        let home = *self
+            .trigger_homes
+            .get(&id)
+            .ok_or(unknown("trigger", id.0))?;
         self.database_mut(home)?
             .triggers
             .values_mut()
@@ -265,10 +325,14 @@ mod tests {
     #[test]
     fn a_database_is_created_once_and_its_name_can_be_used_again_after_deletion() {
         let mut catalog = with_database("db");
-        assert!(matches!(catalog.create_database("db"), Err(CatalogError::Exists { .. })));
+        assert!(matches!(
+            catalog.create_database("db"),
+            Err(CatalogError::Exists { .. })
+        ));
         let delete = catalog.delete_database("db").unwrap();
         catalog.apply(Sequence(2), delete).unwrap();
-        let CatalogChange::CreateDatabase { id, .. } = catalog.create_database("db").unwrap() else {
+        let CatalogChange::CreateDatabase { id, .. } = catalog.create_database("db").unwrap()
+        else {
             panic!("not a database")
         };
         assert_eq!(id, DatabaseId(2), "ids are never used again");
@@ -281,7 +345,11 @@ mod tests {
         catalog.apply(Sequence(2), create).unwrap();
         let columns = vec![("host".to_owned(), ColumnType::Tag)];
         let (database, table) = (DatabaseId(1), TableId(1));
-        let add = CatalogChange::AddColumns { database, table, columns };
+        let add = CatalogChange::AddColumns {
+            database,
+            table,
+            columns,
+        };
         catalog.apply(Sequence(2), add).unwrap();
         let table = &catalog.database("db").unwrap().tables["cpu"];
         assert_eq!(table.schema.column("host"), Some(ColumnType::Tag));
@@ -295,11 +363,17 @@ mod tests {
         catalog.advance_cursor(TriggerId(1), Sequence(4));
         assert_eq!(cursor(&catalog), Sequence(5));
         for (sequence, disabled) in [(6, true), (9, false)] {
-            let change = catalog.set_trigger_disabled("db", "t", disabled).unwrap().unwrap();
+            let change = catalog
+                .set_trigger_disabled("db", "t", disabled)
+                .unwrap()
+                .unwrap();
             catalog.apply(Sequence(sequence), change).unwrap();
         }
         assert_eq!(cursor(&catalog), Sequence(9));
-        assert_eq!(catalog.set_trigger_disabled("db", "t", false).unwrap(), None);
+        assert_eq!(
+            catalog.set_trigger_disabled("db", "t", false).unwrap(),
+            None
+        );
     }
 
     #[test]

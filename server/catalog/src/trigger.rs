@@ -52,7 +52,9 @@ impl FromStr for ErrorBehavior {
             "log" => Ok(Self::Log),
             "retry" => Ok(Self::Retry),
             "disable" => Ok(Self::Disable),
-            _ => Err(format!("unknown error behavior {text:?}, expected log, retry or disable")),
+            _ => Err(format!(
+                "unknown error behavior {text:?}, expected log, retry or disable"
+            )),
         }
     }
 }

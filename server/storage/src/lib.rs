@@ -1,1 +1,19 @@
-//! The write path and the memtables it fills.
+//! What was written and can be read: the write path (validate, log, apply,
+//! publish), the memtables it fills, and the feed that triggers follow.
+//!
+//! Everything lives in memory and comes back by replaying the log; Parquet files
+//! and snapshots have their place beside `memtable`.
+
+mod error;
+pub mod feed;
+pub mod journal;
+mod memtable;
+mod merge;
+mod record;
+mod state;
+mod validate;
+mod write;
+
+pub use error::{WriteError, WriteErrorBody};
+pub use state::{Snapshot, TableView};
+pub use write::{Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite, WriteRequest};

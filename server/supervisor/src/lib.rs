@@ -1,1 +1,32 @@
-//! Runs plugins in worker processes: hosts, workers, leases, invocations.
+//! Runs plugins in worker processes.
+//!
+//! A *host* is a trusted Python process with the heavy modules loaded; it forks
+//! *workers*. A worker is bound to one plugin for life and runs one *invocation*
+//! at a time. What a plugin reads and writes, and where its log lines go, is the
+//! [`Backend`]'s affair: this crate knows no databases and could serve another server.
+//!
+//! A worker is never trusted: everything it says is bounded, checked, and tied to
+//! the invocation that it is running; whatever it does, it can be killed.
+
+mod backend;
+mod binding;
+mod config;
+pub mod environment;
+mod error;
+mod host;
+mod invocation;
+mod output;
+mod registry;
+mod service;
+mod supervisor;
+mod worker;
+
+pub use backend::{
+    Backend, BackendError, LogLevel, LogLine, QueryRequest, QueryStream, Scope, Value,
+};
+pub use config::Config;
+pub use error::{ExitReason, HostError, InvocationError, PluginFailure, SupervisorError};
+pub use invocation::{
+    BindingKey, Event, EventTable, Finished, Invocation, InvocationId, Plugin, Source,
+};
+pub use supervisor::Supervisor;

@@ -1,0 +1,58 @@
+//! `show …`: lists databases; system tables have a file of their own.
+
+mod system;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+
+use self::system::ShowSystem;
+use crate::{client::Client, connection::ServerArgs, format::Format, output};
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowCommand {
+    /// List the databases
+    Databases(ShowDatabases),
+    /// Show what a database's system tables say
+    #[command(visible_alias = "s")]
+    System(ShowSystem),
+}
+
+impl ShowCommand {
+    /// Prints it.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Databases(databases) => databases.run().await,
+            Self::System(system) => system.run().await,
+        }
+    }
+}
+
+/// `show databases`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowDatabases {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Include deleted databases
+    #[arg(long)]
+    show_deleted: bool,
+    /// How to print the rows
+    #[arg(long, value_enum, ignore_case = true, default_value = "pretty")]
+    format: Format,
+}
+
+impl ShowDatabases {
+    async fn run(self) -> anyhow::Result<()> {
+        let parameters = [
+            ("format", self.format.name()),
+            (
+                "show_deleted",
+                if self.show_deleted { "true" } else { "false" },
+            ),
+        ];
+        let answer = Client::new(&self.server)?
+            .call(Method::GET, "/api/v3/configure/database", &parameters)
+            .await?;
+        output::print(answer).await
+    }
+}

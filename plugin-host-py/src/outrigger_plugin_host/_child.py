@@ -1,0 +1,105 @@
+"""What must a fresh worker process do to itself before it talks to the server?
+
+The order matters: it first makes sure that it dies with its host, then gives up everything that
+it inherited, and only then does anything that can fail slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+from outrigger_plugin_host._worker import Worker
+
+EXIT_ORPHANED = 69
+EXIT_SETUP_FAILED = 71
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def become_worker(start: Any, host_pid: int, stdout: int, stderr: int) -> NoReturn:
+    """Turn this process into the worker that `start` describes; never returns."""
+    code = EXIT_SETUP_FAILED
+    try:
+        os.setsid()
+        _die_with_host(host_pid)
+        _reset_signals()
+        _take_descriptors(stdout, stderr)
+        _open_streams()
+        _apply_environment(start)
+        random.seed()
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed()
+        code = Worker(start.socket, start.token).run()
+    except BaseException as error:  # noqa: BLE001 - nothing may unwind into the host's frames
+        _report(error)
+    finally:
+        # Not sys.exit: what the host registered with atexit is the host's.
+        _exit(code)
+
+
+def _die_with_host(host_pid: int) -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The host may have died before the call above.
+    if os.getppid() != host_pid:
+        os._exit(EXIT_ORPHANED)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _take_descriptors(stdout: int, stderr: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+
+def _open_streams() -> None:
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _line_buffered(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _line_buffered(2)  # type: ignore[misc]
+    faulthandler.enable(sys.stderr, all_threads=True)
+    # Lets the server ask a worker that misses its deadline where it is.
+    faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=False)
+
+
+def _line_buffered(descriptor: int) -> Any:
+    return open(
+        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+
+
+def _apply_environment(start: Any) -> None:
+    os.environ.update(start.environment)
+    # Plugins treat naive local times as UTC.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    if start.directory:
+        os.chdir(start.directory)
+
+
+def _report(error: BaseException) -> None:
+    text = f"outrigger worker {os.getpid()}: {type(error).__name__}: {error}\n"
+    os.write(2, text.encode("utf-8", "backslashreplace"))
+
+
+def _exit(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(code)

@@ -1,0 +1,196 @@
+"""What does a worker do from its first message to its last?
+
+Two threads: the control thread reads what the server says, and the main thread runs the plugin,
+since only there KeyboardInterrupt and asyncio.run work. grpc's own threads send the outbox.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import queue
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from outrigger_plugin_host import _messages as pb
+from outrigger_plugin_host._cache import Cache
+from outrigger_plugin_host._errors import ProtocolError
+from outrigger_plugin_host._flight import Fetch, FlightFetch
+from outrigger_plugin_host._interrupts import Interrupts
+from outrigger_plugin_host._local import Connections, InfluxDB3Local, fetch_batch, flush_lines
+from outrigger_plugin_host._outbox import Outbox
+from outrigger_plugin_host._plugin import PROCESS_WRITES, Plugin, install_names, plugin_error
+from outrigger_plugin_host._rpc import Supervisor, describe
+from outrigger_plugin_host._tables import TableBatch
+from outrigger_plugin_host._version import PROTOCOL, VERSION
+
+_GOODBYE_S = 5.0
+"""How long the server may take to end the stream, or the plugin to end once it is gone."""
+EXIT_LOST = 70
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamEnded:
+    """The server ended the stream, cleanly if there is no reason."""
+
+    reason: str | None
+
+
+class Worker:
+    """A worker that is connected to the server."""
+
+    def __init__(self, socket: str, token: bytes, fetch: Fetch | None = None) -> None:
+        """Connect to `socket`. Tests put their own `fetch` in the place of Flight."""
+        supervisor = Supervisor(socket)
+        self._outbox = Outbox()
+        self._connections = Connections(
+            outbox=self._outbox,
+            fetch=fetch or FlightFetch(f"grpc+unix://{socket}"),
+            write=supervisor.write,
+            cache=Cache(),
+        )
+        self._interrupts = Interrupts()
+        self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._finished = threading.Event()
+        self._bind: Any = None
+        self._plugin: Plugin | None = None
+        self._outbox.send(pb.FromWorker(hello=_hello(token)))
+        self._stream = supervisor.attach_worker(iter(self._outbox))
+        self._control = threading.Thread(target=self._read, name="outrigger-control", daemon=True)
+
+    def run(self) -> int:
+        """Serve until the server drains the worker or goes away; return the exit code."""
+        install_names()
+        self._control.start()
+        try:
+            return self._serve()
+        except ProtocolError as error:
+            _say(f"protocol error: {error}")
+            return EXIT_LOST
+        finally:
+            self._finished.set()
+
+    def _serve(self) -> int:
+        while True:
+            task = self._tasks.get()
+            if isinstance(task, _StreamEnded):
+                return _exit_code(task)
+            kind = task.WhichOneof("message")
+            if kind == "bind":
+                self._on_bind(task.bind)
+            elif kind == "invoke":
+                self._on_invoke(task.invoke)
+            elif kind == "drain":
+                return self._leave()
+
+    def _leave(self) -> int:
+        """Send what is queued, then wait until the server has read it."""
+        self._outbox.close()
+        while True:
+            try:
+                task = self._tasks.get(timeout=_GOODBYE_S)
+            except queue.Empty:
+                return 0
+            if isinstance(task, _StreamEnded):
+                return _exit_code(task)
+
+    def _on_bind(self, bind: Any) -> None:
+        if self._bind is not None and bind.binding != self._bind.binding:
+            raise ProtocolError(f"bound to {self._bind.binding}, cannot serve {bind.binding}")
+        if bind.WhichOneof("source") != "single_file":
+            raise ProtocolError("a plugin source of a kind that this version does not know")
+        self._bind = bind
+        try:
+            self._plugin = Plugin(bind.plugin_name, bind.single_file.text)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the source caused it
+            # The last good source stays; the server decides whether to use it.
+            failed = pb.LoadFailed(revision=bind.revision, error=plugin_error(error))
+            self._outbox.send(pb.FromWorker(load_failed=failed))
+            return
+        self._outbox.send(pb.FromWorker(ready=pb.Ready(revision=bind.revision)))
+
+    def _on_invoke(self, invoke: Any) -> None:
+        if self._plugin is None:
+            raise ProtocolError("an invocation without a plugin")
+        plugin, errors = self._plugin, list[Any]()
+        self._outbox.open(invoke.invocation)
+
+        def work() -> None:
+            # Described in here because that, too, runs code of the plugin that may hang.
+            try:
+                self._run_plugin(plugin, invoke)
+            except BaseException as error:  # noqa: BLE001 - SystemExit ends the run, not the worker
+                errors.append(plugin_error(error))
+
+        interrupted = self._interrupts.run(invoke.invocation, work)
+        if interrupted is not None and not errors:
+            errors.append(plugin_error(interrupted))
+        completed = pb.Completed(invocation=invoke.invocation)
+        if errors:
+            completed.error.CopyFrom(errors[0])
+        else:
+            completed.ok.SetInParent()
+        self._outbox.complete(pb.FromWorker(completed=completed))
+
+    def _run_plugin(self, plugin: Plugin, invoke: Any) -> None:
+        if invoke.WhichOneof("event") != "writes":
+            raise ProtocolError("an event of a kind that this version does not know")
+        local = InfluxDB3Local(invoke, self._connections)
+        batches = [_table_batch(local, table) for table in invoke.writes.tables]
+        plugin.call(PROCESS_WRITES, local, batches, self._arguments())
+        flush_lines(local)
+
+    def _arguments(self) -> dict[str, str] | None:
+        if not self._bind.HasField("arguments"):
+            return None
+        return dict(self._bind.arguments.values)
+
+    def _read(self) -> None:
+        """Run on the control thread."""
+        reason = None
+        try:
+            for message in self._stream:
+                if message.WhichOneof("message") == "cancel":
+                    self._interrupts.cancel(message.cancel.invocation)
+                else:
+                    self._tasks.put(message)
+        except grpc.RpcError as error:
+            reason = describe(error)
+        ended = _StreamEnded(reason)
+        self._outbox.close()
+        self._tasks.put(ended)
+        # Nothing that still runs can count any more.
+        self._interrupts.cancel(None)
+        if not self._finished.wait(_GOODBYE_S):
+            os._exit(_exit_code(ended))
+
+
+def _hello(token: bytes) -> Any:
+    return pb.Hello(
+        protocol=PROTOCOL,
+        token=token,
+        pid=os.getpid(),
+        python_version=platform.python_version(),
+        host_version=VERSION,
+    )
+
+
+def _table_batch(local: InfluxDB3Local, table: Any) -> TableBatch:
+    name, index = table.name, table.index
+    return TableBatch(name, table.rows, lambda: fetch_batch(local, name, index))
+
+
+def _exit_code(ended: _StreamEnded) -> int:
+    if ended.reason is None:
+        return 0
+    _say(f"the connection to the server broke: {ended.reason}")
+    return EXIT_LOST
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"outrigger worker {os.getpid()}: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,290 @@
+"""Does the real host start, watch and end real worker processes?"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pytest
+from fake_server import DEADLINE_S, TOKEN, FakeServer
+
+from outrigger_plugin_host import _frames
+from outrigger_plugin_host import _messages as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMAND = (sys.executable, "-m", "outrigger_plugin_host", "host")
+WITH_A_THREAD = (
+    sys.executable,
+    "-c",
+    """
+import sys, threading
+from outrigger_plugin_host import _host
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+sys.exit(_host.main())
+""",
+)
+
+
+class HostProcess:
+    """A host and the server's end of its socket."""
+
+    def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(DEADLINE_S)
+        self.process = subprocess.Popen(  # noqa: S603
+            command, stdin=theirs.fileno(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        theirs.close()
+        self._frames = _frames.FrameReader()
+        self._received: list[Any] = []
+        self.output = {False: b"", True: b""}
+        self.ready = self.next("ready")
+
+    def send(self, **message: Any) -> None:
+        self.socket.sendall(_frames.encode(pb.ToHost(**message).SerializeToString()))
+
+    def start_worker(self, server: str, **more: Any) -> int:
+        self.send(start_worker={"worker": 7, "token": TOKEN, "socket": server, **more})
+        return int(self.next("started").pid)
+
+    def next(self, kind: str) -> Any:
+        """Return the next message of this kind; output on the way is collected."""
+        while True:
+            while not self._received:
+                data = self.socket.recv(1 << 16)
+                assert data, "the host has closed the socket"
+                self._received += map(pb.FromHost.FromString, self._frames.feed(data))
+            message = self._received.pop(0)
+            if message.WhichOneof("message") == "output":
+                self.output[message.output.stderr] += message.output.data
+            if message.WhichOneof("message") == kind:
+                return getattr(message, kind)
+
+    def wait_for_output(self, text: bytes, *, stderr: bool) -> None:
+        while text not in self.output[stderr]:
+            self.next("output")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self.process.kill()
+        self.process.communicate(timeout=DEADLINE_S)
+
+
+def wait_gone(pid: int) -> None:
+    """Wait until a process that is not ours to reap has ended (a zombie counts as ended)."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([pidfd], [], [], DEADLINE_S)[0], f"process {pid} is left behind"
+    finally:
+        os.close(pidfd)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with tempfile.TemporaryDirectory() as directory, FakeServer(Path(directory)) as server:
+        yield server
+
+
+@pytest.fixture
+def host() -> Iterator[HostProcess]:
+    with HostProcess() as process:
+        yield process
+
+
+def start_plugin(host: HostProcess, fake: FakeServer, *lines: str, **more: Any) -> int:
+    """Start a worker and run a plugin with these lines."""
+    pid = host.start_worker(fake.socket, **more)
+    hello = fake.next()
+    assert (hello.token, hello.pid) == (TOKEN, pid)
+    body = "".join(f"    {line}\n" for line in ("import ctypes, os, sys, time", *lines))
+    fake.bind(f"def process_writes(influxdb3_local, table_batches, args):\n{body}")
+    fake.start_invocation()
+    return pid
+
+
+def test_a_worker_is_forked_into_a_clean_process(host: HostProcess, fake: FakeServer) -> None:
+    assert host.ready.protocol == 1
+    pid = start_plugin(
+        host,
+        fake,
+        "log = influxdb3_local.info",
+        "log(os.getsid(0) == os.getpgid(0) == os.getpid(), os.environ['MINE'], os.getcwd())",
+        "stdin = os.readlink('/proc/self/fd/0')",
+        "log(time.tzname, time.localtime(0).tm_hour, os.environ['TZ'], stdin)",
+        "fds = [os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')",
+        "       if os.path.islink(f'/proc/self/fd/{fd}')]",
+        "log(sum(link.startswith('pipe:') for link in fds))",
+        "print('to stdout \\udc80')",
+        "print('to stderr', file=sys.stderr)",
+        environment={"MINE": "yes"},
+        directory="/tmp",  # noqa: S108
+    )
+    completed, logs = fake.finish()
+    assert completed.WhichOneof("outcome") == "ok", completed
+    assert [log.text for log in logs[:2]] == [
+        "True yes /tmp",
+        "('UTC', 'UTC') 0 UTC /dev/null",
+    ]
+    # Its two output pipes and none of the host's.
+    assert int(logs[2].text) == 2
+    # Forked: its command line is still the host's.
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"host\0")
+    fake.send(drain={})
+    exited = host.next("exited")
+    assert (exited.WhichOneof("status"), exited.code) == ("code", 0)
+    assert exited.user_cpu_us > 0
+    assert exited.peak_memory_bytes > 1 << 20
+    assert host.output == {False: b"to stdout \\udc80\n", True: b"to stderr\n"}
+    wait_gone(pid)
+
+
+def test_the_exit_code_and_the_last_output_are_reported(
+    host: HostProcess, fake: FakeServer
+) -> None:
+    start_plugin(host, fake, "os.write(1, b'x' * 60_000)", "os._exit(3)")
+    assert host.next("exited").code == 3
+    assert host.output[False] == b"x" * 60_000
+
+
+def test_a_segfault_leaves_its_traceback(host: HostProcess, fake: FakeServer) -> None:
+    start_plugin(host, fake, "ctypes.string_at(0)")
+    exited = host.next("exited")
+    assert (exited.WhichOneof("status"), exited.signal) == ("signal", signal.SIGSEGV)
+    assert b"Segmentation fault" in host.output[True]
+    assert b'File "plugin.py", line 3 in process_writes' in host.output[True]
+
+
+def test_a_signal_reaches_the_whole_group(host: HostProcess, fake: FakeServer) -> None:
+    start_plugin(
+        host,
+        fake,
+        "import subprocess",
+        "child = subprocess.Popen(['sleep', '600'])",
+        "influxdb3_local.info(child.pid)",
+        "time.sleep(600)",
+    )
+    child = int(fake.next().text)
+    host.send(signal_worker={"worker": 99, "signal": 9})
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGUSR1})
+    host.wait_for_output(b"in process_writes", stderr=True)
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGKILL})
+    assert host.next("exited").signal == signal.SIGKILL
+    # The worker is known no more; this must hit nobody.
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGKILL})
+    wait_gone(child)
+    assert host.process.poll() is None
+
+
+def test_a_workers_children_go_with_it(host: HostProcess, fake: FakeServer) -> None:
+    start_plugin(
+        host,
+        fake,
+        "import subprocess",
+        "print(subprocess.Popen(['sleep', '600']).pid)",
+        "os._exit(0)",
+    )
+    assert host.next("exited").code == 0
+    child = int(host.output[False])
+    wait_gone(child)
+
+
+def test_workers_die_when_the_server_closes_the_socket(host: HostProcess, fake: FakeServer) -> None:
+    pid = start_plugin(host, fake, "time.sleep(600)")
+    host.socket.close()
+    assert host.process.wait(DEADLINE_S) == 0
+    wait_gone(pid)
+
+
+def test_workers_die_with_the_host(host: HostProcess, fake: FakeServer) -> None:
+    pid = start_plugin(host, fake, "time.sleep(600)")
+    host.process.kill()
+    wait_gone(pid)
+
+
+def test_a_protocol_error_ends_the_host(host: HostProcess) -> None:
+    host.socket.sendall(b"\xff\xff\xff\xff")
+    assert host.process.wait(DEADLINE_S) == 76
+    assert host.process.stderr is not None
+    assert b"protocol error" in host.process.stderr.read()
+
+
+def test_a_worker_without_a_server_exits_with_a_reason(host: HostProcess) -> None:
+    host.start_worker("/nonexistent/socket")
+    assert host.next("exited").code == 70
+    assert b"the connection to the server broke" in host.output[True]
+
+
+def test_a_directory_that_is_missing_ends_only_the_worker(host: HostProcess) -> None:
+    host.start_worker("/nonexistent/socket", directory="/nonexistent")
+    assert host.next("exited").code == 71
+    assert b"FileNotFoundError" in host.output[True]
+    assert host.process.poll() is None
+
+
+def test_with_several_threads_the_host_does_not_fork(fake: FakeServer) -> None:
+    with HostProcess(WITH_A_THREAD) as host:
+        pid = start_plugin(
+            host,
+            fake,
+            "log = influxdb3_local.info",
+            "log(os.getsid(0) == os.getpid(), os.environ['MINE'], os.getppid())",
+            "print('hello')",
+            environment={"MINE": "yes", "LARGE": "x" * 100_000},
+        )
+        _, logs = fake.finish()
+        assert logs[0].text == f"True yes {host.process.pid}"
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert command[1:4] == [b"-m", b"outrigger_plugin_host", b"worker"]
+        fake.send(drain={})
+        assert host.next("exited").code == 0
+        assert host.output[False] == b"hello\n"
+        host.socket.close()
+        assert host.process.wait(DEADLINE_S) == 0
+        assert host.process.stderr is not None
+        assert b"threads in the host" in host.process.stderr.read()
+
+
+def test_arrow_flight_works_after_a_fork(host: HostProcess, fake: FakeServer) -> None:
+    fake.flight.answer = lambda _: pa.table({"a": [1, None]})
+    start_plugin(
+        host,
+        fake,
+        "from outrigger_plugin_host._flight import FlightFetch",
+        f"table = FlightFetch({fake.flight_location!r})(b'')",
+        "influxdb3_local.info(table.to_pydict())",
+    )
+    assert fake.finish()[1][0].text == "{'a': [1, None]}"
+
+
+def test_a_fork_is_quick(host: HostProcess, fake: FakeServer) -> None:
+    began = time.perf_counter()
+    host.start_worker(fake.socket)
+    started = time.perf_counter()
+    fake.next()
+    connected = time.perf_counter()
+    print(f"fork {(started - began) * 1000:.1f} ms, hello {(connected - began) * 1000:.1f} ms")  # noqa: T201
+    # A cold start takes 150 to 500 ms; the margin is for busy machines.
+    assert started - began < 1
+
+
+def test_a_wrong_command_prints_the_usage() -> None:
+    done = subprocess.run(COMMAND[:-1], capture_output=True, check=False)  # noqa: S603
+    assert done.returncode == 64
+    assert done.stderr.startswith(b"usage:")

@@ -1,0 +1,225 @@
+//! Which HTTP status and gRPC code a failure gets, and what its answer looks like.
+
+use std::error::Error;
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use outrigger_catalog::CatalogError;
+use outrigger_model::{
+    error::{ErrorKind, Report},
+    line_protocol::LineError,
+};
+use outrigger_query::QueryError;
+use outrigger_storage::{WriteError, WriteErrorBody};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tracing::error;
+
+use crate::TriggerAdminError;
+
+/// The longest message of a gRPC error, in characters: it travels in a header.
+const GRPC_MESSAGE_CHARS_MAX: usize = 2000;
+
+/// The one table of statuses and codes.
+fn codes(kind: ErrorKind) -> (StatusCode, Code) {
+    match kind {
+        ErrorKind::Invalid => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+        ErrorKind::NotFound => (StatusCode::NOT_FOUND, Code::NotFound),
+        ErrorKind::Conflict => (StatusCode::CONFLICT, Code::AlreadyExists),
+        ErrorKind::Exhausted => (StatusCode::UNPROCESSABLE_ENTITY, Code::ResourceExhausted),
+        ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        ErrorKind::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
+        ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
+    }
+}
+
+/// An HTTP request that failed. Most clients expect plain text without a content type;
+/// what is JSON, is JSON because they parse it.
+#[derive(Debug)]
+pub(crate) struct HttpError {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+#[derive(Debug)]
+enum ErrorBody {
+    Text(String),
+    Json(Value),
+}
+
+impl HttpError {
+    /// A failure that is told as text.
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self::with_status(codes(kind).0, text)
+    }
+
+    /// The client's mistake.
+    pub(crate) fn invalid(text: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, text)
+    }
+
+    /// A refusal that only HTTP knows, so that no kind stands for it.
+    pub(crate) fn with_status(status: StatusCode, text: impl Into<String>) -> Self {
+        let body = ErrorBody::Text(text.into());
+        Self { status, body }
+    }
+
+    fn json(kind: ErrorKind, body: Value) -> Self {
+        Self {
+            status: codes(kind).0,
+            body: ErrorBody::Json(body),
+        }
+    }
+
+    fn report(kind: ErrorKind, error: &(dyn Error + 'static)) -> Self {
+        Self::new(kind, Report(error).to_string())
+    }
+}
+
+impl From<WriteError> for HttpError {
+    fn from(error: WriteError) -> Self {
+        let data = match error.lines() {
+            WriteErrorBody::One(line) => line_json(line),
+            WriteErrorBody::Many(lines) => lines.iter().map(line_json).collect(),
+            WriteErrorBody::None => match error {
+                WriteError::Catalog(error) => return error.into(),
+                error => return Self::report(error.kind(), &error),
+            },
+        };
+        let body = json!({ "error": error.to_string(), "data": data });
+        Self::json(error.kind(), body)
+    }
+}
+
+impl From<CatalogError> for HttpError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::DatabaseName(_) => {
+                Self::json(error.kind(), json!({ "error": Report(&error).to_string() }))
+            }
+            error => Self::report(error.kind(), &error),
+        }
+    }
+}
+
+impl From<QueryError> for HttpError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::DatabaseNotFound(_) => {
+                Self::json(error.kind(), json!({ "error": format!("query error: {error}") }))
+            }
+            error => Self::report(error.kind(), &error),
+        }
+    }
+}
+
+impl From<TriggerAdminError> for HttpError {
+    fn from(error: TriggerAdminError) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
+fn line_json(line: &LineError) -> Value {
+    json!({
+        "error_message": line.message,
+        "line_number": line.line_number,
+        "original_line": line.original_line,
+    })
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let (text, is_json) = match self.body {
+            ErrorBody::Text(text) => (text, false),
+            ErrorBody::Json(value) => (value.to_string(), true),
+        };
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            error!(error = text, "request failed");
+        }
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if is_json {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(header::CONTENT_TYPE, json);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// A query that failed, as gRPC tells it.
+pub(crate) fn grpc_status(error: &QueryError) -> Status {
+    let (_, code) = codes(error.kind());
+    let text = Report(error).to_string();
+    if code == Code::Internal {
+        error!(error = text, "query failed");
+    }
+    Status::new(code, cut(text))
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(GRPC_MESSAGE_CHARS_MAX) {
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_status_and_a_code() {
+        check(ErrorKind::Invalid, 400, Code::InvalidArgument);
+        check(ErrorKind::NotFound, 404, Code::NotFound);
+        check(ErrorKind::Conflict, 409, Code::AlreadyExists);
+        check(ErrorKind::Exhausted, 422, Code::ResourceExhausted);
+        check(ErrorKind::Unavailable, 503, Code::Unavailable);
+        check(ErrorKind::Deadline, 504, Code::DeadlineExceeded);
+        check(ErrorKind::Internal, 500, Code::Internal);
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        assert_eq!(cut("ä".repeat(3000)).chars().count(), 2000);
+        assert_eq!(cut("short".to_owned()), "short");
+    }
+
+    #[tokio::test]
+    async fn one_line_is_an_object_and_several_are_an_array() {
+        let line = LineError {
+            line_number: 2,
+            original_line: "bad".to_owned(),
+            message: "why".to_owned(),
+        };
+        let data = r#"{"error_message":"why","line_number":2,"original_line":"bad"}"#;
+        let one = format!(r#"{{"data":{data},"error":"line protocol parsing error"}}"#);
+        check_body(WriteError::Line(line.clone()), &one).await;
+        let many = format!(
+            r#"{{"data":[{data}],"error":"partial write of line protocol occurred"}}"#
+        );
+        check_body(WriteError::Partial(vec![line]), &many).await;
+        check_body(WriteError::Empty, "incoming write was empty").await;
+    }
+
+    #[track_caller]
+    fn check(kind: ErrorKind, status: u16, code: Code) {
+        let (found, found_code) = codes(kind);
+        assert_eq!((found.as_u16(), found_code), (status, code));
+    }
+
+    async fn check_body(error: WriteError, expected: &str) {
+        let response = HttpError::from(error).into_response();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        let body = to_bytes(response.into_body(), 1000).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&body), expected);
+    }
+}

@@ -1,0 +1,102 @@
+//! Which path leads where, and what every answer has in common.
+
+mod databases;
+mod health;
+mod query;
+mod request;
+mod triggers;
+mod write;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tonic::Status;
+use tracing::{Instrument, debug_span};
+
+use crate::{Deps, error::HttpError};
+
+type Shared = Arc<Deps>;
+
+const ANY: HeaderValue = HeaderValue::from_static("*");
+
+/// All of HTTP, and `flight` beside it.
+pub(crate) fn router(deps: Deps, flight: Router) -> Router {
+    const DATABASE: &str = "/api/v3/configure/database";
+    const TRIGGER: &str = "/api/v3/configure/processing_engine_trigger";
+    let shared: Shared = Arc::new(deps);
+    let databases = get(databases::list)
+        .post(databases::create)
+        .delete(databases::delete);
+    let triggers = post(triggers::create).delete(triggers::delete);
+    Router::new()
+        .route("/api/v3/write_lp", post(write::write_lp))
+        .route("/api/v3/query_sql", get(query::get_sql).post(query::post_sql))
+        .route(DATABASE, databases)
+        .route(TRIGGER, triggers)
+        .route(&format!("{TRIGGER}/enable"), post(triggers::enable))
+        .route(&format!("{TRIGGER}/disable"), post(triggers::disable))
+        .route("/health", get(health::health))
+        .route("/api/v1/health", get(health::health))
+        .route("/ping", get(health::ping).post(health::ping))
+        .with_state(shared.clone())
+        .merge(flight)
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_found)
+        .layer(from_fn_with_state(shared, frame))
+}
+
+/// What happens around every request. OPTIONS and HEAD never reach a handler: the one
+/// is answered for any path, the other for none.
+async fn frame(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let span = debug_span!("request", method = %request.method(), path = request.uri().path());
+    let mut response = match *request.method() {
+        Method::OPTIONS => preflight(),
+        Method::HEAD => not_found(request).await,
+        _ => next.run(request).instrument(span).await,
+    };
+    let is_success = response.status().is_success();
+    let headers = response.headers_mut();
+    if let Ok(cluster) = HeaderValue::try_from(shared.instance.cluster_uuid.to_string()) {
+        headers.insert("cluster-uuid", cluster);
+    }
+    if is_success {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+    }
+    response
+}
+
+fn preflight() -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ANY);
+    let max_age = HeaderValue::from_static("86400");
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, max_age);
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+async fn not_found(request: Request) -> Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        let status = Status::unimplemented("no such service or method");
+        return status.into_http::<Body>();
+    }
+    HttpError::with_status(StatusCode::NOT_FOUND, "Not found").into_response()
+}
+
+/// An answer without a body, and without a content type.
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests;

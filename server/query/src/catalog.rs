@@ -1,0 +1,61 @@
+//! Which schemas and tables a query can name.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+        SchemaProvider, TableProvider,
+    },
+    error::Result,
+};
+use outrigger_storage::Snapshot;
+
+use crate::{rows::RowsTable, system::SystemTables};
+
+/// The one catalog of a query.
+pub(crate) const CATALOG: &str = "public";
+/// The schema of the user's tables, in which names without a schema are looked up.
+pub(crate) const USER_SCHEMA: &str = "iox";
+/// The schema of the server's tables.
+pub(crate) const SYSTEM_SCHEMA: &str = "system";
+
+/// What a query on `database` can name; the snapshot is of that database.
+pub(crate) fn catalog_list(
+    snapshot: Arc<Snapshot>,
+    database: &str,
+) -> Result<Arc<dyn CatalogProviderList>> {
+    let catalog = MemoryCatalogProvider::new();
+    let user = UserTables(snapshot.clone());
+    catalog.register_schema(USER_SCHEMA, Arc::new(user))?;
+    let system = SystemTables::new(snapshot, database);
+    catalog.register_schema(SYSTEM_SCHEMA, Arc::new(system))?;
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    Ok(Arc::new(list))
+}
+
+/// The user's tables. A provider is made when a query names its table.
+#[derive(Debug)]
+struct UserTables(Arc<Snapshot>);
+
+#[async_trait]
+impl SchemaProvider for UserTables {
+    fn table_names(&self) -> Vec<String> {
+        self.0.tables().keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let table = self.0.tables().get(name).map(|view| {
+            let view = view.clone();
+            let schema = view.schema().arrow();
+            Arc::new(RowsTable::new(schema, move || view.batches())) as Arc<dyn TableProvider>
+        });
+        Ok(table)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.tables().contains_key(name)
+    }
+}

@@ -1,0 +1,187 @@
+//! How a text becomes a plan over one snapshot.
+
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::{
+    catalog::SchemaProvider,
+    error::Result,
+    execution::{
+        SessionState, SessionStateBuilder,
+        context::SQLOptions,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::GreedyMemoryPool,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+    prelude::SessionConfig,
+};
+use outrigger_model::{bytes::ByteSize, names::INTERNAL_DATABASE};
+use outrigger_storage::{Snapshot, Storage};
+
+use crate::{
+    Param, Plan, QueryError,
+    catalog::{CATALOG, SYSTEM_SCHEMA, USER_SCHEMA, catalog_list},
+    param,
+};
+
+/// What queries may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How much memory the intermediate results of all running queries may take; a query
+    /// that needs more fails.
+    pub exec_mem_pool_bytes: ByteSize,
+    /// How many threads' worth of work a query is split into.
+    pub target_partitions: NonZeroUsize,
+}
+
+/// Plans queries. Clones are handles to the same engine.
+#[derive(Clone)]
+pub struct QueryEngine {
+    storage: Storage,
+    // What all queries have in common: functions, settings, the memory pool.
+    base: Arc<SessionState>,
+}
+
+impl fmt::Debug for QueryEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryEngine").finish_non_exhaustive()
+    }
+}
+
+/// A table that queries on a database can name.
+#[derive(Clone, Debug)]
+pub struct TableInfo {
+    /// The schema it is in; the catalog is always `public`.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `BASE TABLE` or `VIEW`.
+    pub table_type: &'static str,
+    /// Its columns.
+    pub columns: SchemaRef,
+}
+
+impl QueryEngine {
+    /// An engine that queries `storage`.
+    pub fn new(storage: Storage, config: Config) -> Self {
+        let session = session_config(config);
+        let base = SessionStateBuilder::new()
+            .with_config(session)
+            .with_runtime_env(runtime(config))
+            .with_default_features()
+            .build();
+        let base = Arc::new(base);
+        Self { storage, base }
+    }
+
+    /// Plans a query on a database as it is now. `params` are the values of the
+    /// placeholders `$name`.
+    pub async fn plan(
+        &self,
+        database: &str,
+        sql: &str,
+        params: BTreeMap<String, Param>,
+    ) -> Result<Plan, QueryError> {
+        let state = self.session(database)?;
+        // Boxed: DataFusion's futures are large.
+        let plan = Box::pin(state.create_logical_plan(sql))
+            .await
+            .map_err(QueryError::plan)?;
+        read_only().verify_plan(&plan).map_err(QueryError::plan)?;
+        let plan = plan
+            .with_param_values(param::values(params))
+            .map_err(QueryError::plan)?;
+        Ok(Plan::new(state, plan))
+    }
+
+    /// Every table that queries on the database can name, sorted by schema and name.
+    pub async fn tables(&self, database: &str) -> Result<Vec<TableInfo>, QueryError> {
+        let state = self.session(database)?;
+        let mut found = Vec::new();
+        for schema in ["information_schema", USER_SCHEMA, SYSTEM_SCHEMA] {
+            let reference = format!("{CATALOG}.{schema}.x");
+            let provider = state.schema_for_ref(reference).map_err(QueryError::plan)?;
+            found.extend(
+                tables_of(schema, provider.as_ref())
+                    .await
+                    .map_err(QueryError::plan)?,
+            );
+        }
+        Ok(found)
+    }
+
+    /// A session in which names mean what they mean in `database` now.
+    fn session(&self, database: &str) -> Result<SessionState, QueryError> {
+        let snapshot = Arc::new(self.snapshot(database)?);
+        let catalogs = catalog_list(snapshot, database).map_err(QueryError::plan)?;
+        let base = SessionState::clone(&self.base);
+        Ok(SessionStateBuilder::new_from_existing(base)
+            .with_catalog_list(catalogs)
+            .build())
+    }
+
+    fn snapshot(&self, database: &str) -> Result<Snapshot, QueryError> {
+        if database == INTERNAL_DATABASE {
+            return Ok(self.storage.internal_snapshot());
+        }
+        let snapshot = self.storage.snapshot(database);
+        snapshot.map_err(|_missing| QueryError::DatabaseNotFound(database.to_owned()))
+    }
+}
+
+async fn tables_of(schema: &str, provider: &dyn SchemaProvider) -> Result<Vec<TableInfo>> {
+    let mut names = provider.table_names();
+    names.sort();
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(table) = provider.table(&name).await? else {
+            continue;
+        };
+        let is_view = schema == "information_schema";
+        found.push(TableInfo {
+            schema: schema.to_owned(),
+            name,
+            table_type: if is_view { "VIEW" } else { "BASE TABLE" },
+            columns: table.schema(),
+        });
+    }
+    Ok(found)
+}
+
+/// The session's time zone stays unset: times have no zone here and are UTC, and so is
+/// what `now()` returns.
+fn session_config(config: Config) -> SessionConfig {
+    let mut session = SessionConfig::new()
+        .with_target_partitions(config.target_partitions.get())
+        .with_default_catalog_and_schema(CATALOG, USER_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    // Text is Utf8 everywhere: not every client knows Utf8View.
+    session
+        .options_mut()
+        .sql_parser
+        .map_string_types_to_utf8view = false;
+    session
+}
+
+/// One pool for all queries. Nothing is spilled to disk: this server has no scratch
+/// directory yet, and a clear error is better than filling somebody's `/tmp`.
+fn runtime(config: Config) -> Arc<RuntimeEnv> {
+    let pool = GreedyMemoryPool::new(config.exec_mem_pool_bytes.0);
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(disk)
+        .build_arc()
+        .expect("a runtime without a disk manager has nothing to fail at")
+}
+
+fn read_only() -> SQLOptions {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+}
+
+#[cfg(test)]
+mod tests;

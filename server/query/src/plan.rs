@@ -1,0 +1,87 @@
+//! A query that is ready to run.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::{RecordBatch, RecordBatchOptions},
+    compute::cast,
+    datatypes::SchemaRef,
+    error::ArrowError,
+};
+use datafusion::{
+    error::DataFusionError, execution::SessionState, logical_expr::LogicalPlan,
+    physical_plan::execute_stream,
+};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+
+use crate::QueryError;
+
+/// The rows of a result as they come.
+pub type BatchStream = BoxStream<'static, Result<RecordBatch, QueryError>>;
+
+/// A query over one consistent cut of its database.
+pub struct Plan {
+    state: SessionState,
+    logical: LogicalPlan,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(state: SessionState, logical: LogicalPlan) -> Self {
+        let schema = logical.schema().inner().clone();
+        Self {
+            state,
+            logical,
+            schema,
+        }
+    }
+
+    /// The columns of the result; every batch has exactly these.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Starts the query. Dropping the stream ends it.
+    pub async fn execute(self) -> Result<BatchStream, QueryError> {
+        let schema = self.schema;
+        let physical = Box::pin(self.state.create_physical_plan(&self.logical))
+            .await
+            .map_err(QueryError::execution)?;
+        let batches =
+            execute_stream(physical, self.state.task_ctx()).map_err(QueryError::execution)?;
+        let batches = batches.map(move |batch| {
+            conform(&batch.map_err(QueryError::execution)?, &schema)
+                .map_err(|error| QueryError::execution(DataFusionError::from(error)))
+        });
+        Ok(batches.boxed())
+    }
+
+    /// Runs the query and gathers its rows.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>, QueryError> {
+        self.execute().await?.try_collect().await
+    }
+}
+
+/// The batch with the schema that was announced. Optimising may change nullability and
+/// metadata, and clients compare the announced schema with the one they get.
+fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    if Arc::ptr_eq(batch.schema_ref(), schema) || batch.schema_ref() == schema {
+        return Ok(batch.clone());
+    }
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| cast(column, field.data_type()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+}

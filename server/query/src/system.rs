@@ -1,0 +1,153 @@
+//! What the tables of the schema `system` show.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array},
+    compute::{concat_batches, take_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType},
+    error::ArrowError,
+};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{SchemaProvider, TableProvider},
+    error::Result,
+};
+use outrigger_catalog::{Database, trigger::Trigger};
+use outrigger_storage::{Snapshot, journal::JournalTable};
+
+use crate::rows::RowsTable;
+
+const LOGS: &str = "processing_engine_logs";
+const TRIGGERS: &str = "processing_engine_triggers";
+const ARGUMENTS: &str = "processing_engine_trigger_arguments";
+
+/// The system tables of one database. Logs are the server's: the same in every database.
+#[derive(Debug)]
+pub(crate) struct SystemTables {
+    snapshot: Arc<Snapshot>,
+    // None for the server's own database, which has no triggers.
+    database: Option<Arc<Database>>,
+}
+
+impl SystemTables {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, database: &str) -> Self {
+        let database = snapshot.catalog().database(database).ok().cloned();
+        Self { snapshot, database }
+    }
+
+    fn make(&self, name: &str) -> Option<RowsTable> {
+        match name {
+            LOGS => {
+                let snapshot = self.snapshot.clone();
+                let schema = JournalTable::PluginLogs.schema();
+                Some(RowsTable::new(schema, move || logs(&snapshot)))
+            }
+            TRIGGERS => Some(self.about_triggers(trigger_schema(), trigger_rows)),
+            ARGUMENTS => Some(self.about_triggers(argument_schema(), argument_rows)),
+            _ => None,
+        }
+    }
+
+    fn about_triggers(
+        &self,
+        schema: SchemaRef,
+        columns: fn(&[&Trigger]) -> Vec<ArrayRef>,
+    ) -> RowsTable {
+        let database = self.database.clone();
+        RowsTable::new(schema.clone(), move || {
+            let triggers = database.iter().flat_map(|database| &database.triggers);
+            let triggers: Vec<&Trigger> = triggers.map(|(_, trigger)| trigger.as_ref()).collect();
+            Ok(vec![RecordBatch::try_new(
+                schema.clone(),
+                columns(&triggers),
+            )?])
+        })
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SystemTables {
+    fn table_names(&self) -> Vec<String> {
+        [LOGS, ARGUMENTS, TRIGGERS].map(str::to_owned).into()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let table = self.make(name);
+        Ok(table.map(|table| Arc::new(table) as Arc<dyn TableProvider>))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        [LOGS, ARGUMENTS, TRIGGERS].contains(&name)
+    }
+}
+
+/// The plugin log by time; lines of the same time stay as they were written.
+fn logs(snapshot: &Snapshot) -> Result<Vec<RecordBatch>, ArrowError> {
+    let table = JournalTable::PluginLogs;
+    let all = concat_batches(&table.schema(), &snapshot.journal(table)?)?;
+    let Some(times) = all.column_by_name("event_time") else {
+        return Ok(vec![all]);
+    };
+    let times = times.as_primitive::<TimestampNanosecondType>().values();
+    if times.is_sorted() {
+        return Ok(vec![all]);
+    }
+    let mut rows: Vec<(i64, u64)> = times.iter().copied().zip(0..).collect();
+    rows.sort_unstable();
+    let order: UInt64Array = rows.into_iter().map(|(_, row)| row).collect();
+    Ok(vec![take_record_batch(&all, &order)?])
+}
+
+fn trigger_schema() -> SchemaRef {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![
+        text("trigger_name"),
+        text("plugin_filename"),
+        text("trigger_specification"),
+        Field::new("disabled", DataType::Boolean, false),
+        text("error_behavior"),
+    ]))
+}
+
+fn trigger_rows(triggers: &[&Trigger]) -> Vec<ArrayRef> {
+    let definitions = || triggers.iter().map(|trigger| &trigger.definition);
+    let specifications: Vec<String> = definitions()
+        .map(|definition| {
+            serde_json::to_string(&definition.event).expect("names are always valid JSON")
+        })
+        .collect();
+    let disabled: Vec<bool> = definitions()
+        .map(|definition| definition.disabled)
+        .collect();
+    vec![
+        text_column(definitions().map(|definition| definition.name.as_str())),
+        text_column(definitions().map(|definition| definition.plugin.as_str())),
+        text_column(specifications.iter().map(String::as_str)),
+        Arc::new(BooleanArray::from(disabled)),
+        text_column(definitions().map(|definition| definition.error_behavior.as_str())),
+    ]
+}
+
+fn argument_schema() -> SchemaRef {
+    let columns = ["trigger_name", "argument_key", "argument_value"];
+    let field = |name| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(columns.map(field).to_vec()))
+}
+
+fn argument_rows(triggers: &[&Trigger]) -> Vec<ArrayRef> {
+    let rows: Vec<[&str; 3]> = triggers
+        .iter()
+        .flat_map(|trigger| {
+            let definition = &trigger.definition;
+            let arguments = definition.arguments.iter().flatten();
+            arguments.map(|(key, value)| [definition.name.as_str(), key.as_str(), value.as_str()])
+        })
+        .collect();
+    let column = |index: usize| text_column(rows.iter().map(|row| row[index]));
+    (0..3).map(column).collect()
+}
+
+fn text_column<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}

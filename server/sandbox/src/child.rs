@@ -1,0 +1,121 @@
+//! A started process that is always ended and reaped.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt,
+    process::{Child, ExitStatus},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
+use tokio::sync::watch;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChildExit {
+    /// It called exit.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+impl From<ExitStatus> for ChildExit {
+    fn from(status: ExitStatus) -> Self {
+        status
+            .code()
+            .map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Code)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    pid: Pid,
+    // Whether the pid may belong to somebody else by now.
+    reaped: Mutex<bool>,
+}
+
+impl Shared {
+    fn reaped(&self) -> MutexGuard<'_, bool> {
+        self.reaped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let reaped = self.reaped();
+        if !*reaped {
+            // A failure means that the group is gone already.
+            let _: nix::Result<()> = killpg(self.pid, signal);
+        }
+    }
+}
+
+/// A process group that is killed when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    exit: watch::Receiver<Option<ChildExit>>,
+}
+
+impl Running {
+    /// Takes charge of a child that leads its own process group (or soon will).
+    pub(crate) fn watch(mut child: Child) -> io::Result<Self> {
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let shared = Arc::new(Shared {
+            pid,
+            reaped: Mutex::new(false),
+        });
+        let (sender, exit) = watch::channel(None);
+        let waiter = shared.clone();
+        thread::Builder::new()
+            .name(format!("wait-{pid}"))
+            .spawn(move || {
+                // Wait without reaping first, so that the pid stays taken until nobody
+                // can signal it any more.
+                let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+                while waitid(Id::Pid(waiter.pid), flags) == Err(nix::errno::Errno::EINTR) {}
+                let mut reaped = waiter.reaped();
+                let status = child.wait();
+                *reaped = true;
+                drop(reaped);
+                let exit = status.map_or(ChildExit::Signal(0), ChildExit::from);
+                sender.send_replace(Some(exit));
+            })?;
+        Ok(Self { shared, exit })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.shared.pid.as_raw().cast_unsigned()
+    }
+
+    /// Asks the process group to end.
+    pub fn terminate(&self) {
+        self.shared.signal(Signal::SIGTERM);
+    }
+
+    /// Ends the process group.
+    pub fn kill(&self) {
+        self.shared.signal(Signal::SIGKILL);
+    }
+
+    /// Waits until the process has ended and was reaped.
+    pub async fn wait(&mut self) -> ChildExit {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.unwrap_or(ChildExit::Signal(0)),
+            // The waiting thread always sends before it ends.
+            Err(_closed) => ChildExit::Signal(0),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a write was refused, in whole or in part.
+
+use outrigger_catalog::CatalogError;
+use outrigger_log::LogError;
+use outrigger_model::{error::ErrorKind, line_protocol::LineError};
+
+/// A write that did not, or not fully, happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// There was no point in it.
+    #[error("incoming write was empty")]
+    Empty,
+    /// The database cannot be written to.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Nothing was stored because of this line.
+    #[error("line protocol parsing error")]
+    Line(#[source] LineError),
+    /// The other lines were stored.
+    #[error("partial write of line protocol occurred")]
+    Partial(Vec<LineError>),
+    /// The write could not be made durable.
+    #[error("write to the log")]
+    Log(#[from] LogError),
+}
+
+/// The lines that an error is about, as the API reports them.
+#[derive(Debug)]
+pub enum WriteErrorBody<'a> {
+    /// The line because of which nothing was stored.
+    One(&'a LineError),
+    /// The lines that were not stored.
+    Many(&'a [LineError]),
+    /// It is not about lines.
+    None,
+}
+
+impl WriteError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Empty | Self::Line(_) | Self::Partial(_) => ErrorKind::Invalid,
+            Self::Catalog(error) => error.kind(),
+            Self::Log(error) => error.kind(),
+        }
+    }
+
+    /// The lines it is about.
+    pub fn lines(&self) -> WriteErrorBody<'_> {
+        match self {
+            Self::Line(line) => WriteErrorBody::One(line),
+            Self::Partial(lines) => WriteErrorBody::Many(lines),
+            _ => WriteErrorBody::None,
+        }
+    }
+}

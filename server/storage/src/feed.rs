@@ -1,0 +1,243 @@
+//! What a trigger has still to see: rows by log entry, from memory or from the log.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use arrow::array::RecordBatch;
+use outrigger_catalog::Catalog;
+use outrigger_log::{LogError, store::EntryStore};
+use outrigger_model::ids::{DatabaseId, Sequence, TableId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    merge::{conform, union_schema},
+    record::Meaning,
+    state::{State, decode},
+};
+
+/// How many bytes of rows are kept in memory for triggers that are up to date.
+const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The rows of one table in one entry.
+#[derive(Clone, Debug)]
+pub(crate) struct TableRows {
+    pub(crate) database: DatabaseId,
+    pub(crate) table: TableId,
+    pub(crate) batch: RecordBatch,
+}
+
+/// The rows of one entry.
+#[derive(Debug)]
+pub(crate) struct EntryRows {
+    sequence: Sequence,
+    pub(crate) tables: Vec<TableRows>,
+}
+
+impl EntryRows {
+    pub(crate) fn new(sequence: Sequence) -> Self {
+        Self {
+            sequence,
+            tables: Vec::new(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.tables
+            .iter()
+            .map(|rows| rows.batch.get_array_memory_size())
+            .sum()
+    }
+}
+
+/// The last entries' rows.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    entries: Mutex<(VecDeque<Arc<EntryRows>>, usize)>,
+    last: watch::Sender<Sequence>,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            entries: Mutex::default(),
+            last: watch::Sender::new(Sequence(0)),
+        }
+    }
+}
+
+impl Recent {
+    pub(crate) fn push(&self, rows: EntryRows) {
+        let sequence = rows.sequence;
+        {
+            let (entries, bytes) = &mut *self.entries.lock();
+            *bytes += rows.bytes();
+            entries.push_back(Arc::new(rows));
+            while *bytes > RECENT_BYTES_MAX && entries.len() > 1 {
+                *bytes -= entries.pop_front().map_or(0, |oldest| oldest.bytes());
+            }
+        }
+        self.last.send_replace(sequence);
+    }
+
+    fn get(&self, sequence: Sequence) -> Option<Arc<EntryRows>> {
+        let (entries, _) = &*self.entries.lock();
+        let first = entries.front()?.sequence;
+        let index = usize::try_from(sequence.0.checked_sub(first.0)?).ok()?;
+        entries.get(index).cloned()
+    }
+}
+
+/// The rows of one table that are handed to a plugin together.
+#[derive(Clone, Debug)]
+pub struct TableBatch {
+    /// The table.
+    pub name: String,
+    /// All with the same schema: tags, fields, time.
+    pub batches: Vec<RecordBatch>,
+}
+
+impl TableBatch {
+    /// How many rows there are in all.
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// What is handed to a plugin in one event.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Every entry up to this one has been looked at.
+    pub through: Sequence,
+    /// The tables that have rows, by name; empty if there is nothing to deliver.
+    pub tables: Vec<TableBatch>,
+}
+
+/// Which rows are wanted.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The database.
+    pub database: DatabaseId,
+    /// Only this table; all of them if `None`.
+    pub table: Option<String>,
+    /// Stop before an entry that would bring more rows than this, unless it is the first.
+    pub rows_max: usize,
+}
+
+/// Reads the log's rows for triggers.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    state: Arc<State>,
+    store: Arc<EntryStore>,
+}
+
+impl Feed {
+    pub(crate) fn new(state: Arc<State>, store: Arc<EntryStore>) -> Self {
+        Self { state, store }
+    }
+
+    /// The last applied entry, and every one that follows.
+    pub fn subscribe(&self) -> watch::Receiver<Sequence> {
+        self.state.recent.last.subscribe()
+    }
+
+    /// The rows of the entries behind `after` that pass the filter, as many
+    /// entries as there are and as fit.
+    pub async fn read(&self, after: Sequence, filter: &Filter) -> Result<Delivery, LogError> {
+        let last = *self.state.recent.last.borrow();
+        let catalog = self.state.catalog();
+        let mut found: BTreeMap<TableId, Vec<RecordBatch>> = BTreeMap::new();
+        let (mut rows, mut through) = (0, after);
+        while through < last {
+            let entry = self.entry(through.next()).await?;
+            let wanted: Vec<&TableRows> = entry
+                .tables
+                .iter()
+                .filter(|rows| filter.wants(&catalog, rows))
+                .collect();
+            let more: usize = wanted.iter().map(|rows| rows.batch.num_rows()).sum();
+            if rows > 0 && rows + more > filter.rows_max {
+                break;
+            }
+            rows += more;
+            for table in wanted {
+                found
+                    .entry(table.table)
+                    .or_default()
+                    .push(table.batch.clone());
+            }
+            through = through.next();
+        }
+        Ok(Delivery {
+            through,
+            tables: name_tables(&catalog, filter.database, found),
+        })
+    }
+
+    async fn entry(&self, sequence: Sequence) -> Result<Arc<EntryRows>, LogError> {
+        if let Some(entry) = self.state.recent.get(sequence) {
+            return Ok(entry);
+        }
+        let entry = self.store.read(sequence).await?;
+        let meanings = decode(&entry).map_err(|reason| LogError::Apply {
+            object: self.store.object(sequence),
+            reason,
+        })?;
+        let tables = meanings.into_iter().filter_map(|meaning| match meaning {
+            Meaning::Rows {
+                database,
+                table,
+                batch,
+            } => Some(TableRows {
+                database,
+                table,
+                batch,
+            }),
+            _ => None,
+        });
+        Ok(Arc::new(EntryRows {
+            sequence,
+            tables: tables.collect(),
+        }))
+    }
+}
+
+impl Filter {
+    fn wants(&self, catalog: &Catalog, rows: &TableRows) -> bool {
+        rows.database == self.database
+            && self.table.as_ref().is_none_or(|wanted| {
+                catalog
+                    .database_by_id(self.database)
+                    .and_then(|database| database.tables.get(wanted))
+                    .is_some_and(|table| table.id == rows.table)
+            })
+    }
+}
+
+fn name_tables(
+    catalog: &Catalog,
+    database: DatabaseId,
+    found: BTreeMap<TableId, Vec<RecordBatch>>,
+) -> Vec<TableBatch> {
+    let Some(database) = catalog.database_by_id(database) else {
+        return Vec::new();
+    };
+    let name = |id: TableId| database.tables.values().find(|table| table.id == id);
+    found
+        .into_iter()
+        .filter_map(|(id, batches)| {
+            let schema = union_schema(batches.iter());
+            let batches = batches
+                .iter()
+                .map(|batch| conform(batch, &schema))
+                .collect::<Result<_, _>>()
+                .expect("batches of one table agree on the types of its columns");
+            Some(TableBatch {
+                name: name(id)?.name.clone(),
+                batches,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,202 @@
+//! The rows of one table that are in memory.
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, OnceLock},
+};
+
+use arrow::{
+    array::{Array, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray},
+    compute::concat_batches,
+    datatypes::{DataType, Int32Type, SchemaRef},
+    error::ArrowError,
+};
+use outrigger_model::schema::TIME_COLUMN;
+
+use crate::merge::{conform, last_write_wins, union_schema};
+
+/// Chunks of more rows are left alone when small ones are joined.
+const CHUNK_ROWS_MAX: usize = 64 * 1024;
+
+/// Rows in the order they were written.
+#[derive(Debug, Default)]
+pub(crate) struct Memtable {
+    chunks: Arc<Vec<RecordBatch>>,
+    // Hashes of (tags, time) of every row: tells when two rows may be the same point.
+    keys: HashSet<u64>,
+    may_overlap: bool,
+    merged: Arc<OnceLock<RecordBatch>>,
+}
+
+/// The rows as they were at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    chunks: Arc<Vec<RecordBatch>>,
+    may_overlap: bool,
+    merged: Arc<OnceLock<RecordBatch>>,
+}
+
+impl Memtable {
+    /// Appends points, which may replace fields of earlier ones.
+    pub(crate) fn insert_points(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
+        for key in point_keys(&batch) {
+            self.may_overlap |= !self.keys.insert(key);
+        }
+        self.append(batch)
+    }
+
+    /// Appends rows that are never merged.
+    pub(crate) fn append(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
+        self.merged = Arc::default();
+        let chunks = Arc::make_mut(&mut self.chunks);
+        chunks.push(batch);
+        // As in a log-structured merge tree: chunks grow geometrically, so that
+        // many tiny writes don't make many tiny chunks.
+        while let [.., previous, last] = chunks.as_slice() {
+            let rows = previous.num_rows() + last.num_rows();
+            if rows > CHUNK_ROWS_MAX || previous.num_rows() > 2 * last.num_rows() {
+                break;
+            }
+            let schema = union_schema([previous, last].into_iter());
+            let joined = concat_batches(
+                &schema,
+                &[conform(previous, &schema)?, conform(last, &schema)?],
+            )?;
+            chunks.truncate(chunks.len() - 2);
+            chunks.push(joined);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rows(&self) -> Rows {
+        Rows {
+            chunks: self.chunks.clone(),
+            may_overlap: self.may_overlap,
+            merged: self.merged.clone(),
+        }
+    }
+}
+
+impl Rows {
+    /// The rows with the columns of `schema`, each point once.
+    pub(crate) fn batches(&self, schema: &SchemaRef) -> Result<Vec<RecordBatch>, ArrowError> {
+        let conformed = self.chunks.iter().map(|chunk| conform(chunk, schema));
+        if !self.may_overlap {
+            return conformed.collect();
+        }
+        if let Some(merged) = self.merged.get() {
+            return Ok(vec![conform(merged, schema)?]);
+        }
+        let merged = last_write_wins(schema, &conformed.collect::<Result<Vec<_>, _>>()?)?;
+        Ok(vec![self.merged.get_or_init(|| merged).clone()])
+    }
+}
+
+/// A hash of the tags and time of every row. Tags that a row does not have
+/// count nothing, so the same point has the same hash in batches with different columns.
+fn point_keys(batch: &RecordBatch) -> Vec<u64> {
+    let mut keys = vec![0u64; batch.num_rows()];
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        if let Some(tags) = column.as_any().downcast_ref::<DictionaryArray<Int32Type>>() {
+            let Some(values) = tags.values().as_any().downcast_ref::<StringArray>() else {
+                continue;
+            };
+            let hashes: Vec<u64> = values
+                .iter()
+                .map(|value| hash(&(field.name(), value)))
+                .collect();
+            for (row, key) in tags.keys_iter().enumerate() {
+                keys[row] ^= key.map_or(0, |key| hashes[key]);
+            }
+        } else if field.name() == TIME_COLUMN
+            && matches!(field.data_type(), DataType::Timestamp(..))
+            && let Some(times) = column.as_any().downcast_ref::<TimestampNanosecondArray>()
+        {
+            for (row, time) in times.values().iter().enumerate() {
+                keys[row] = keys[row].wrapping_add(hash(time));
+            }
+        }
+    }
+    keys
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::pretty::pretty_format_batches;
+    use outrigger_model::{
+        clock::Timestamp,
+        columns::RowsBuilder,
+        line_protocol::{Precision, parse},
+        schema::{ColumnType, TableSchema},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_last_value_of_each_field_wins() {
+        let mut table = Memtable::default();
+        insert(&mut table, "m,t=a f=1,g=1 1\nm,t=b f=2 1");
+        insert(&mut table, "m,t=a f=3 1\nm f=9 1");
+        let shown = show(&table);
+        let expected = [
+            "+-----+-----+---+-------------------------------+",
+            "| f   | g   | t | time                          |",
+            "+-----+-----+---+-------------------------------+",
+            "| 3.0 | 1.0 | a | 1970-01-01T00:00:00.000000001 |",
+            "| 2.0 |     | b | 1970-01-01T00:00:00.000000001 |",
+            "| 9.0 |     |   | 1970-01-01T00:00:00.000000001 |",
+            "+-----+-----+---+-------------------------------+",
+        ];
+        assert_eq!(shown, expected.join("\n"));
+    }
+
+    #[test]
+    fn many_tiny_writes_make_few_chunks() {
+        let mut table = Memtable::default();
+        for time in 0..1000 {
+            insert(&mut table, &format!("m,t=t{} f=1 {time}", time % 7));
+        }
+        assert!(!table.may_overlap);
+        assert!(table.chunks.len() < 12, "{} chunks", table.chunks.len());
+        let rows: usize = table.chunks.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(rows, 1000);
+    }
+
+    #[test]
+    fn a_view_does_not_change_under_its_reader() {
+        let mut table = Memtable::default();
+        insert(&mut table, "m f=1 1");
+        let before = table.rows();
+        insert(&mut table, "m f=2 1");
+        let rows = before.batches(&schema()).unwrap();
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    }
+
+    fn schema() -> SchemaRef {
+        let mut schema = TableSchema::default();
+        schema.add("t", ColumnType::Tag);
+        schema.add("f", ColumnType::Float64);
+        schema.add("g", ColumnType::Float64);
+        schema.arrow()
+    }
+
+    fn insert(table: &mut Memtable, lines: &str) {
+        let mut rows = RowsBuilder::default();
+        for point in parse(lines, Precision::Nanosecond, Timestamp(0)) {
+            rows.push(&point.unwrap());
+        }
+        table.insert_points(rows.finish()).unwrap();
+    }
+
+    fn show(table: &Memtable) -> String {
+        let batches = table.rows().batches(&schema()).unwrap();
+        pretty_format_batches(&batches).unwrap().to_string()
+    }
+}

@@ -1,0 +1,193 @@
+//! What the log's records mean: kinds and payloads (all numbers little endian).
+//!
+//! ```text
+//! kind 1  rows     database u32, table u32, Arrow IPC stream
+//! kind 2  catalog  a CatalogChange as JSON
+//! kind 3  cursor   trigger u32, sequence u64
+//! kind 4  journal  journal table u16, Arrow IPC stream
+//! ```
+
+use arrow::{
+    array::RecordBatch,
+    error::ArrowError,
+    ipc::{reader::StreamReader, writer::StreamWriter},
+};
+use bytes::{Buf, BufMut, Bytes};
+use outrigger_catalog::CatalogChange;
+use outrigger_log::entry::Record;
+use outrigger_model::ids::{DatabaseId, Sequence, TableId, TriggerId};
+
+use crate::journal::JournalTable;
+
+/// A record with its meaning.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Meaning {
+    Rows {
+        database: DatabaseId,
+        table: TableId,
+        batch: RecordBatch,
+    },
+    Catalog(CatalogChange),
+    Cursor {
+        trigger: TriggerId,
+        sequence: Sequence,
+    },
+    Journal {
+        table: JournalTable,
+        batch: RecordBatch,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("record kind {0} is unknown to this server; it was written by a newer one")]
+    Kind(u8),
+    #[error("journal table {0} is unknown to this server; it was written by a newer one")]
+    JournalTable(u16),
+    #[error("the record is too short")]
+    Short,
+    #[error("read the record's columns")]
+    Arrow(#[from] ArrowError),
+    #[error("read the record's catalog change")]
+    Change(#[from] serde_json::Error),
+}
+
+const ROWS: u8 = 1;
+const CATALOG: u8 = 2;
+const CURSOR: u8 = 3;
+const JOURNAL: u8 = 4;
+
+impl Meaning {
+    pub(crate) fn encode(&self) -> Record {
+        let mut payload = Vec::new();
+        let kind = match self {
+            Self::Rows {
+                database,
+                table,
+                batch,
+            } => {
+                payload.put_u32_le(database.0);
+                payload.put_u32_le(table.0);
+                encode_batch(batch, &mut payload);
+                ROWS
+            }
+            Self::Catalog(change) => {
+                payload = change.encode();
+                CATALOG
+            }
+            Self::Cursor { trigger, sequence } => {
+                payload.put_u32_le(trigger.0);
+                payload.put_u64_le(sequence.0);
+                CURSOR
+            }
+            Self::Journal { table, batch } => {
+                payload.put_u16_le(table.number());
+                encode_batch(batch, &mut payload);
+                JOURNAL
+            }
+        };
+        Record {
+            kind,
+            payload: payload.into(),
+        }
+    }
+
+    pub(crate) fn decode(record: &Record) -> Result<Self, RecordError> {
+        let mut payload = record.payload.clone();
+        let short = |_| RecordError::Short;
+        Ok(match record.kind {
+            ROWS => Self::Rows {
+                database: DatabaseId(payload.try_get_u32_le().map_err(short)?),
+                table: TableId(payload.try_get_u32_le().map_err(short)?),
+                batch: decode_batch(payload)?,
+            },
+            CATALOG => Self::Catalog(CatalogChange::decode(&payload)?),
+            CURSOR => Self::Cursor {
+                trigger: TriggerId(payload.try_get_u32_le().map_err(short)?),
+                sequence: Sequence(payload.try_get_u64_le().map_err(short)?),
+            },
+            JOURNAL => {
+                let number = payload.try_get_u16_le().map_err(short)?;
+                let table =
+                    JournalTable::from_number(number).ok_or(RecordError::JournalTable(number))?;
+                Self::Journal {
+                    table,
+                    batch: decode_batch(payload)?,
+                }
+            }
+            kind => return Err(RecordError::Kind(kind)),
+        })
+    }
+}
+
+fn encode_batch(batch: &RecordBatch, out: &mut Vec<u8>) {
+    StreamWriter::try_new(out, &batch.schema())
+        .and_then(|mut writer| {
+            writer.write(batch)?;
+            writer.finish()
+        })
+        .expect("our own column types can always be written to memory");
+}
+
+fn decode_batch(payload: Bytes) -> Result<RecordBatch, RecordError> {
+    let mut reader = StreamReader::try_new(payload.reader(), None)?;
+    Ok(reader.next().ok_or(RecordError::Short)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_model::{
+        clock::Timestamp,
+        columns::RowsBuilder,
+        line_protocol::{Precision, parse},
+    };
+
+    use super::*;
+
+    #[test]
+    fn records_are_read_back() {
+        let mut rows = RowsBuilder::default();
+        for point in parse(
+            "m,t=a f=1,s=\"x\" 1\nm f=2 2",
+            Precision::Nanosecond,
+            Timestamp(0),
+        ) {
+            rows.push(&point.unwrap());
+        }
+        let (database, table) = (DatabaseId(1), TableId(2));
+        check(&Meaning::Rows {
+            database,
+            table,
+            batch: rows.finish(),
+        });
+        check(&Meaning::Cursor {
+            trigger: TriggerId(3),
+            sequence: Sequence(4),
+        });
+        check(&Meaning::Catalog(CatalogChange::DeleteDatabase {
+            id: database,
+        }));
+    }
+
+    #[test]
+    fn strange_records_are_refused() {
+        let record = |kind, payload: &'static [u8]| Record {
+            kind,
+            payload: payload.into(),
+        };
+        assert!(matches!(
+            Meaning::decode(&record(9, b"")),
+            Err(RecordError::Kind(9))
+        ));
+        assert!(matches!(
+            Meaning::decode(&record(CURSOR, b"abc")),
+            Err(RecordError::Short)
+        ));
+        assert!(Meaning::decode(&record(ROWS, b"12345678\x04\0\0\0abcd")).is_err());
+    }
+
+    #[track_caller]
+    fn check(meaning: &Meaning) {
+        assert_eq!(&Meaning::decode(&meaning.encode()).unwrap(), meaning);
+    }
+}

@@ -1,0 +1,206 @@
+//! The views of the log that this server keeps: catalog, memtables, journals, feed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
+use outrigger_catalog::Catalog;
+use outrigger_log::{View, entry::Entry};
+use outrigger_model::{
+    error::Report,
+    ids::{DatabaseId, Sequence, TableId},
+    schema::TableSchema,
+};
+use parking_lot::RwLock;
+
+use crate::{
+    feed::{EntryRows, Recent, TableRows},
+    journal::JournalTable,
+    memtable::{Memtable, Rows},
+    record::Meaning,
+};
+
+/// All views, published together: whoever looks sees whole entries only.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    published: RwLock<Published>,
+    pub(crate) recent: Recent,
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    catalog: Arc<Catalog>,
+    tables: HashMap<TableId, Memtable>,
+    journals: HashMap<JournalTable, Memtable>,
+}
+
+/// A table's rows at one moment.
+#[derive(Clone, Debug)]
+pub struct TableView {
+    schema: TableSchema,
+    rows: Rows,
+}
+
+impl TableView {
+    /// Its columns.
+    pub fn schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
+    /// The rows, each point once, with the columns of [`TableSchema::arrow`]. May take
+    /// time where points were overwritten; don't call it on an async thread.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        self.rows.batches(&self.schema.arrow())
+    }
+}
+
+/// One database, and the server's journals, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    catalog: Arc<Catalog>,
+    tables: BTreeMap<String, TableView>,
+    journals: HashMap<JournalTable, Rows>,
+}
+
+impl Snapshot {
+    /// The catalog.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The database's tables by name.
+    pub fn tables(&self) -> &BTreeMap<String, TableView> {
+        &self.tables
+    }
+
+    /// The rows of a journal table.
+    pub fn journal(&self, table: JournalTable) -> Result<Vec<RecordBatch>, ArrowError> {
+        let schema: SchemaRef = table.schema();
+        self.journals
+            .get(&table)
+            .map_or(Ok(Vec::new()), |rows| rows.batches(&schema))
+    }
+}
+
+impl State {
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.published.read().catalog.clone()
+    }
+
+    /// A consistent cut; `database` may be `None` for the journals alone.
+    pub(crate) fn snapshot(&self, database: Option<DatabaseId>) -> Snapshot {
+        let published = self.published.read();
+        let catalog = published.catalog.clone();
+        let database = database.and_then(|id| catalog.database_by_id(id));
+        let view = |(name, table): (&String, &Arc<outrigger_catalog::Table>)| {
+            let rows = published.tables.get(&table.id).map(Memtable::rows);
+            let rows = rows.unwrap_or_else(|| Memtable::default().rows());
+            (
+                name.clone(),
+                TableView {
+                    schema: table.schema.clone(),
+                    rows,
+                },
+            )
+        };
+        let tables = database
+            .iter()
+            .flat_map(|database| &database.tables)
+            .map(view)
+            .collect();
+        let journals = published
+            .journals
+            .iter()
+            .map(|(table, rows)| (*table, rows.rows()))
+            .collect();
+        Snapshot {
+            catalog,
+            tables,
+            journals,
+        }
+    }
+}
+
+impl View for State {
+    fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
+        let meanings = decode(&entry)?;
+        let mut rows = EntryRows::new(entry.sequence);
+        {
+            let mut published = self.published.write();
+            for meaning in meanings {
+                published
+                    .apply(entry.sequence, meaning, &mut rows)
+                    .map_err(|error| Report(error.as_ref()).to_string())?;
+            }
+        }
+        self.recent.push(rows);
+        Ok(())
+    }
+}
+
+/// The meaning of every record, or what is wrong with the first bad one.
+pub(crate) fn decode(entry: &Entry) -> Result<Vec<Meaning>, String> {
+    let describe = |(index, record)| {
+        Meaning::decode(record).map_err(|error| format!("record {index}: {}", Report(&error)))
+    };
+    entry.records.iter().enumerate().map(describe).collect()
+}
+
+impl Published {
+    fn apply(
+        &mut self,
+        sequence: Sequence,
+        meaning: Meaning,
+        rows: &mut EntryRows,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        match meaning {
+            Meaning::Rows {
+                database,
+                table,
+                batch,
+            } => {
+                // The database may have been deleted earlier in the same entry.
+                if self.catalog.database_by_id(database).is_some() {
+                    self.tables
+                        .entry(table)
+                        .or_default()
+                        .insert_points(batch.clone())?;
+                    rows.tables.push(TableRows {
+                        database,
+                        table,
+                        batch,
+                    });
+                }
+            }
+            Meaning::Catalog(change) => {
+                Arc::make_mut(&mut self.catalog).apply(sequence, change)?;
+                self.drop_deleted_tables();
+            }
+            Meaning::Cursor { trigger, sequence } => {
+                Arc::make_mut(&mut self.catalog).advance_cursor(trigger, sequence);
+            }
+            Meaning::Journal { table, batch } => {
+                self.journals.entry(table).or_default().append(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_deleted_tables(&mut self) {
+        let live = self
+            .catalog
+            .databases()
+            .map(|database| database.tables.len())
+            .sum::<usize>();
+        if self.tables.len() > live {
+            let ids: std::collections::HashSet<TableId> = self
+                .catalog
+                .databases()
+                .flat_map(|database| database.tables.values().map(|table| table.id))
+                .collect();
+            self.tables.retain(|id, _| ids.contains(id));
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The write path: validate, log, and wait until the write can be read.
+//!
+//! Writers check their lines against the *staged* catalog, which already has the
+//! changes that are buffered but not durable yet, and submit in the order in which
+//! they changed it. So two writers that bring the same new table agree on it.
+
+use std::{fmt, sync::Arc};
+
+use outrigger_catalog::{Catalog, CatalogChange, CatalogError};
+use outrigger_log::{
+    LogError,
+    commit::{self, Committer, CommitterTask, Receipt, committer},
+    entry::Record,
+    replay::replay,
+    store::EntryStore,
+};
+use outrigger_model::{
+    clock::{Clock, Timestamp},
+    ids::{DatabaseId, Sequence, TriggerId},
+    line_protocol::{LineError, Precision},
+};
+use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    WriteError,
+    feed::Feed,
+    journal::{JournalTable, PluginLog, plugin_log_batch},
+    record::Meaning,
+    state::{Snapshot, State},
+    validate::{BadLines, Validated, validate},
+};
+
+/// Texts of more bytes are not parsed on an async thread.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// How often a validation may be overtaken by a schema change before it is
+/// repeated with other writers held back.
+const OPTIMISTIC_ATTEMPTS: usize = 3;
+
+/// A client's write.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// Created if it does not exist.
+    pub database: String,
+    /// Line protocol.
+    pub text: Arc<str>,
+    /// The unit of its timestamps.
+    pub precision: Precision,
+    /// Store the good lines even if others are bad.
+    pub accept_partial: bool,
+    /// Answer once buffered.
+    pub no_sync: bool,
+}
+
+/// Where a plugin's lines go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// A database that must still exist.
+    Existing(DatabaseId),
+    /// A database that is created if it does not exist.
+    Named(String),
+}
+
+/// Lines for one database, with nanosecond timestamps; stored as a whole or not at all.
+#[derive(Clone, Debug)]
+pub struct TargetWrite {
+    /// The database.
+    pub target: Target,
+    /// Line protocol.
+    pub text: Arc<str>,
+}
+
+/// A write of a commit that was not stored.
+#[derive(Debug)]
+pub struct RejectedWrite {
+    /// As in the commit.
+    pub target: Target,
+    /// Why.
+    pub error: WriteError,
+}
+
+/// What an invocation leaves behind: all of it is in one log entry, or none.
+pub struct Commit<'a> {
+    /// Buffered lines by database. Bad lines reject their own database's lines only.
+    pub writes: Vec<TargetWrite>,
+    /// The trigger's new cursor.
+    pub cursor: Option<(TriggerId, Sequence)>,
+    /// A catalog change that belongs to it, made from the catalog as it then is.
+    pub change: Option<&'a MakeChange>,
+    /// Log lines, written when it is known what was rejected.
+    pub logs: &'a (dyn Fn(&[RejectedWrite]) -> Vec<PluginLog> + Send + Sync),
+}
+
+impl fmt::Debug for Commit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit")
+            .field("writes", &self.writes.len())
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a change that fits the catalog; `None` if nothing has to change.
+pub type MakeChange = dyn Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync;
+
+/// The task that writes the log.
+#[derive(Debug)]
+pub struct StorageTask(CommitterTask<State>);
+
+impl StorageTask {
+    /// Runs until `shutdown`, then makes durable what was accepted.
+    pub async fn run(self, shutdown: CancellationToken) {
+        self.0.run(shutdown).await;
+    }
+}
+
+/// Reads and writes everything that is stored. Clones are handles to the same storage.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    state: Arc<State>,
+    store: Arc<EntryStore>,
+    staged: Arc<Mutex<Arc<Catalog>>>,
+    committer: Committer,
+    clock: Arc<dyn Clock>,
+}
+
+impl Storage {
+    /// Replays the log and continues it.
+    pub async fn open(
+        store: EntryStore,
+        clock: Arc<dyn Clock>,
+        config: commit::Config,
+    ) -> Result<(Self, StorageTask), LogError> {
+        let (store, state) = (Arc::new(store), Arc::new(State::default()));
+        let last = replay(&store, state.as_ref()).await?;
+        let staged = Arc::new(Mutex::new(state.catalog()));
+        let (committer, task) = committer(store.clone(), state.clone(), last, config);
+        Ok((
+            Self {
+                state,
+                store,
+                staged,
+                committer,
+                clock,
+            },
+            StorageTask(task),
+        ))
+    }
+
+    /// The catalog as it is published.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.state.catalog()
+    }
+
+    /// Everything of one database at this moment.
+    pub fn snapshot(&self, database: &str) -> Result<Snapshot, CatalogError> {
+        let id = self.catalog().database(database)?.id;
+        Ok(self.state.snapshot(Some(id)))
+    }
+
+    /// The server's own tables at this moment.
+    pub fn internal_snapshot(&self) -> Snapshot {
+        self.state.snapshot(None)
+    }
+
+    /// What triggers follow.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.state.clone(), self.store.clone())
+    }
+
+    /// The clock that gives points their time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Waits until the log has failed for good.
+    pub async fn failed(&self) -> LogError {
+        self.committer.failed().await
+    }
+
+    /// Writes lines. Returns when they are durable and readable, or with
+    /// `no_sync` once they are buffered.
+    pub async fn write(&self, request: WriteRequest) -> Result<(), WriteError> {
+        let WriteRequest {
+            database,
+            text,
+            precision,
+            accept_partial,
+            no_sync,
+        } = request;
+        let bad_lines = if accept_partial {
+            BadLines::Skip
+        } else {
+            BadLines::Refuse
+        };
+        let times = (precision, self.clock.now());
+        let bytes = text.len();
+        let prepare = move |catalog: &Arc<Catalog>| {
+            let target = Target::Named(database.clone());
+            prepare_text(catalog, &target, &text, times, bad_lines)
+        };
+        let (prepared, receipt) = self.submit(bytes, prepare).await?;
+        if !no_sync && let Some(receipt) = receipt {
+            receipt.wait().await?;
+        }
+        match (prepared.rows, prepared.refused) {
+            (0, refused) if refused.is_empty() => Err(WriteError::Empty),
+            (_, refused) if refused.is_empty() => Ok(()),
+            (_, refused) if accept_partial => Err(WriteError::Partial(refused)),
+            (_, refused) => Err(WriteError::Line(first(refused))),
+        }
+    }
+
+    /// Changes the catalog; returns when the change is durable and published.
+    pub async fn change(
+        &self,
+        make: impl Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync + 'static,
+    ) -> Result<(), WriteError> {
+        let prepare = move |catalog: &Arc<Catalog>| prepare_change(catalog, &make);
+        let (_, receipt) = self.submit(0, prepare).await?;
+        if let Some(receipt) = receipt {
+            receipt.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends to the plugin log; returns when the lines are durable.
+    pub async fn append_logs(&self, rows: &[PluginLog]) -> Result<(), WriteError> {
+        let (table, batch) = (JournalTable::PluginLogs, plugin_log_batch(rows));
+        let record = Meaning::Journal { table, batch }.encode();
+        let permit = self.committer.reserve(record.encoded_bytes()).await?;
+        permit.submit(vec![record]).wait().await?;
+        Ok(())
+    }
+
+    /// Commits what an invocation leaves behind; returns when it is durable and
+    /// readable, with the writes that were rejected.
+    pub async fn commit(&self, commit: Commit<'_>) -> Result<Vec<RejectedWrite>, WriteError> {
+        let now = self.clock.now();
+        let bytes = commit.writes.iter().map(|write| write.text.len()).sum();
+        let permit = self.committer.reserve(bytes).await?;
+        let (rejected, receipt) = {
+            // Held throughout: the change and several databases' writes go together.
+            let mut staged = self.staged.lock();
+            let (catalog, records, rejected) = stage_commit(&staged, &commit, now);
+            *staged = catalog;
+            let logs = (commit.logs)(&rejected);
+            let records = records.into_iter().chain(journal(&logs));
+            let records: Vec<Record> = records.map(|meaning| meaning.encode()).collect();
+            (rejected, permit.submit(records))
+        };
+        receipt.wait().await?;
+        Ok(rejected)
+    }
+
+    /// Prepares a submission against the staged catalog and submits it, without
+    /// holding others back while it is prepared.
+    async fn submit<F>(
+        &self,
+        bytes: usize,
+        prepare: F,
+    ) -> Result<(Outcome, Option<Receipt>), WriteError>
+    where
+        F: Fn(&Arc<Catalog>) -> Result<Validated, CatalogError> + Send + Sync + 'static,
+    {
+        let permit = self.committer.reserve(bytes).await?;
+        let prepare = Arc::new(prepare);
+        for _ in 0..OPTIMISTIC_ATTEMPTS {
+            let snapshot = self.staged.lock().clone();
+            let prepared = if bytes > INLINE_BYTES_MAX {
+                let (prepare, snapshot) = (prepare.clone(), snapshot.clone());
+                spawn_blocking(move || prepare(&snapshot).map(Prepared::new))
+                    .await
+                    .map_err(|_panicked| LogError::Stopped)??
+            } else {
+                Prepared::new(prepare(&snapshot)?)
+            };
+            let mut staged = self.staged.lock();
+            if Arc::ptr_eq(&staged, &snapshot) {
+                return Ok(prepared.submit(&mut staged, permit));
+            }
+        }
+        let mut staged = self.staged.lock();
+        let prepared = Prepared::new(prepare(&staged)?);
+        Ok(prepared.submit(&mut staged, permit))
+    }
+}
+
+/// How much of a text was good.
+#[derive(Debug)]
+struct Outcome {
+    rows: usize,
+    refused: Vec<LineError>,
+}
+
+/// A validated submission, encoded.
+#[derive(Debug)]
+struct Prepared {
+    records: Vec<Record>,
+    catalog: Option<Arc<Catalog>>,
+    outcome: Outcome,
+}
+
+impl Prepared {
+    fn new(validated: Validated) -> Self {
+        let records = validated.records.iter().map(Meaning::encode).collect();
+        let outcome = Outcome {
+            rows: validated.rows,
+            refused: validated.refused,
+        };
+        Self {
+            records,
+            catalog: validated.catalog,
+            outcome,
+        }
+    }
+
+    fn submit(
+        self,
+        staged: &mut Arc<Catalog>,
+        permit: commit::Permit,
+    ) -> (Outcome, Option<Receipt>) {
+        if let Some(catalog) = self.catalog {
+            *staged = catalog;
+        }
+        let receipt = (!self.records.is_empty()).then(|| permit.submit(self.records));
+        (self.outcome, receipt)
+    }
+}
+
+fn prepare_change(
+    catalog: &Arc<Catalog>,
+    make: &dyn Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError>,
+) -> Result<Validated, CatalogError> {
+    let Some(change) = make(catalog)? else {
+        return Ok(Validated::default());
+    };
+    let mut staged = Catalog::clone(catalog);
+    staged.apply(Sequence::default(), change.clone())?;
+    let records = vec![Meaning::Catalog(change)];
+    Ok(Validated {
+        records,
+        catalog: Some(Arc::new(staged)),
+        ..Validated::default()
+    })
+}
+
+/// Validates a text, and creates its database if there is anything to store in it.
+fn prepare_text(
+    catalog: &Arc<Catalog>,
+    target: &Target,
+    text: &str,
+    times: (Precision, Timestamp),
+    bad_lines: BadLines,
+) -> Result<Validated, CatalogError> {
+    let name = match target {
+        Target::Existing(id) => {
+            let missing = || CatalogError::UnknownId {
+                what: "database",
+                id: id.0,
+            };
+            catalog.database_by_id(*id).ok_or_else(missing)?;
+            return validate(catalog, *id, text, times, bad_lines);
+        }
+        Target::Named(name) => name,
+    };
+    if let Ok(database) = catalog.database(name) {
+        return validate(catalog, database.id, text, times, bad_lines);
+    }
+    let create = catalog.create_database(name)?;
+    let CatalogChange::CreateDatabase { id, .. } = create else {
+        unreachable!("create_database creates a database")
+    };
+    let mut with_database = Catalog::clone(catalog);
+    with_database.apply(Sequence::default(), create.clone())?;
+    let with_database = Arc::new(with_database);
+    let mut validated = validate(&with_database, id, text, times, bad_lines)?;
+    if !validated.records.is_empty() {
+        validated.records.insert(0, Meaning::Catalog(create));
+        validated.catalog.get_or_insert(with_database);
+    }
+    Ok(validated)
+}
+
+fn stage_commit(
+    catalog: &Arc<Catalog>,
+    commit: &Commit<'_>,
+    now: Timestamp,
+) -> (Arc<Catalog>, Vec<Meaning>, Vec<RejectedWrite>) {
+    let (mut catalog, mut records, mut rejected) = (catalog.clone(), Vec::new(), Vec::new());
+    for TargetWrite { target, text } in &commit.writes {
+        let times = (Precision::Nanosecond, now);
+        let error = match prepare_text(&catalog, target, text, times, BadLines::Refuse) {
+            Ok(validated) if validated.refused.is_empty() => {
+                catalog = validated.catalog.unwrap_or(catalog);
+                records.extend(validated.records);
+                continue;
+            }
+            Ok(validated) => WriteError::Line(first(validated.refused)),
+            Err(error) => error.into(),
+        };
+        rejected.push(RejectedWrite {
+            target: target.clone(),
+            error,
+        });
+    }
+    // A change that no longer fits, because somebody else was faster, has nothing left to do.
+    if let Some(Ok(changed)) = commit.change.map(|make| prepare_change(&catalog, make)) {
+        catalog = changed.catalog.unwrap_or(catalog);
+        records.extend(changed.records);
+    }
+    let cursor = commit
+        .cursor
+        .map(|(trigger, sequence)| Meaning::Cursor { trigger, sequence });
+    records.extend(cursor);
+    (catalog, records, rejected)
+}
+
+fn journal(logs: &[PluginLog]) -> Option<Meaning> {
+    let table = JournalTable::PluginLogs;
+    (!logs.is_empty()).then(|| Meaning::Journal {
+        table,
+        batch: plugin_log_batch(logs),
+    })
+}
+
+fn first(lines: Vec<LineError>) -> LineError {
+    lines
+        .into_iter()
+        .next()
+        .expect("a refused text names the line because of which it was")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use object_store::{ObjectStore, memory::InMemory};
+use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent};
+use outrigger_log::store::Durability;
+use outrigger_model::clock::SystemClock;
+
+use super::*;
+use crate::{feed::Filter, journal::LogLevel};
+
+struct Fixture {
+    storage: Storage,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn start(store: &Arc<InMemory>) -> Fixture {
+    let entries = EntryStore::new(
+        store.clone() as Arc<dyn ObjectStore>,
+        "n",
+        Durability::Store,
+    );
+    let config = commit::Config {
+        flush_interval: Duration::from_millis(10),
+        buffer_bytes_max: 1 << 20,
+        buffer_wait_max: Duration::from_secs(5),
+    };
+    let clock = Arc::new(SystemClock::default());
+    let (storage, task) = Storage::open(entries, clock, config).await.unwrap();
+    let shutdown = CancellationToken::new();
+    #[expect(clippy::disallowed_methods, reason = "the fixture owns the task")]
+    let task = tokio::spawn(task.run(shutdown.clone()));
+    Fixture {
+        storage,
+        shutdown,
+        task,
+    }
+}
+
+impl Fixture {
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+
+    async fn write(&self, text: &str) -> Result<(), WriteError> {
+        let request = WriteRequest {
+            database: "db".to_owned(),
+            text: text.into(),
+            precision: Precision::Nanosecond,
+            accept_partial: true,
+            no_sync: false,
+        };
+        self.storage.write(request).await
+    }
+
+    fn rows(&self, table: &str) -> usize {
+        let snapshot = self.storage.snapshot("db").unwrap();
+        let batches = snapshot.tables()[table].batches().unwrap();
+        batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    fn logs(&self) -> usize {
+        let logs = self
+            .storage
+            .internal_snapshot()
+            .journal(JournalTable::PluginLogs)
+            .unwrap();
+        logs.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+fn log_line(text: &str) -> PluginLog {
+    PluginLog {
+        event_time: Timestamp(1),
+        trigger_name: "t".to_owned(),
+        log_level: LogLevel::Info,
+        log_text: text.to_owned(),
+        invocation_id: None,
+    }
+}
+
+fn no_logs(_: &[RejectedWrite]) -> Vec<PluginLog> {
+    Vec::new()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_is_read_at_once_and_after_a_restart() {
+    let store = Arc::new(InMemory::new());
+    let first = start(&store).await;
+    first.write("m,t=a f=1 1\nm,t=b f=2 1").await.unwrap();
+    assert_eq!(first.rows("m"), 2);
+    first.storage.append_logs(&[log_line("x")]).await.unwrap();
+    first.stop().await;
+
+    let second = start(&store).await;
+    assert_eq!((second.rows("m"), second.logs()), (2, 1));
+    second.write("m,t=a f=3 1").await.unwrap();
+    assert_eq!(second.rows("m"), 2, "the same point was written again");
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_lines_are_reported_and_good_ones_stored() {
+    let fixture = start(&Arc::new(InMemory::new())).await;
+    let error = fixture.write("m f=1 1\nbad\nm f=1i 2").await.unwrap_err();
+    let WriteError::Partial(lines) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line.line_number)
+            .collect::<Vec<_>>(),
+        [2, 3]
+    );
+    assert_eq!(fixture.rows("m"), 1);
+    assert!(matches!(
+        fixture.write("# nothing").await,
+        Err(WriteError::Empty)
+    ));
+    fixture.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_a_good_line_creates_nothing() {
+    let fixture = start(&Arc::new(InMemory::new())).await;
+    assert!(matches!(
+        fixture.write("bad").await,
+        Err(WriteError::Partial(_))
+    ));
+    assert!(fixture.storage.catalog().database("db").is_err());
+    fixture.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_writers_agree_on_a_new_table() {
+    let fixture = start(&Arc::new(InMemory::new())).await;
+    let texts: Vec<String> = (0..50).map(|n| format!("m,t=a f{}=1 {n}", n % 5)).collect();
+    let writes = texts.iter().map(|text| fixture.write(text));
+    for result in futures::future::join_all(writes).await {
+        result.unwrap();
+    }
+    assert_eq!(fixture.rows("m"), 50);
+    assert_eq!(
+        fixture
+            .storage
+            .catalog()
+            .database("db")
+            .unwrap()
+            .tables
+            .len(),
+        1
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
+    let store = Arc::new(InMemory::new());
+    let fixture = start(&store).await;
+    fixture.write("m f=1 1").await.unwrap();
+    let definition = TriggerDefinition {
+        name: "t".to_owned(),
+        plugin: "p.py".to_owned(),
+        event: TriggerEvent::AllTablesWalWrite,
+        arguments: None,
+        error_behavior: ErrorBehavior::Log,
+        disabled: false,
+    };
+    let storage = fixture.storage.clone();
+    let make = move |catalog: &Catalog| catalog.create_trigger("db", definition.clone()).map(Some);
+    storage.change(make).await.unwrap();
+    fixture.write("m f=1 2\nother f=1 2").await.unwrap();
+
+    let catalog = storage.catalog();
+    let trigger = catalog
+        .database("db")
+        .unwrap()
+        .trigger("t")
+        .unwrap()
+        .clone();
+    let database = catalog.database("db").unwrap().id;
+    let filter = Filter {
+        database,
+        table: Some("m".to_owned()),
+        rows_max: 100,
+    };
+    let delivery = storage.feed().read(trigger.cursor, &filter).await.unwrap();
+    assert_eq!(delivery.tables.len(), 1);
+    assert_eq!(delivery.tables[0].rows(), 1);
+
+    let own = |text: &str| TargetWrite {
+        target: Target::Existing(database),
+        text: text.into(),
+    };
+    let named = |text: &str| TargetWrite {
+        target: Target::Named("x".into()),
+        text: text.into(),
+    };
+    let logs = |rejected: &[RejectedWrite]| {
+        assert_eq!(rejected.len(), 1);
+        vec![log_line("rejected")]
+    };
+    let commit = Commit {
+        writes: vec![own("report n=1i"), named("a b=1\nbad")],
+        cursor: Some((trigger.id, delivery.through)),
+        change: None,
+        logs: &logs,
+    };
+    assert_eq!(storage.commit(commit).await.unwrap().len(), 1);
+    fixture.stop().await;
+
+    let after = start(&store).await;
+    assert_eq!((after.rows("report"), after.logs()), (1, 1));
+    let catalog = after.storage.catalog();
+    assert!(catalog.database("x").is_err(), "rejected as a whole");
+    let cursor = catalog.trigger_by_id(trigger.id).unwrap().1.cursor;
+    assert_eq!(cursor, delivery.through);
+    let next = after.storage.feed().read(cursor, &filter).await.unwrap();
+    assert!(next.tables.is_empty(), "the report is in another table");
+    after.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_database_is_not_brought_back_by_a_running_plugin() {
+    let fixture = start(&Arc::new(InMemory::new())).await;
+    fixture.write("m f=1 1").await.unwrap();
+    let database = fixture.storage.catalog().database("db").unwrap().id;
+    fixture
+        .storage
+        .change(|catalog| catalog.delete_database("db").map(Some))
+        .await
+        .unwrap();
+    let target = Target::Existing(database);
+    let writes = vec![TargetWrite {
+        target,
+        text: "m f=2 2".into(),
+    }];
+    let commit = Commit {
+        writes,
+        cursor: None,
+        change: None,
+        logs: &no_logs,
+    };
+    assert_eq!(fixture.storage.commit(commit).await.unwrap().len(), 1);
+    assert!(fixture.storage.catalog().database("db").is_err());
+    fixture.stop().await;
+}

@@ -1,0 +1,141 @@
+//! How things fail, and whose fault it is.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use outrigger_sandbox::LaunchError;
+
+/// Why a worker ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ExitReason {
+    /// It was asked to.
+    Clean,
+    /// It ended by itself with this exit code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It missed the invocation's deadline and was killed.
+    DeadlineExceeded {
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// It said something that it may not say, and was killed.
+    ProtocolViolation(String),
+    /// Its host ended.
+    HostLost,
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clean => write!(f, "the worker ended as asked"),
+            Self::Code(code) => write!(f, "the worker exited with code {code}"),
+            Self::Signal(signal) => match nix_name(*signal) {
+                Some(name) => write!(f, "the worker was ended by signal {signal} ({name})"),
+                None => write!(f, "the worker was ended by signal {signal}"),
+            },
+            Self::DeadlineExceeded { timeout } => {
+                write!(
+                    f,
+                    "the plugin ran longer than its deadline of {timeout:?} and was killed"
+                )
+            }
+            Self::ProtocolViolation(what) => {
+                write!(f, "the worker broke the protocol and was killed: {what}")
+            }
+            Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
+        }
+    }
+}
+
+fn nix_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
+
+/// An exception that the plugin did not catch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PluginFailure {
+    /// The class, for example `ValueError`.
+    pub exception: String,
+    /// Its text.
+    pub message: String,
+    /// The traceback with source lines; may be empty.
+    pub traceback: String,
+}
+
+impl fmt::Display for PluginFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.exception, self.message)
+    }
+}
+
+/// Why an invocation did not complete, by whom to blame.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum InvocationError {
+    /// The plugin's source does not load, or it raised.
+    #[error("{0}")]
+    Plugin(PluginFailure),
+    /// The process ended or was ended.
+    #[error("{reason}")]
+    Worker {
+        /// Why.
+        reason: ExitReason,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
+    /// No worker could be had; the plugin did not run.
+    #[error("no worker could be started: {0}")]
+    Host(String),
+}
+
+/// Why a host did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// It could not be started.
+    #[error("start the plugin host")]
+    Launch(#[from] LaunchError),
+    /// Its socket failed.
+    #[error("talk to the plugin host")]
+    Socket(#[from] io::Error),
+    /// It did not become ready.
+    #[error("the plugin host was not ready after {0:?}")]
+    NotReady(Duration),
+    /// It ended.
+    #[error("the plugin host ended: {0}")]
+    Ended(String),
+    /// It said something we don't understand.
+    #[error("the plugin host broke the protocol: {0}")]
+    Protocol(String),
+    /// The worker did not say hello in time.
+    #[error("the worker did not connect within {0:?}")]
+    WorkerNotReady(Duration),
+    /// The worker ended before it said hello.
+    #[error("the worker ended before it connected: {0}")]
+    WorkerEnded(String),
+    /// The supervisor is shutting down.
+    #[error("the server is shutting down")]
+    Stopping,
+}
+
+/// Why the supervisor could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisorError {
+    /// Its socket could not be made.
+    #[error("open the workers' socket {path}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}

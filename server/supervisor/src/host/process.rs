@@ -1,0 +1,138 @@
+//! A running host process.
+
+use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
+
+use outrigger_proto::{
+    PROTOCOL_VERSION,
+    v1::{HostReady, from_host, to_host},
+};
+use outrigger_sandbox::{Launch, Launcher, Running};
+use tokio::{
+    net::{UnixStream, unix::pipe},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config, environment::read_lines, error::HostError, host::frame::HostSocket,
+    output::Tail,
+};
+
+/// A host that is ready. Ends with its workers when dropped.
+#[derive(Debug)]
+pub(crate) struct HostProcess {
+    socket: HostSocket,
+    running: Running,
+}
+
+impl HostProcess {
+    /// Starts a host and waits until its modules are loaded.
+    pub(crate) async fn start(
+        config: &Config,
+        launcher: &Launcher,
+        tasks: &TaskTracker,
+    ) -> Result<Self, HostError> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut environment = config.environment.clone();
+        // Without these, loading the modules starts threads, and a process with
+        // threads must not fork.
+        for (name, value) in [
+            ("OPENBLAS_NUM_THREADS", "1"),
+            ("JE_ARROW_MALLOC_CONF", "background_thread:false"),
+            ("GRPC_ENABLE_FORK_SUPPORT", "0"),
+        ] {
+            environment.insert(name.into(), value.into());
+        }
+        let launched = launcher
+            .launch(Launch {
+                program: config.python.clone(),
+                arguments: ["-m", "outrigger_plugin_host", "host"]
+                    .map(Into::into)
+                    .to_vec(),
+                environment,
+                directory: config.directory.clone(),
+                stdin: Some(theirs.into()),
+            })
+            .await?;
+        let mut host = Self {
+            socket: HostSocket::new(UnixStream::from_std(ours)?),
+            running: launched.running,
+        };
+        let stdout = pipe::Receiver::from_owned_fd(launched.stdout)?;
+        let stderr = pipe::Receiver::from_owned_fd(launched.stderr)?;
+        let pid = host.pid();
+        tasks.spawn(read_lines(stdout, move |line| {
+            info!(pid, line, "plugin host");
+        }));
+        let tail = std::sync::Arc::new(parking_lot::Mutex::new(Tail::default()));
+        let sink = tail.clone();
+        let stderr = tasks.spawn(read_lines(stderr, move |line| {
+            warn!(pid, line, "plugin host");
+            sink.lock().push(line);
+        }));
+        match timeout(config.host_start_max, host.ready()).await {
+            Ok(Ok(ready)) => {
+                info!(pid, python = ready.python_version, "plugin host is ready");
+                Ok(host)
+            }
+            Ok(Err(HostError::Socket(_))) => {
+                // It ended; what it said tells why.
+                host.running.kill();
+                let exit = host.running.wait().await;
+                drop(timeout(Duration::from_secs(1), stderr).await);
+                let said = tail.lock().lines().join("\n");
+                Err(HostError::Ended(format!("{exit:?}\n{said}")))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(HostError::NotReady(config.host_start_max)),
+        }
+    }
+
+    async fn ready(&mut self) -> Result<HostReady, HostError> {
+        match self.next().await? {
+            from_host::Message::Ready(ready) if ready.protocol == PROTOCOL_VERSION => Ok(ready),
+            from_host::Message::Ready(ready) => Err(HostError::Protocol(format!(
+                "it speaks version {}, this server version {PROTOCOL_VERSION}",
+                ready.protocol
+            ))),
+            other => Err(HostError::Protocol(format!("{other:?} came before ready"))),
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// The next thing it says; the end of the stream is an error.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub(crate) async fn next(&mut self) -> io::Result<from_host::Message> {
+        let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed its socket");
+        self.socket.receive().await?.ok_or_else(closed)
+    }
+
+    pub(crate) async fn send(&mut self, message: to_host::Message) -> io::Result<()> {
+        self.socket.send(message).await
+    }
+
+    /// Closes its socket, which tells it to end, and waits for that.
+    pub(crate) async fn stop(self, grace: Duration) {
+        let Self {
+            socket,
+            mut running,
+        } = self;
+        drop(socket);
+        if timeout(grace, running.wait()).await.is_err() {
+            warn!(
+                pid = running.pid(),
+                "the plugin host did not end in time, killing it"
+            );
+            running.kill();
+            running.wait().await;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the host's task knows about one worker, and what its owner gets.
+
+use outrigger_model::clock::{Clock, SystemClock, Timestamp};
+use outrigger_proto::v1::{WorkerExited, worker_exited};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{HostHandle, WorkerId};
+use crate::{
+    error::{ExitReason, HostError},
+    output::{LineSplitter, Tail},
+};
+
+/// How many printed lines may wait to be logged; more are dropped and counted.
+const OUTPUT_LINES_MAX: usize = 1024;
+
+/// A line that a worker printed.
+#[derive(Debug)]
+pub(crate) struct OutputLine {
+    pub(crate) stderr: bool,
+    pub(crate) text: String,
+    pub(crate) time: Timestamp,
+    /// How many lines before this one were dropped.
+    pub(crate) dropped: u64,
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerExit {
+    pub(crate) reason: ExitReason,
+    pub(crate) stderr: Vec<String>,
+}
+
+/// A worker's process; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct WorkerProcess {
+    pub(crate) id: WorkerId,
+    pub(crate) pid: u32,
+    pub(crate) exit: watch::Receiver<Option<WorkerExit>>,
+    pub(crate) output: mpsc::Receiver<OutputLine>,
+    host: HostHandle,
+}
+
+impl WorkerProcess {
+    /// Sends a signal to its process group.
+    pub(crate) fn signal(&self, signal: i32) {
+        self.host.signal(self.id, signal);
+    }
+
+    /// Waits until it was reaped.
+    pub(crate) async fn wait(&mut self) -> WorkerExit {
+        exited(&mut self.exit).await
+    }
+}
+
+/// Waits until the worker that `exit` tells of was reaped.
+pub(crate) async fn exited(exit: &mut watch::Receiver<Option<WorkerExit>>) -> WorkerExit {
+    let lost = || WorkerExit {
+        reason: ExitReason::HostLost,
+        stderr: Vec::new(),
+    };
+    match exit.wait_for(Option::is_some).await {
+        Ok(exit) => exit.clone().unwrap_or_else(lost),
+        Err(_closed) => lost(),
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        if self.exit.borrow().is_none() {
+            self.signal(SIGKILL);
+        }
+    }
+}
+
+/// The number of SIGKILL on every Linux.
+pub(crate) const SIGKILL: i32 = 9;
+
+/// The host task's side of a worker.
+#[derive(Debug)]
+pub(super) struct WorkerRecord {
+    starting: Option<oneshot::Sender<Result<WorkerProcess, HostError>>>,
+    exit: watch::Sender<Option<WorkerExit>>,
+    output: Option<mpsc::Sender<OutputLine>>,
+    stdout: LineSplitter,
+    stderr: LineSplitter,
+    tail: Tail,
+    dropped: u64,
+    clock: SystemClock,
+}
+
+impl WorkerRecord {
+    pub(super) fn starting(reply: oneshot::Sender<Result<WorkerProcess, HostError>>) -> Self {
+        Self {
+            starting: Some(reply),
+            exit: watch::Sender::new(None),
+            output: None,
+            stdout: LineSplitter::default(),
+            stderr: LineSplitter::default(),
+            tail: Tail::default(),
+            dropped: 0,
+            clock: SystemClock::default(),
+        }
+    }
+
+    pub(super) fn on_started(&mut self, id: WorkerId, pid: u32, host: &HostHandle) {
+        let Some(reply) = self.starting.take() else {
+            return;
+        };
+        let (sender, output) = mpsc::channel(OUTPUT_LINES_MAX);
+        self.output = Some(sender);
+        let (exit, host) = (self.exit.subscribe(), host.clone());
+        // Whoever no longer wants it drops it, which kills it.
+        drop(reply.send(Ok(WorkerProcess {
+            id,
+            pid,
+            exit,
+            output,
+            host,
+        })));
+    }
+
+    pub(super) fn on_output(&mut self, stderr: bool, data: &[u8]) {
+        let splitter = if stderr {
+            &mut self.stderr
+        } else {
+            &mut self.stdout
+        };
+        for text in splitter.push(data) {
+            self.on_line(stderr, text);
+        }
+    }
+
+    fn on_line(&mut self, stderr: bool, text: String) {
+        if stderr {
+            self.tail.push(text.clone());
+        }
+        let Some(output) = &self.output else { return };
+        let line = OutputLine {
+            stderr,
+            text,
+            time: self.clock.now(),
+            dropped: self.dropped,
+        };
+        match output.try_send(line) {
+            Ok(()) => self.dropped = 0,
+            Err(_full) => self.dropped += 1,
+        }
+    }
+
+    pub(super) fn on_exited(mut self, reason: ExitReason) {
+        for stderr in [false, true] {
+            let splitter = if stderr {
+                &mut self.stderr
+            } else {
+                &mut self.stdout
+            };
+            if let Some(rest) = splitter.finish() {
+                self.on_line(stderr, rest);
+            }
+        }
+        let exit = WorkerExit {
+            reason,
+            stderr: self.tail.lines(),
+        };
+        if let Some(reply) = self.starting.take() {
+            drop(reply.send(Err(HostError::WorkerEnded(exit.reason.to_string()))));
+        }
+        self.exit.send_replace(Some(exit));
+    }
+}
+
+/// What the host's message says about the end of a worker.
+pub(super) fn exit_of(message: &WorkerExited) -> ExitReason {
+    match message.status {
+        Some(worker_exited::Status::Code(0)) => ExitReason::Clean,
+        Some(worker_exited::Status::Code(code)) => ExitReason::Code(code),
+        Some(worker_exited::Status::Signal(signal)) => ExitReason::Signal(signal),
+        None => ExitReason::HostLost,
+    }
+}

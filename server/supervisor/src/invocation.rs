@@ -1,0 +1,88 @@
+//! What is run: a plugin, an event, and what comes back.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+
+/// What a worker is bound to for life. The server chooses it; the same key means the same worker.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BindingKey(pub Arc<str>);
+
+impl fmt::Display for BindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One call of a plugin for one event; the same for every attempt at it.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct InvocationId(pub Arc<str>);
+
+impl fmt::Display for InvocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A plugin's source.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// One file: its text.
+    SingleFile(Bytes),
+}
+
+/// What a worker is bound to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plugin {
+    /// The worker's identity.
+    pub binding: BindingKey,
+    /// The plugin's name as the user gave it.
+    pub name: String,
+    /// Changes whenever the source does.
+    pub revision: String,
+    /// What it consists of.
+    pub source: Source,
+    /// What it gets as `args`.
+    pub arguments: Option<BTreeMap<String, String>>,
+}
+
+/// The rows of one table in an event.
+#[derive(Clone, Debug)]
+pub struct EventTable {
+    /// Its name.
+    pub name: String,
+    /// Its rows, all batches with the same schema; at least one batch.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// Why a plugin is called.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Rows were written.
+    Writes(Vec<EventTable>),
+}
+
+/// An invocation to be made.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Its id.
+    pub id: InvocationId,
+    /// 1 for the first attempt at the event.
+    pub attempt: u32,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Why.
+    pub event: Event,
+}
+
+/// What a completed invocation leaves.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Lines by target; `None` is the plugin's own.
+    pub lines: BTreeMap<Option<String>, String>,
+    /// How long the plugin ran.
+    pub wall: Duration,
+    /// The process it ran in.
+    pub pid: u32,
+}

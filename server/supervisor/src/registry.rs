@@ -1,0 +1,127 @@
+//! Who may speak: tokens of workers that are expected, and keys of invocations that run.
+
+use std::{collections::HashMap, sync::Arc};
+
+use outrigger_proto::v1::{FromWorker, Hello, ToWorker};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, Streaming};
+
+use crate::{
+    backend::{Backend, Scope},
+    invocation::{EventTable, InvocationId},
+};
+
+/// A worker's secret for its Hello.
+pub(crate) type Token = [u8; 32];
+/// An invocation's secret for tickets and writes.
+pub(crate) type InvocationKey = [u8; 16];
+
+/// A worker's control stream, after its token was found good.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) hello: Hello,
+    /// As the kernel says.
+    pub(crate) peer_pid: u32,
+    pub(crate) to_worker: mpsc::Sender<Result<ToWorker, Status>>,
+    pub(crate) from_worker: Streaming<FromWorker>,
+}
+
+/// An invocation that runs.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) key: InvocationKey,
+    pub(crate) pid: u32,
+    pub(crate) scope: Scope,
+    pub(crate) tables: Vec<EventTable>,
+}
+
+/// Shared by the services and the bindings. Its locks are held for moments only.
+pub(crate) struct Registry {
+    pub(crate) backend: Arc<dyn Backend>,
+    expected: Mutex<HashMap<Token, oneshot::Sender<Link>>>,
+    active: Mutex<HashMap<InvocationId, Arc<Active>>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("active", &self.active.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends the right to speak when dropped.
+#[derive(Debug)]
+pub(crate) struct Admission<'a> {
+    registry: &'a Registry,
+    who: Who,
+}
+
+#[derive(Debug)]
+enum Who {
+    Worker(Token),
+    Invocation(InvocationId),
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        match &self.who {
+            Who::Worker(token) => drop(self.registry.expected.lock().remove(token)),
+            Who::Invocation(id) => drop(self.registry.active.lock().remove(id)),
+        }
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backend,
+            expected: Mutex::default(),
+            active: Mutex::default(),
+        }
+    }
+
+    /// Lets one worker attach with `token`, once.
+    pub(crate) fn expect(&self, token: Token) -> (Admission<'_>, oneshot::Receiver<Link>) {
+        let (sender, link) = oneshot::channel();
+        self.expected.lock().insert(token, sender);
+        (
+            Admission {
+                registry: self,
+                who: Who::Worker(token),
+            },
+            link,
+        )
+    }
+
+    /// The one who waits for the worker with this token.
+    pub(crate) fn claim(&self, token: &[u8]) -> Option<oneshot::Sender<Link>> {
+        let token: Token = token.try_into().ok()?;
+        self.expected.lock().remove(&token)
+    }
+
+    /// Lets an invocation fetch and write.
+    pub(crate) fn admit(&self, active: Active) -> Admission<'_> {
+        let id = active.scope.invocation.clone();
+        self.active.lock().insert(id.clone(), Arc::new(active));
+        Admission {
+            registry: self,
+            who: Who::Invocation(id),
+        }
+    }
+
+    /// The running invocation that the caller proves to be.
+    pub(crate) fn authorize(
+        &self,
+        invocation: &str,
+        key: &[u8],
+        peer_pid: Option<u32>,
+    ) -> Result<Arc<Active>, Status> {
+        let id = InvocationId(invocation.into());
+        let active = self.active.lock().get(&id).cloned();
+        active
+            .filter(|active| active.key == key && peer_pid == Some(active.pid))
+            .ok_or_else(|| Status::permission_denied("this invocation is not running here"))
+    }
+}

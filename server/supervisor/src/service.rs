@@ -1,0 +1,67 @@
+//! The workers' private Unix socket, and the two services on it.
+
+mod control;
+mod flight;
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use outrigger_model::{error::Report, shutdown::Gate};
+use outrigger_proto::{MESSAGE_BYTES_MAX, v1::supervisor_server::SupervisorServer};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    Extensions,
+    transport::{Server, server::UdsConnectInfo},
+};
+use tracing::error;
+
+use self::{control::Control, flight::Data};
+use crate::{error::SupervisorError, registry::Registry};
+
+/// The most bytes of one message to a worker: a plugin's source is the largest.
+const TO_WORKER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A worker's synchronous write is one message.
+const FROM_WORKER_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
+/// A peer that does not answer pings for this long is gone. It is not killed for
+/// that; only its deadline kills a worker.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Makes the socket, for this user only.
+pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
+    let failed = |source: io::Error| SupervisorError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves workers until the gate closes and the last worker has gone.
+pub(crate) async fn serve(listener: UnixListener, registry: Arc<Registry>, gate: Gate) {
+    let control = SupervisorServer::new(Control::new(registry.clone(), gate.clone()))
+        .max_decoding_message_size(FROM_WORKER_BYTES_MAX)
+        .max_encoding_message_size(TO_WORKER_BYTES_MAX);
+    let data = FlightServiceServer::new(Data::new(registry))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(TO_WORKER_BYTES_MAX);
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(control)
+        .add_service(data)
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(listener),
+            gate.token().clone().cancelled_owned(),
+        );
+    if let Err(error) = served.await {
+        error!(error = %Report(&error), "the workers' socket has failed");
+    }
+}
+
+/// The process at the other end of a connection, as the kernel knows it.
+fn peer_pid(extensions: &Extensions) -> Option<u32> {
+    let info = extensions.get::<UdsConnectInfo>()?;
+    u32::try_from(info.peer_cred?.pid()?).ok()
+}

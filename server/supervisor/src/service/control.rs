@@ -1,0 +1,103 @@
+//! The gRPC service that workers attach to.
+
+use std::{sync::Arc, time::Duration};
+
+use outrigger_model::shutdown::Gate;
+use outrigger_proto::v1::{
+    FromWorker, Hello, ToWorker, WriteReply, WriteRequest, from_worker,
+    supervisor_server::Supervisor as SupervisorService,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+
+use super::peer_pid;
+use crate::registry::{Link, Registry};
+
+/// A connection that does not say hello in this time is closed.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+/// Messages to a worker that may wait: it gets one at a time, and a cancel.
+const TO_WORKER_MAX: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Control {
+    registry: Arc<Registry>,
+    gate: Gate,
+}
+
+impl Control {
+    pub(super) fn new(registry: Arc<Registry>, gate: Gate) -> Self {
+        Self { registry, gate }
+    }
+}
+
+#[tonic::async_trait]
+impl SupervisorService for Control {
+    type AttachWorkerStream = ReceiverStream<Result<ToWorker, Status>>;
+
+    async fn attach_worker(
+        &self,
+        request: Request<Streaming<FromWorker>>,
+    ) -> Result<Response<Self::AttachWorkerStream>, Status> {
+        let peer_pid = peer_pid(request.extensions())
+            .ok_or_else(|| Status::unauthenticated("the peer's process is unknown"))?;
+        let from_worker = request.into_inner();
+        let (to_worker, messages) = mpsc::channel(TO_WORKER_MAX);
+        let registry = self.registry.clone();
+        // The answer's headers must go out before the worker's hello is awaited:
+        // clients may wait for them before they send anything.
+        self.gate.tasks().spawn(async move {
+            if let Err(status) = attach(&registry, peer_pid, from_worker, to_worker.clone()).await {
+                warn!(peer_pid, reason = status.message(), "refused a worker");
+                drop(to_worker.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let request = request.into_inner();
+        let active = self
+            .registry
+            .authorize(&request.invocation, &request.key, peer_pid)?;
+        let lines = String::from_utf8(request.text)
+            .map_err(|_invalid| Status::invalid_argument("the lines are not UTF-8"))?;
+        let target = (!request.target.is_empty()).then_some(request.target);
+        let written = self
+            .registry
+            .backend
+            .write(&active.scope, target, lines, request.no_sync)
+            .await;
+        let error = written.err().map(|error| error.message).unwrap_or_default();
+        Ok(Response::new(WriteReply { error }))
+    }
+}
+
+/// Takes a hello and passes the stream on to the one who waits for this worker.
+async fn attach(
+    registry: &Registry,
+    peer_pid: u32,
+    mut from_worker: Streaming<FromWorker>,
+    to_worker: mpsc::Sender<Result<ToWorker, Status>>,
+) -> Result<(), Status> {
+    let first = timeout(HELLO_MAX, from_worker.message())
+        .await
+        .map_err(|_elapsed| Status::deadline_exceeded("no hello came"))??;
+    let hello: Hello = match first.and_then(|message| message.message) {
+        Some(from_worker::Message::Hello(hello)) => hello,
+        _ => return Err(Status::invalid_argument("the first message must be hello")),
+    };
+    let waiting = registry
+        .claim(&hello.token)
+        .ok_or_else(|| Status::unauthenticated("the token is not, or no longer, good"))?;
+    // If nobody waits any more, the stream is dropped and so closed.
+    drop(waiting.send(Link {
+        hello,
+        peer_pid,
+        to_worker,
+        from_worker,
+    }));
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! The Arrow Flight service that workers fetch rows from: `DoGet` only.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    encode::FlightDataEncoderBuilder, error::FlightError, flight_service_server::FlightService,
+};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use outrigger_model::error::ErrorKind;
+use outrigger_proto::v1::{FlightTicket, Query, Value as ProtoValue, flight_ticket, value};
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::peer_pid;
+use crate::{
+    backend::{BackendError, QueryRequest, QueryStream, Value},
+    registry::{Active, Registry},
+};
+
+#[derive(Debug)]
+pub(super) struct Data {
+    registry: Arc<Registry>,
+}
+
+impl Data {
+    pub(super) fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    async fn query(&self, active: &Active, query: Query) -> Result<FlightStream, Status> {
+        let parameters = query
+            .parameters
+            .into_iter()
+            .map(|(name, value)| (name, parameter(value)))
+            .collect();
+        let target = (!query.target.is_empty()).then_some(query.target);
+        let request = QueryRequest {
+            text: query.sql,
+            target,
+            parameters,
+        };
+        let QueryStream { schema, batches } = self
+            .registry
+            .backend
+            .query(&active.scope, request)
+            .await
+            .map_err(|error| status(&error))?;
+        let batches = batches.map_err(|error| FlightError::from(status(&error)));
+        Ok(encode(schema, batches.boxed()))
+    }
+}
+
+type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
+
+#[tonic::async_trait]
+impl FlightService for Data {
+    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
+    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
+    type DoGetStream = FlightStream;
+    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
+    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
+    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
+    type DoExchangeStream = FlightStream;
+
+    async fn do_get(
+        &self,
+        request: Request<Ticket>,
+    ) -> Result<Response<Self::DoGetStream>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let ticket = FlightTicket::decode(request.into_inner().ticket)
+            .map_err(|_invalid| Status::invalid_argument("the ticket cannot be read"))?;
+        let active = self
+            .registry
+            .authorize(&ticket.invocation, &ticket.key, peer_pid)?;
+        let stream = match ticket.what {
+            Some(flight_ticket::What::Batch(index)) => batch(&active, index)?,
+            Some(flight_ticket::What::Query(query)) => self.query(&active, query).await?,
+            None => return Err(Status::invalid_argument("the ticket asks for nothing")),
+        };
+        Ok(Response::new(stream))
+    }
+
+    async fn handshake(
+        &self,
+        _request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn list_flights(
+        &self,
+        _request: Request<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn get_flight_info(
+        &self,
+        _request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn poll_flight_info(
+        &self,
+        _request: Request<FlightDescriptor>,
+    ) -> Result<Response<PollInfo>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn get_schema(
+        &self,
+        _request: Request<FlightDescriptor>,
+    ) -> Result<Response<SchemaResult>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn do_put(
+        &self,
+        _request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn do_action(
+        &self,
+        _request: Request<Action>,
+    ) -> Result<Response<Self::DoActionStream>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn list_actions(
+        &self,
+        _request: Request<Empty>,
+    ) -> Result<Response<Self::ListActionsStream>, Status> {
+        Err(only_do_get())
+    }
+
+    async fn do_exchange(
+        &self,
+        _request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        Err(only_do_get())
+    }
+}
+
+fn only_do_get() -> Status {
+    Status::unimplemented("workers have only DoGet")
+}
+
+fn batch(active: &Active, index: u32) -> Result<FlightStream, Status> {
+    let table = active
+        .tables
+        .get(index as usize)
+        .ok_or_else(|| Status::invalid_argument("the event has no such table"))?;
+    let schema = table.batches.first().map(RecordBatch::schema);
+    let schema = schema.ok_or_else(|| Status::internal("the table has no batch"))?;
+    let batches: Vec<Result<RecordBatch, FlightError>> =
+        table.batches.iter().cloned().map(Ok).collect();
+    Ok(encode(schema, stream::iter(batches).boxed()))
+}
+
+fn encode(
+    schema: SchemaRef,
+    batches: BoxStream<'static, Result<RecordBatch, FlightError>>,
+) -> FlightStream {
+    // Tags repeat: sending their dictionaries lets the worker make each string once.
+    FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
+        .build(batches)
+        .map_err(Status::from)
+        .boxed()
+}
+
+fn status(error: &BackendError) -> Status {
+    let message = error.message.clone();
+    match error.kind {
+        ErrorKind::Invalid => Status::invalid_argument(message),
+        ErrorKind::NotFound => Status::not_found(message),
+        ErrorKind::Conflict => Status::failed_precondition(message),
+        ErrorKind::Exhausted => Status::resource_exhausted(message),
+        ErrorKind::Unavailable => Status::unavailable(message),
+        ErrorKind::Deadline => Status::deadline_exceeded(message),
+        ErrorKind::Internal => Status::internal(message),
+    }
+}
+
+fn parameter(value: ProtoValue) -> Value {
+    match value.kind {
+        None | Some(value::Kind::Null(_)) => Value::Null,
+        Some(value::Kind::Boolean(value)) => Value::Bool(value),
+        Some(value::Kind::Int(value)) => Value::Int(value),
+        Some(value::Kind::Uint(value)) => Value::Uint(value),
+        Some(value::Kind::Float(value)) => Value::Float(value),
+        Some(value::Kind::Text(value)) => Value::Text(value),
+    }
+}

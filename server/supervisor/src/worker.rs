@@ -1,0 +1,498 @@
+//! A worker that has said hello: what may be said to it, and what it may say.
+//!
+//! ```text
+//! Forking ──hello──► Idle ──bind──► Binding ──ready──► Idle
+//!                     │ ▲                └─load failed─► Idle (unbound)
+//!                invoke │ completed
+//!                     ▼ │
+//!                    Busy ── death, violation, deadline ──► Exited
+//! ```
+//!
+//! Every path out of an exchange other than its proper end leaves the worker
+//! unusable: whoever holds it drops it, and dropping kills it.
+
+mod collect;
+
+use std::time::Duration;
+
+use outrigger_proto::{
+    PROTOCOL_VERSION,
+    v1::{
+        Arguments, Bind, Cancel, Drain, FromWorker, Invoke, PluginError, SingleFile, TableRef,
+        ToWorker, WriteEvent, bind, completed, from_worker, invoke, to_worker,
+    },
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
+
+use self::collect::Collected;
+use crate::{
+    backend::{LogLevel, LogLine, Scope},
+    config::Config,
+    error::{ExitReason, HostError, InvocationError, PluginFailure},
+    host::{HostHandle, OutputLine, WorkerProcess, exited},
+    invocation::{BindingKey, Event, Finished, Invocation, Plugin, Source},
+    registry::{Active, InvocationKey, Link, Registry, Token},
+};
+
+/// How long a worker's stream may stay open after its process has ended, or the other way round.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
+/// A connected worker. Dropping it kills its process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    process: WorkerProcess,
+    link: Link,
+    /// The revision that it has loaded.
+    bound: Option<String>,
+}
+
+/// What ended an exchange.
+#[derive(Debug)]
+enum Break {
+    /// The stream ended.
+    Ended,
+    /// The worker said something it may not say.
+    Violation(String),
+}
+
+impl Worker {
+    /// Forks a worker and waits for its hello.
+    pub(crate) async fn start(
+        host: &HostHandle,
+        registry: &Registry,
+        config: &Config,
+    ) -> Result<Self, HostError> {
+        let token: Token = rand::random();
+        let (_admission, link) = registry.expect(token);
+        let mut process = host.start_worker(token).await?;
+        let hello = async {
+            tokio::select! {
+                link = link => link.map_err(|_refused| "its hello was refused".to_owned()),
+                exit = process.wait() => Err(exit.reason.to_string()),
+            }
+        };
+        let link = match timeout(config.worker_start_max, hello).await {
+            Ok(link) => link.map_err(HostError::WorkerEnded)?,
+            Err(_elapsed) => return Err(HostError::WorkerNotReady(config.worker_start_max)),
+        };
+        check_hello(&link, process.pid)?;
+        Ok(Self {
+            process,
+            link,
+            bound: None,
+        })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// Waits for anything that ends an idle worker, and says what. What it still
+    /// prints is returned for the log.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time; nothing is lost.
+    pub(crate) async fn idle(&mut self) -> Result<OutputLine, ExitReason> {
+        loop {
+            tokio::select! {
+                message = self.link.from_worker.message() => {
+                    match message.ok().flatten().and_then(|message| message.message) {
+                        // A thread of the plugin spoke while its invocation completed.
+                        Some(from_worker::Message::Log(_) | from_worker::Message::Lines(_)) => {}
+                        Some(_) => {
+                            let what = "it spoke out of turn while idle".to_owned();
+                            return Err(ExitReason::ProtocolViolation(what));
+                        }
+                        None => return Err(self.last_words().await),
+                    }
+                }
+                Some(line) = self.process.output.recv() => return Ok(line),
+                exit = exited(&mut self.process.exit) => return Err(exit.reason),
+            }
+        }
+    }
+
+    /// Gives the worker its plugin, or a newer source of it.
+    pub(crate) async fn bind(
+        &mut self,
+        plugin: &Plugin,
+        load_max: Duration,
+    ) -> Result<(), InvocationError> {
+        if self.bound.as_ref() == Some(&plugin.revision) {
+            return Ok(());
+        }
+        self.bound = None;
+        self.send(to_worker::Message::Bind(bind_message(plugin)))
+            .await;
+        match timeout(load_max, self.loaded(&plugin.revision)).await {
+            Ok(Ok(Ok(()))) => {
+                self.bound = Some(plugin.revision.clone());
+                Ok(())
+            }
+            Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
+            Ok(Err(reason)) => Err(self.broken(reason).await),
+            Err(_elapsed) => {
+                let reason = ExitReason::DeadlineExceeded { timeout: load_max };
+                Err(InvocationError::Worker {
+                    reason,
+                    stderr: self.kill().await,
+                })
+            }
+        }
+    }
+
+    /// Waits for the answer to a bind.
+    async fn loaded(&mut self, revision: &str) -> Result<Result<(), PluginError>, Break> {
+        loop {
+            return match self.next().await? {
+                from_worker::Message::Ready(ready) if ready.revision == revision => Ok(Ok(())),
+                from_worker::Message::LoadFailed(failed) if failed.revision == revision => {
+                    Ok(Err(failed.error.unwrap_or_default()))
+                }
+                // A thread of the plugin spoke while its invocation completed.
+                from_worker::Message::Log(_) | from_worker::Message::Lines(_) => continue,
+                other => Err(Break::Violation(format!(
+                    "{} came instead of ready",
+                    name(&other)
+                ))),
+            };
+        }
+    }
+
+    /// Runs one invocation of the bound plugin. If the plugin completed or raised,
+    /// the worker may be used again; see [`Self::is_usable_after`].
+    pub(crate) async fn run(
+        &mut self,
+        registry: &Registry,
+        config: &Config,
+        binding: &BindingKey,
+        invocation: Invocation,
+    ) -> Result<Finished, InvocationError> {
+        let scope = Scope {
+            binding: binding.clone(),
+            invocation: invocation.id.clone(),
+        };
+        let key: InvocationKey = rand::random();
+        let started = Instant::now();
+        let deadline = started + invocation.timeout;
+        let budget = config.lines_bytes_max.0;
+        let message = invoke_message(&invocation, key, budget);
+        let Event::Writes(tables) = invocation.event;
+        let active = Active {
+            key,
+            pid: self.pid(),
+            scope: scope.clone(),
+            tables,
+        };
+        let admission = registry.admit(active);
+        self.send(to_worker::Message::Invoke(message)).await;
+        let outcome = timeout_at(deadline, self.exchange(registry, &scope, budget)).await;
+        // From here on neither tickets nor writes of this invocation count.
+        drop(admission);
+        match outcome {
+            Ok(Ok(Ok(lines))) => Ok(Finished {
+                lines,
+                wall: started.elapsed(),
+                pid: self.pid(),
+            }),
+            Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
+            Ok(Err(reason)) => Err(self.broken(reason).await),
+            Err(_elapsed) => {
+                let stderr = self.stop_late(&scope, config.grace).await;
+                let reason = ExitReason::DeadlineExceeded {
+                    timeout: invocation.timeout,
+                };
+                Err(InvocationError::Worker { reason, stderr })
+            }
+        }
+    }
+
+    /// Whether a worker that gave this result can run the next invocation.
+    pub(crate) fn is_usable_after<T>(result: &Result<T, InvocationError>) -> bool {
+        matches!(result, Ok(_) | Err(InvocationError::Plugin(_)))
+    }
+
+    /// Listens until the invocation is over.
+    async fn exchange(
+        &mut self,
+        registry: &Registry,
+        scope: &Scope,
+        budget: usize,
+    ) -> Result<Result<Collected, PluginError>, Break> {
+        let mut collector = collect::Collector::new(budget);
+        loop {
+            let message = tokio::select! {
+                biased;
+                message = next(&mut self.link) => message?,
+                Some(line) = self.process.output.recv() => {
+                    log_output(registry, scope, line).await;
+                    continue;
+                }
+            };
+            check_invocation(&message, scope)?;
+            match message {
+                from_worker::Message::Log(log) => {
+                    registry.backend.log(scope, log_line(log)).await;
+                }
+                from_worker::Message::Lines(lines) => {
+                    collector.add(lines).map_err(Break::Violation)?;
+                }
+                from_worker::Message::Completed(completed) => {
+                    self.log_remaining_output(registry, scope).await;
+                    return match completed.outcome {
+                        Some(completed::Outcome::Ok(_)) => {
+                            Ok(Ok(collector.finish().map_err(Break::Violation)?))
+                        }
+                        Some(completed::Outcome::Error(error)) => Ok(Err(error)),
+                        None => Err(Break::Violation("completed without an outcome".to_owned())),
+                    };
+                }
+                other => {
+                    let what = format!("{} during an invocation", name(&other));
+                    return Err(Break::Violation(what));
+                }
+            }
+        }
+    }
+
+    async fn log_remaining_output(&mut self, registry: &Registry, scope: &Scope) {
+        while let Ok(line) = self.process.output.try_recv() {
+            log_output(registry, scope, line).await;
+        }
+    }
+
+    async fn next(&mut self) -> Result<from_worker::Message, Break> {
+        next(&mut self.link).await
+    }
+
+    /// Sends a message. If the stream is gone, the next read says so.
+    async fn send(&self, message: to_worker::Message) {
+        drop(
+            self.link
+                .to_worker
+                .send(Ok(ToWorker {
+                    message: Some(message),
+                }))
+                .await,
+        );
+    }
+
+    /// The error of an exchange that broke off; the worker is dead afterwards.
+    async fn broken(&mut self, reason: Break) -> InvocationError {
+        let reason = match reason {
+            Break::Ended => self.last_words().await,
+            Break::Violation(what) => ExitReason::ProtocolViolation(what),
+        };
+        InvocationError::Worker {
+            reason,
+            stderr: self.kill().await,
+        }
+    }
+
+    /// Why a worker ended whose stream has closed.
+    async fn last_words(&mut self) -> ExitReason {
+        match timeout(LAST_WORDS_MAX, self.process.wait()).await {
+            Ok(exit) => exit.reason,
+            Err(_elapsed) => {
+                ExitReason::ProtocolViolation("it closed its stream but did not end".to_owned())
+            }
+        }
+    }
+
+    /// Ends a worker that missed a deadline: asks the plugin, asks the process, kills.
+    async fn stop_late(&mut self, scope: &Scope, grace: Duration) -> Vec<String> {
+        let invocation = scope.invocation.to_string();
+        self.send(to_worker::Message::Cancel(Cancel { invocation }))
+            .await;
+        // KeyboardInterrupt lets the plugin clean up; its result no longer counts.
+        let stopped = timeout(grace, async {
+            while let Ok(message) = next(&mut self.link).await {
+                if matches!(message, from_worker::Message::Completed(_)) {
+                    break;
+                }
+            }
+        });
+        if stopped.await.is_err() {
+            debug!(
+                pid = self.pid(),
+                "plugin ignores the interrupt, terminating its worker"
+            );
+        }
+        self.process.signal(SIGTERM);
+        if let Ok(exit) = timeout(grace, self.process.wait()).await {
+            return exit.stderr;
+        }
+        self.kill().await
+    }
+
+    /// Kills the process group and returns what it last printed on standard error.
+    async fn kill(&mut self) -> Vec<String> {
+        self.process.signal(SIGKILL);
+        timeout(LAST_WORDS_MAX, self.process.wait())
+            .await
+            .map_or(Vec::new(), |exit| exit.stderr)
+    }
+
+    /// Ends an idle worker.
+    pub(crate) async fn retire(mut self, grace: Duration) {
+        self.send(to_worker::Message::Drain(Drain {})).await;
+        if timeout(grace, self.process.wait()).await.is_err() {
+            debug!(pid = self.pid(), "worker ignores the drain, killing it");
+            self.kill().await;
+        }
+    }
+}
+
+fn check_hello(link: &Link, pid: u32) -> Result<(), HostError> {
+    let hello = &link.hello;
+    if hello.protocol != PROTOCOL_VERSION {
+        return Err(HostError::Protocol(format!(
+            "the worker speaks version {}, this server version {PROTOCOL_VERSION}",
+            hello.protocol
+        )));
+    }
+    if hello.pid != pid || link.peer_pid != pid {
+        return Err(HostError::Protocol(format!(
+            "worker {pid} was expected, but {} said hello from process {}",
+            hello.pid, link.peer_pid
+        )));
+    }
+    Ok(())
+}
+
+async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
+    match link.from_worker.message().await {
+        Ok(Some(FromWorker {
+            message: Some(message),
+        })) => Ok(message),
+        Ok(Some(_)) => Err(Break::Violation("an empty message".to_owned())),
+        Ok(None) => Err(Break::Ended),
+        Err(status) if status.code() == tonic::Code::OutOfRange => {
+            Err(Break::Violation(status.message().to_owned()))
+        }
+        Err(_status) => Err(Break::Ended),
+    }
+}
+
+/// A message that names another invocation is not about ours.
+fn check_invocation(message: &from_worker::Message, scope: &Scope) -> Result<(), Break> {
+    let named = match message {
+        from_worker::Message::Log(log) => &log.invocation,
+        from_worker::Message::Lines(lines) => &lines.invocation,
+        from_worker::Message::Completed(completed) => &completed.invocation,
+        _ => return Ok(()),
+    };
+    if **named == *scope.invocation.0 {
+        return Ok(());
+    }
+    Err(Break::Violation(format!(
+        "{} for an unknown invocation",
+        name(message)
+    )))
+}
+
+fn name(message: &from_worker::Message) -> &'static str {
+    match message {
+        from_worker::Message::Hello(_) => "hello",
+        from_worker::Message::Ready(_) => "ready",
+        from_worker::Message::LoadFailed(_) => "load failed",
+        from_worker::Message::Log(_) => "log",
+        from_worker::Message::Lines(_) => "lines",
+        from_worker::Message::Completed(_) => "completed",
+    }
+}
+
+fn bind_message(plugin: &Plugin) -> Bind {
+    let Source::SingleFile(text) = &plugin.source;
+    Bind {
+        binding: plugin.binding.to_string(),
+        plugin_name: plugin.name.clone(),
+        revision: plugin.revision.clone(),
+        source: Some(bind::Source::SingleFile(SingleFile {
+            text: text.to_vec(),
+        })),
+        arguments: plugin.arguments.clone().map(|values| Arguments {
+            values: values.into_iter().collect(),
+        }),
+    }
+}
+
+fn invoke_message(invocation: &Invocation, key: InvocationKey, budget: usize) -> Invoke {
+    let Event::Writes(tables) = &invocation.event;
+    let reference = |(index, table): (usize, &crate::invocation::EventTable)| TableRef {
+        name: table.name.clone(),
+        rows: table
+            .batches
+            .iter()
+            .map(|batch| batch.num_rows() as u64)
+            .sum(),
+        index: u32::try_from(index).expect("an event has fewer tables"),
+    };
+    let tables = tables.iter().enumerate().map(reference).collect();
+    Invoke {
+        invocation: invocation.id.to_string(),
+        attempt: invocation.attempt,
+        key: key.to_vec(),
+        timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
+        lines_bytes_max: budget as u64,
+        event: Some(invoke::Event::Writes(WriteEvent { tables })),
+    }
+}
+
+fn failure(error: PluginError) -> PluginFailure {
+    PluginFailure {
+        exception: error.r#type,
+        message: error.message,
+        traceback: error.traceback,
+    }
+}
+
+fn log_line(log: outrigger_proto::v1::Log) -> LogLine {
+    use outrigger_proto::v1::log::Level;
+    let level = match log.level() {
+        Level::Error => LogLevel::Error,
+        Level::Warn => LogLevel::Warn,
+        Level::Info | Level::Unspecified => LogLevel::Info,
+    };
+    LogLine {
+        level,
+        text: log.text,
+        time: outrigger_model::clock::Timestamp(log.time_ns),
+    }
+}
+
+async fn log_output(registry: &Registry, scope: &Scope, line: OutputLine) {
+    let OutputLine {
+        stderr,
+        text,
+        time,
+        dropped,
+    } = line;
+    if dropped > 0 {
+        let text = format!("{dropped} lines of output were dropped");
+        registry
+            .backend
+            .log(
+                scope,
+                LogLine {
+                    level: LogLevel::Warn,
+                    text,
+                    time,
+                },
+            )
+            .await;
+    }
+    let level = if stderr {
+        LogLevel::Warn
+    } else {
+        LogLevel::Info
+    };
+    registry
+        .backend
+        .log(scope, LogLine { level, text, time })
+        .await;
+}

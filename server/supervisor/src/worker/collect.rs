@@ -1,0 +1,87 @@
+//! Collects the lines that an invocation buffers, within its budget.
+
+use std::collections::BTreeMap;
+
+use outrigger_proto::v1::Lines;
+
+/// Lines by target; `None` is the plugin's own.
+pub(crate) type Collected = BTreeMap<Option<String>, String>;
+
+/// The longest name of a target, in bytes.
+const TARGET_BYTES_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Collector {
+    budget: usize,
+    chunks: BTreeMap<Option<String>, Vec<u8>>,
+}
+
+impl Collector {
+    pub(super) fn new(budget: usize) -> Self {
+        Self {
+            budget,
+            chunks: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a chunk in, or says what is wrong with it.
+    pub(super) fn add(&mut self, lines: Lines) -> Result<(), String> {
+        let cost = lines.text.len() + lines.target.len() + 1;
+        self.budget = self
+            .budget
+            .checked_sub(cost)
+            .ok_or("it buffered more bytes of lines than the limit of an invocation")?;
+        if lines.target.len() > TARGET_BYTES_MAX {
+            return Err("lines for a target with an over-long name".to_owned());
+        }
+        let target = (!lines.target.is_empty()).then_some(lines.target);
+        let text = self.chunks.entry(target).or_default();
+        if !text.is_empty() {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(&lines.text);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<Collected, String> {
+        self.chunks
+            .into_iter()
+            .map(|(target, text)| {
+                let text =
+                    String::from_utf8(text).map_err(|_invalid| "lines that are not UTF-8")?;
+                Ok((target, text))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(target: &str, text: &str) -> Lines {
+        Lines {
+            invocation: String::new(),
+            target: target.to_owned(),
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn chunks_are_joined_by_target() {
+        let mut collector = Collector::new(1000);
+        for (target, text) in [("", "a f=1"), ("x", "b f=1"), ("", "a f=2")] {
+            collector.add(lines(target, text)).unwrap();
+        }
+        let collected = collector.finish().unwrap();
+        assert_eq!(collected[&None], "a f=1\na f=2");
+        assert_eq!(collected[&Some("x".to_owned())], "b f=1");
+    }
+
+    #[test]
+    fn the_budget_holds() {
+        let mut collector = Collector::new(10);
+        collector.add(lines("", "12345")).unwrap();
+        assert!(collector.add(lines("", "12345")).is_err());
+    }
+}
