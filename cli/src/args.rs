@@ -3,7 +3,7 @@
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
-    app, create::CreateCommand, delete::DeleteCommand, query::QueryCommand, show::ShowCommand,
+    create::CreateCommand, delete::DeleteCommand, query::QueryCommand, show::ShowCommand,
     switch::SwitchCommand, write::WriteCommand,
 };
 
@@ -75,7 +75,7 @@ impl Command {
 #[derive(Debug, Args)]
 pub(crate) struct ServeCommand {
     #[command(flatten)]
-    pub(crate) args: app::Args,
+    pub(crate) args: outrigger_app::Args,
 }
 
 #[cfg(test)]

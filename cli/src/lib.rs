@@ -3,7 +3,6 @@
 //! Deliberately absent: anything about how the server works (the app crate), and anything that
 //! can be decided only by a server (names, trigger specifications, permissions).
 
-mod app;
 mod args;
 mod client;
 mod connection;
@@ -33,7 +32,7 @@ use crate::args::{Cli, Command};
 /// environment is completed before the arguments are parsed, because clap reads it. Both need a
 /// process without threads, so the runtime starts last.
 pub fn main() -> ExitCode {
-    if let Some(code) = app::run_internal_command() {
+    if let Some(code) = outrigger_app::run_internal_command() {
         return code;
     }
     if let Err(error) = environment::complete() {
@@ -60,7 +59,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Command, clap::Error> {
 fn run(command: Command) -> ExitCode {
     let verb = command.verb();
     let result = match command {
-        Command::Serve(serve) => return app::serve(serve.args),
+        Command::Serve(serve) => return outrigger_app::serve(serve.args),
         Command::Query(query) => block_on(query.run()),
         Command::Write(write) => block_on(write.run()),
         Command::Create(create) => block_on(create.run()),

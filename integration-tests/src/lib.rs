@@ -1,1 +1,26 @@
-//! Stories that drive the real binary.
+//! How a story starts the real binary, talks to it like any client, and knows that it left
+//! nothing behind.
+//!
+//! A [`Server`] listens on a port of its own and keeps its files in a temporary directory.
+//! When it is dropped, it must end in order, its log must hold no warning or error that the
+//! story did not allow, and no process that it started may be left.
+//!
+//! Deliberately absent: mocks, and anything that looks inside the server. What cannot be seen
+//! from outside is tested beside the code.
+
+mod client;
+mod command_line;
+mod database;
+mod eventually;
+mod leftovers;
+mod log;
+mod process;
+mod python;
+mod server;
+
+pub use client::{Client, Reply};
+pub use command_line::{CommandLine, Output};
+pub use database::{Database, LogRow, TriggerBuilder};
+pub use eventually::{PATIENCE, eventually};
+pub use python::ClientScript;
+pub use server::{Builder, Server, StartFailure};

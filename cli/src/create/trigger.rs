@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use outrigger_triggers::spec::{SpecError, TriggerSpec};
 use serde::Serialize;
 
 use crate::{
@@ -25,8 +26,7 @@ pub(crate) struct CreateTrigger {
     /// Deprecated: use --path
     #[arg(long, value_name = "NAME", conflicts_with = "path")]
     plugin_filename: Option<String>,
-    /// When to run: `all_tables`, `table:NAME`, `every:DURATION`, `cron:EXPRESSION` or
-    /// `request:PATH`
+    /// When to run: `all_tables` or `table:NAME`
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     trigger_spec: String,
     /// What the plugin gets as its arguments: key=value,key2=value2
@@ -117,9 +117,8 @@ impl CreateTrigger {
 /// Checks a specification before anything is sent, and returns it in its normal form.
 ///
 /// The grammar belongs to the server's trigger crate; this is the one place that calls it.
-#[expect(clippy::unnecessary_wraps, reason = "the trigger crate's parser fails")]
-fn parse_spec(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
+fn parse_spec(text: &str) -> Result<String, SpecError> {
+    text.parse::<TriggerSpec>().map(|spec| spec.to_string())
 }
 
 fn parse_argument(text: &str) -> Result<(String, String), &'static str> {

@@ -14,11 +14,10 @@ use outrigger_model::{
 };
 use outrigger_query::QueryError;
 use outrigger_storage::{WriteError, WriteErrorBody};
+use outrigger_triggers::TriggerError;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tracing::error;
-
-use crate::TriggerAdminError;
 
 /// The longest message of a gRPC error, in characters: it travels in a header.
 const GRPC_MESSAGE_CHARS_MAX: usize = 2000;
@@ -108,17 +107,18 @@ impl From<CatalogError> for HttpError {
 impl From<QueryError> for HttpError {
     fn from(error: QueryError) -> Self {
         match error {
-            QueryError::DatabaseNotFound(_) => {
-                Self::json(error.kind(), json!({ "error": format!("query error: {error}") }))
-            }
+            QueryError::DatabaseNotFound(_) => Self::json(
+                error.kind(),
+                json!({ "error": format!("query error: {error}") }),
+            ),
             error => Self::report(error.kind(), &error),
         }
     }
 }
 
-impl From<TriggerAdminError> for HttpError {
-    fn from(error: TriggerAdminError) -> Self {
-        Self::new(error.kind, error.message)
+impl From<TriggerError> for HttpError {
+    fn from(error: TriggerError) -> Self {
+        Self::report(error.kind(), &error)
     }
 }
 
@@ -203,9 +203,8 @@ mod tests {
         let data = r#"{"error_message":"why","line_number":2,"original_line":"bad"}"#;
         let one = format!(r#"{{"data":{data},"error":"line protocol parsing error"}}"#);
         check_body(WriteError::Line(line.clone()), &one).await;
-        let many = format!(
-            r#"{{"data":[{data}],"error":"partial write of line protocol occurred"}}"#
-        );
+        let many =
+            format!(r#"{{"data":[{data}],"error":"partial write of line protocol occurred"}}"#);
         check_body(WriteError::Partial(vec![line]), &many).await;
         check_body(WriteError::Empty, "incoming write was empty").await;
     }

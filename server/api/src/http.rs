@@ -38,7 +38,10 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
     let triggers = post(triggers::create).delete(triggers::delete);
     Router::new()
         .route("/api/v3/write_lp", post(write::write_lp))
-        .route("/api/v3/query_sql", get(query::get_sql).post(query::post_sql))
+        .route(
+            "/api/v3/query_sql",
+            get(query::get_sql).post(query::post_sql),
+        )
         .route(DATABASE, databases)
         .route(TRIGGER, triggers)
         .route(&format!("{TRIGGER}/enable"), post(triggers::enable))

@@ -4,11 +4,11 @@
 //! errors into what existing clients expect. Deliberately decides nothing itself: what a
 //! write, a query or a trigger means is known below.
 
-mod admin;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod flight;
 mod http;
 mod server;
 
-pub use admin::{CreateTrigger, TriggerAdmin, TriggerAdminError};
 pub use server::{Api, Config, Deps, Instance};

@@ -1,6 +1,6 @@
 //! How connections are accepted and served, and how that ends.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use axum::Router;
 use hyper::rt::Executor;
@@ -12,12 +12,13 @@ use hyper_util::{
 use outrigger_model::{bytes::ByteSize, shutdown::Gate};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
+use outrigger_triggers::TriggerService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::{TriggerAdmin, flight, http};
+use crate::{flight, http};
 
 /// How long the server waits after it could not accept a connection, which happens when
 /// the process has no descriptors left.
@@ -53,7 +54,7 @@ pub struct Deps {
     /// Queries.
     pub queries: QueryEngine,
     /// Triggers.
-    pub triggers: Arc<dyn TriggerAdmin>,
+    pub triggers: TriggerService,
     /// Limits.
     pub config: Config,
     /// Who this server is.
@@ -137,3 +138,5 @@ where
     }
 }
 
+#[cfg(test)]
+mod tests;

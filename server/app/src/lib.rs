@@ -1,1 +1,19 @@
-//! The server put together: arguments, configuration, composition, shutdown.
+//! The server put together: arguments, configuration, composition, ordered shutdown.
+
+mod args;
+mod compose;
+mod config;
+mod node;
+mod serve;
+mod telemetry;
+
+use std::process::ExitCode;
+
+pub use args::Args;
+pub use serve::serve;
+
+/// Runs the internal program that this process was started as, if it was: the
+/// launcher. Call it first in `main`, before anything starts a thread.
+pub fn run_internal_command() -> Option<ExitCode> {
+    outrigger_sandbox::launch::program()
+}

@@ -115,9 +115,12 @@ impl QueryEngine {
         let snapshot = Arc::new(self.snapshot(database)?);
         let catalogs = catalog_list(snapshot, database).map_err(QueryError::plan)?;
         let base = SessionState::clone(&self.base);
-        Ok(SessionStateBuilder::new_from_existing(base)
+        let mut state = SessionStateBuilder::new_from_existing(base)
             .with_catalog_list(catalogs)
-            .build())
+            .build();
+        // From here on, `now()` is this moment.
+        state.mark_start_execution();
+        Ok(state)
     }
 
     fn snapshot(&self, database: &str) -> Result<Snapshot, QueryError> {

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use self::process::HostProcess;
 pub(crate) use self::worker::{OutputLine, WorkerProcess, exited};

@@ -23,7 +23,7 @@ pub(crate) async fn ping(State(shared): State<Shared>) -> Response {
         "product_name": "InfluxDB 3 Core",
         "version": instance.version,
         "revision": instance.revision,
-        "process_id": instance.process_id,
+        "process_id": instance.process_id.to_string(),
     });
     let mut headers = HeaderMap::new();
     let json = HeaderValue::from_static("application/json");

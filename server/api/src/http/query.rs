@@ -85,9 +85,13 @@ pub(super) async fn respond(
     mut text: BoxStream<'static, Result<Bytes, QueryError>>,
 ) -> Result<Response, HttpError> {
     let first = text.next().await.transpose()?;
-    let rest = text.inspect_err(|error| match error.kind() {
-        ErrorKind::Internal => warn!(error = %Report(error), "result breaks off"),
-        _ => debug!(error = %Report(error), "result breaks off"),
+    let rest = text.inspect_err(|error| {
+        let report = Report(error);
+        if error.kind() == ErrorKind::Internal {
+            warn!(error = %report, "result breaks off");
+        } else {
+            debug!(error = %report, "result breaks off");
+        }
     });
     let all = stream::iter(first.map(Ok)).chain(rest);
     let mut response = Response::new(Body::from_stream(all));

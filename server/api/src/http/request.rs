@@ -26,10 +26,7 @@ pub(crate) fn parse_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, HttpError
 }
 
 /// The parameters in the URL, or what to say if there is no query string at all.
-pub(crate) fn require_query<T: DeserializeOwned>(
-    uri: &Uri,
-    missing: &str,
-) -> Result<T, HttpError> {
+pub(crate) fn require_query<T: DeserializeOwned>(uri: &Uri, missing: &str) -> Result<T, HttpError> {
     if uri.query().is_none() {
         return Err(HttpError::invalid(missing));
     }
@@ -129,7 +126,10 @@ fn too_large(limit: ByteSize) -> HttpError {
 
 /// `application/json` or `application/…+json`, whatever parameters follow.
 fn says_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
+    let Some(Ok(value)) = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str())
+    else {
         return false;
     };
     let essence = value.split(';').next().unwrap_or_default().trim();
@@ -165,7 +165,11 @@ mod tests {
     async fn the_limit_holds_as_sent_and_unpacked() {
         check_refused("identity", vec![b'x'; 101], 413).await;
         check_refused("gzip", gzip(&[b'x'; 101]), 413).await;
-        assert!(body(request("gzip", gzip(&[b'x'; 100])), LIMIT).await.is_ok());
+        assert!(
+            body(request("gzip", gzip(&[b'x'; 100])), LIMIT)
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! `/api/v3/configure/processing_engine_trigger`: creates, deletes, enables and disables
-//! triggers. What a trigger may be is decided behind [`TriggerAdmin`](crate::TriggerAdmin).
+//! triggers. What a trigger may be is decided by the [`TriggerService`](outrigger_triggers::TriggerService).
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,14 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use outrigger_catalog::trigger::ErrorBehavior;
+use outrigger_triggers::CreateTrigger;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Shared, empty, request};
-use crate::{CreateTrigger, error::HttpError};
+use crate::error::HttpError;
 
 /// More tolerant than 3.10, because its documentation is: settings may be missing,
 /// their case does not matter, arguments may be any scalar.
@@ -84,26 +85,16 @@ pub(crate) async fn delete(
     Ok(empty(StatusCode::OK))
 }
 
-pub(crate) async fn enable(
-    State(shared): State<Shared>,
-    request: Request,
-) -> Result<Response, HttpError> {
-    set_disabled(&shared, &request, false).await
+pub(crate) async fn enable(State(shared): State<Shared>, uri: Uri) -> Result<Response, HttpError> {
+    set_disabled(&shared, &uri, false).await
 }
 
-pub(crate) async fn disable(
-    State(shared): State<Shared>,
-    request: Request,
-) -> Result<Response, HttpError> {
-    set_disabled(&shared, &request, true).await
+pub(crate) async fn disable(State(shared): State<Shared>, uri: Uri) -> Result<Response, HttpError> {
+    set_disabled(&shared, &uri, true).await
 }
 
-async fn set_disabled(
-    shared: &Shared,
-    request: &Request,
-    disabled: bool,
-) -> Result<Response, HttpError> {
-    let params: NameParams = request::parse_query(request.uri())?;
+async fn set_disabled(shared: &Shared, uri: &Uri, disabled: bool) -> Result<Response, HttpError> {
+    let params: NameParams = request::parse_query(uri)?;
     shared
         .triggers
         .set_disabled(&params.db, &params.trigger_name, disabled)
@@ -116,7 +107,9 @@ impl CreateBody {
         let settings = self.trigger_settings.unwrap_or_default();
         let error_behavior = match settings.error_behavior {
             None => ErrorBehavior::default(),
-            Some(name) => name.parse().map_err(HttpError::invalid::<String>)?,
+            Some(name) => name
+                .parse()
+                .map_err(|text: String| HttpError::invalid(text))?,
         };
         let trigger_arguments = self
             .trigger_arguments

@@ -40,9 +40,8 @@ pub(crate) async fn write_lp(
             .map_err(|error| HttpError::invalid(format!("serde error: {error}")))?,
     };
     let body = request::body(request, shared.config.max_request_bytes).await?;
-    let text = std::str::from_utf8(&body).map_err(|error| {
-        HttpError::invalid(format!("body content is not valid utf8: {error}"))
-    })?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|error| HttpError::invalid(format!("body content is not valid utf8: {error}")))?;
     let write = WriteRequest {
         database: params.db,
         text: text.into(),

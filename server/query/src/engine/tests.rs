@@ -224,7 +224,7 @@ async fn failures_at_run_time_have_a_kind() {
         .await
         .unwrap_err();
     assert_eq!(divided.kind(), ErrorKind::Invalid, "{}", Report(&divided));
-    let greedy = "SELECT array_agg(a.value || b.value ORDER BY a.value) FROM \
+    let greedy = "SELECT array_agg(CAST(a.value AS VARCHAR) || b.value ORDER BY a.value) FROM \
                   generate_series(1, 2000) AS a, generate_series(1, 2000) AS b";
     let greedy = fixture.show(greedy).await.unwrap_err();
     assert_eq!(greedy.kind(), ErrorKind::Exhausted, "{}", Report(&greedy));

@@ -1,0 +1,96 @@
+//! Which processes a server has left behind. Every server gets a tag in its environment, which
+//! its children inherit, so that they are found whoever their parent is by then.
+
+use std::{
+    fmt, fs,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Instant,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::process::pause;
+
+/// The variable that holds the tag.
+pub(crate) const VARIABLE: &str = "OUTRIGGER_TEST_ID";
+
+/// How long processes have to be gone after their server is.
+const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Marks the processes of one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Tag(String);
+
+impl Tag {
+    /// A tag that no other server on this machine has at this time.
+    pub(crate) fn unique() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("{}-{count}", std::process::id()))
+    }
+
+    /// The value of [`VARIABLE`].
+    pub(crate) fn value(&self) -> &str {
+        &self.0
+    }
+
+    /// The processes that have the tag.
+    pub(crate) fn processes(&self) -> Vec<Leftover> {
+        let entry = format!("{VARIABLE}={}", self.0);
+        let Ok(directory) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        directory
+            .filter_map(|process| {
+                let process = process.ok()?;
+                let pid = process.file_name().to_str()?.parse().ok()?;
+                // A process that ends meanwhile cannot be read, and is none.
+                let environment = fs::read(process.path().join("environ")).ok()?;
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|variable| variable == entry.as_bytes())
+                    .then(|| Leftover::new(pid))
+            })
+            .collect()
+    }
+
+    /// Waits until no process has the tag; those that stay are killed and returned.
+    pub(crate) fn wait_until_gone(&self) -> Vec<Leftover> {
+        let deadline = Instant::now() + GONE_WITHIN;
+        loop {
+            let left = self.processes();
+            if left.is_empty() || Instant::now() > deadline {
+                for leftover in &left {
+                    // It may have ended by now.
+                    drop(kill(Pid::from_raw(leftover.pid), Signal::SIGKILL));
+                }
+                return left;
+            }
+            pause();
+        }
+    }
+}
+
+/// A process that should not be there any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Leftover {
+    pid: i32,
+    command: String,
+}
+
+impl Leftover {
+    fn new(pid: i32) -> Self {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        Self { pid, command }
+    }
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.pid, self.command.trim_end())
+    }
+}

@@ -1,0 +1,223 @@
+//! A running server, from its first start to the proof that it has left nothing behind.
+
+mod builder;
+mod start;
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
+
+use tempfile::TempDir;
+
+pub use self::{builder::Builder, start::StartFailure};
+use self::{builder::Settings, start::Started};
+use crate::{
+    client::Client,
+    command_line::CommandLine,
+    database::Database,
+    leftovers::Tag,
+    log::{self, Allowed},
+    process::ServerProcess,
+};
+
+/// How many lines of the log a failed story shows.
+const SHOWN_LINES: usize = 60;
+
+/// A server that listens. Dropping it stops it and checks what it leaves.
+#[derive(Debug)]
+pub struct Server {
+    settings: Settings,
+    files: Files,
+    tag: Tag,
+    allowed: Vec<Allowed>,
+    /// None only while it is down.
+    process: Option<ServerProcess>,
+    client: Client,
+}
+
+/// Where a server keeps what; the directory goes when this does.
+#[derive(Debug)]
+pub(crate) struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("make a temporary directory"))
+    }
+
+    fn directory(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn plugins(&self) -> PathBuf {
+        self.0.path().join("plugins")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn address(&self) -> PathBuf {
+        self.0.path().join("address")
+    }
+
+    fn stdout(&self) -> PathBuf {
+        self.0.path().join("stdout.log")
+    }
+
+    fn stderr(&self) -> PathBuf {
+        self.0.path().join("stderr.log")
+    }
+
+    fn log(&self) -> Vec<log::Line> {
+        let mut lines = log::read(&self.stdout());
+        lines.extend(log::read(&self.stderr()));
+        lines
+    }
+}
+
+impl Server {
+    /// Describes a server: `env!("CARGO_BIN_EXE_server-under-test")` is the binary.
+    pub fn builder(binary: impl Into<PathBuf>) -> Builder {
+        Builder::new(binary.into())
+    }
+
+    /// Talks to it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// One of its databases, which need not exist.
+    pub fn database(&self, name: &str) -> Database {
+        self.client.database(name)
+    }
+
+    /// Client commands that find it.
+    pub fn command_line(&self) -> CommandLine {
+        let directory = self.files.directory();
+        CommandLine::new(self.binary(), directory, &self.client.url())
+    }
+
+    /// Its process id.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it is running").pid()
+    }
+
+    /// The directory that it keeps its data in.
+    pub fn data_directory(&self) -> PathBuf {
+        self.files.data()
+    }
+
+    /// A directory for the story's own files.
+    pub fn directory(&self) -> &Path {
+        self.files.directory()
+    }
+
+    pub(crate) fn binary(&self) -> &Path {
+        &self.settings.binary
+    }
+
+    /// Writes a plugin into its plugin directory.
+    pub fn write_plugin(&self, name: &str, source: &str) {
+        std::fs::write(self.files.plugins().join(name), source).expect("write a plugin");
+    }
+
+    /// Allows warnings and errors that contain `text`, because of `reason`.
+    pub fn allow_log(&mut self, text: &str, reason: &'static str) {
+        let text = text.to_owned();
+        self.allowed.push(Allowed { text, reason });
+    }
+
+    /// Whether a line of its log contains the text.
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.files.log().iter().any(|line| line.contains(text))
+    }
+
+    /// Whether its process has ended, and with which exit code; -1 stands for a signal.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.process.as_mut()?.ended()?;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// Kills it without warning. No process may outlive it.
+    pub fn kill_9(&mut self) {
+        self.process.take().expect("it is running").kill();
+        self.check_nothing_is_left();
+    }
+
+    /// Stops it in order, with all the checks of a drop.
+    pub fn stop(&mut self) {
+        let process = self.process.take().expect("it is running");
+        let status = process.terminate().expect("it ends when it is asked to");
+        assert!(status.success(), "the server ended with {status}");
+        self.check_nothing_is_left();
+        self.check_log();
+    }
+
+    /// Starts it again after it was stopped or killed. It gets a new address.
+    pub async fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop it first");
+        let Started { process, address } = start::start(&self.settings, &self.files, &self.tag)
+            .await
+            .unwrap_or_else(|failure| panic!("the server does not start again: {failure:#?}"));
+        self.client = Client::new(address);
+        self.process = Some(process);
+    }
+
+    /// Starts it again, which it must refuse.
+    pub async fn restart_refused(&mut self) -> StartFailure {
+        assert!(self.process.is_none(), "stop it first");
+        match start::start(&self.settings, &self.files, &self.tag).await {
+            Ok(_started) => panic!("the server starts, though it should refuse to"),
+            Err(failure) => failure,
+        }
+    }
+
+    #[track_caller]
+    fn check_nothing_is_left(&self) {
+        let left = self.tag.wait_until_gone();
+        let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+        assert!(left.is_empty(), "the server left processes: {left:#?}");
+    }
+
+    #[track_caller]
+    fn check_log(&self) {
+        let unexpected = log::unexpected(&self.files.log(), &self.allowed);
+        let allowed: Vec<_> = self.allowed.iter().map(|allowed| allowed.reason).collect();
+        assert!(
+            unexpected.is_empty(),
+            "unexpected lines in the log (allowed are: {allowed:?}):\n{}",
+            unexpected.join("\n")
+        );
+    }
+
+    #[expect(clippy::print_stderr, reason = "the test runner shows it with the failure")]
+    fn show_log(&self) {
+        let lines = self.files.log();
+        let first = lines.len().saturating_sub(SHOWN_LINES);
+        eprintln!("the end of the server's log:");
+        for line in &lines[first..] {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.show_log();
+            // Kills it; what it leaves is killed too, but no second failure is reported.
+            drop(self.process.take());
+            self.tag.wait_until_gone();
+        } else if self.process.is_some() {
+            self.stop();
+        }
+    }
+}
+
+/// The directory that Cargo builds into: it is two above the binary.
+pub(crate) fn target_directory(binary: &Path) -> PathBuf {
+    let target = binary.ancestors().nth(2);
+    target.expect("binaries lie in target/<profile>").to_owned()
+}

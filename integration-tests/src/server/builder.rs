@@ -1,0 +1,203 @@
+//! What a server is to be like.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    client::Client,
+    leftovers::Tag,
+    log::Allowed,
+    server::{
+        Files, Server, StartFailure,
+        start::{self, Started},
+        target_directory,
+    },
+};
+
+/// Warnings that every server of a story gives.
+const ALWAYS_ALLOWED: [(&str, &str); 0] = [];
+
+/// Describes a server. What is not said, is as most stories want it.
+#[derive(Debug)]
+pub struct Builder {
+    settings: Settings,
+    plugins: Vec<(String, String)>,
+    allowed: Vec<Allowed>,
+    files: Files,
+}
+
+/// How the process is started.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) binary: PathBuf,
+    /// Flags with their values; a flag comes once.
+    flags: Vec<(String, Option<String>)>,
+    /// Variables to be set, or not to be inherited.
+    pub(crate) variables: Vec<(String, Option<String>)>,
+}
+
+impl Settings {
+    fn set(&mut self, flag: &str, value: Option<String>) {
+        self.remove(flag);
+        self.flags.push((flag.to_owned(), value));
+    }
+
+    fn remove(&mut self, flag: &str) {
+        self.flags.retain(|(name, _)| name != flag);
+    }
+
+    pub(super) fn value(&self, flag: &str) -> Option<&str> {
+        let found = self.flags.iter().find(|(name, _)| name == flag);
+        found?.1.as_deref()
+    }
+
+    /// The arguments behind `serve`.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &str> {
+        self.flags
+            .iter()
+            .flat_map(|(flag, value)| [Some(flag.as_str()), value.as_deref()])
+            .flatten()
+    }
+}
+
+impl Builder {
+    pub(super) fn new(binary: PathBuf) -> Self {
+        let files = Files::new();
+        let path = |path: PathBuf| Some(path.display().to_string());
+        let mut settings = Settings {
+            flags: Vec::new(),
+            variables: Vec::new(),
+            binary,
+        };
+        let shared = target_directory(&settings.binary).join("integration-venv");
+        for (flag, value) in [
+            ("--node-id", Some("node".to_owned())),
+            ("--object-store", Some("file".to_owned())),
+            ("--data-dir", path(files.data())),
+            ("--http-bind", Some("127.0.0.1:0".to_owned())),
+            ("--plugin-dir", path(files.plugins())),
+            ("--virtual-env-location", path(shared)),
+            ("--wal-flush-interval", Some("10ms".to_owned())),
+            ("--without-auth", None),
+            ("--tcp-listener-file-path", path(files.address())),
+            ("--log-format", Some("json".to_owned())),
+        ] {
+            settings.set(flag, value);
+        }
+        let builder = Self {
+            settings,
+            plugins: Vec::new(),
+            allowed: Vec::new(),
+            files,
+        };
+        let allowed = ALWAYS_ALLOWED.iter();
+        allowed.fold(builder, |builder, (text, reason)| {
+            builder.allow_log(text, reason)
+        })
+    }
+
+    /// Puts a plugin into the plugin directory.
+    pub fn plugin(mut self, name: &str, source: &str) -> Self {
+        self.plugins.push((name.to_owned(), source.to_owned()));
+        self
+    }
+
+    /// How often what was written is made durable.
+    pub fn flush_interval(self, interval: Duration) -> Self {
+        self.flag("--wal-flush-interval", &format!("{}ms", interval.as_millis()))
+    }
+
+    /// A virtual environment that is not shared with other stories.
+    pub fn virtual_environment(self, location: &Path) -> Self {
+        self.flag("--virtual-env-location", &location.display().to_string())
+    }
+
+    /// The data directory of another server.
+    pub fn data_directory(self, path: &Path) -> Self {
+        self.flag("--data-dir", &path.display().to_string())
+    }
+
+    /// Sets a flag to a value.
+    pub fn flag(mut self, flag: &str, value: &str) -> Self {
+        self.settings.set(flag, Some(value.to_owned()));
+        self
+    }
+
+    /// Adds a flag that has no value.
+    pub fn switch(mut self, flag: &str) -> Self {
+        self.settings.set(flag, None);
+        self
+    }
+
+    /// Leaves a flag out.
+    pub fn without(mut self, flag: &str) -> Self {
+        self.settings.remove(flag);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        let value = Some(value.to_owned());
+        self.settings.variables.push((name.to_owned(), value));
+        self
+    }
+
+    /// Takes a variable out of its environment.
+    pub fn without_variable(mut self, name: &str) -> Self {
+        self.settings.variables.push((name.to_owned(), None));
+        self
+    }
+
+    /// Allows warnings and errors that contain `text`, because of `reason`.
+    pub fn allow_log(mut self, text: &str, reason: &'static str) -> Self {
+        let text = text.to_owned();
+        self.allowed.push(Allowed { text, reason });
+        self
+    }
+
+    /// A directory for the story's own files.
+    pub fn directory(&self) -> &Path {
+        self.files.directory()
+    }
+
+    /// Starts it and waits until it listens.
+    pub async fn start(self) -> Server {
+        self.make_files();
+        let tag = Tag::unique();
+        let Started { process, address } = start::start(&self.settings, &self.files, &tag)
+            .await
+            .unwrap_or_else(|failure| panic!("the server does not start: {failure:#?}"));
+        Server {
+            settings: self.settings,
+            files: self.files,
+            tag,
+            allowed: self.allowed,
+            process: Some(process),
+            client: Client::new(address),
+        }
+    }
+
+    /// Starts it, which it must refuse.
+    pub async fn start_refused(self) -> StartFailure {
+        self.make_files();
+        let tag = Tag::unique();
+        match start::start(&self.settings, &self.files, &tag).await {
+            Ok(_started) => panic!("the server starts, though it should refuse to"),
+            Err(failure) => {
+                let left = tag.wait_until_gone();
+                assert!(left.is_empty(), "the server left processes: {left:?}");
+                failure
+            }
+        }
+    }
+
+    fn make_files(&self) {
+        fs::create_dir_all(self.files.plugins()).expect("make the plugin directory");
+        for (name, source) in &self.plugins {
+            fs::write(self.files.plugins().join(name), source).expect("write a plugin");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What a user sees of the whole server: each story starts the real binary, uses it like any
+//! client, and checks what came of it.
+//!
+//! Deliberately absent: what a unit test can show, and time as evidence.
+
+mod bad_input;
+mod clients;
+mod command_line;
+mod crashes;
+mod durability;
+mod environment;
+mod failures;
+mod parallel;
+mod plugin_api;
+mod spine;
+mod startup;
+mod triggers;
+
+use outrigger_integration_tests::{Builder, Server};
+
+/// The binary that Cargo has built for these stories.
+const BINARY: &str = env!("CARGO_BIN_EXE_server-under-test");
+
+/// The plugin that the demo uses too.
+const WRITE_REPORTS: &str = include_str!("../../../examples/write_reports.py");
+
+/// A server as most stories want it.
+fn server() -> Builder {
+    Server::builder(BINARY)
+}

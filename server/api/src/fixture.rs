@@ -1,0 +1,73 @@
+//! An API over an empty storage in memory, for tests.
+
+use std::{fs, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use object_store::{ObjectStore, memory::InMemory};
+use outrigger_log::{
+    commit,
+    store::{Durability, EntryStore},
+};
+use outrigger_model::{bytes::ByteSize, clock::SystemClock};
+use outrigger_query::QueryEngine;
+use outrigger_storage::Storage;
+use outrigger_triggers::{TriggerService, source::PluginDirectory};
+use tempfile::TempDir;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{Config, Deps, Instance};
+
+/// The storage's task and the plugin directory, which end when this is dropped.
+pub(crate) struct Running {
+    shutdown: CancellationToken,
+    _tasks: TaskTracker,
+    _plugins: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// Everything an API needs; requests may have 1000 bytes, and there is the plugin `p.py`.
+pub(crate) async fn deps() -> (Deps, Running) {
+    let store = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
+    let entries = EntryStore::new(store, "n", Durability::Store);
+    let config = commit::Config {
+        flush_interval: Duration::from_millis(1),
+        buffer_bytes_max: 1 << 20,
+        buffer_wait_max: Duration::from_secs(5),
+    };
+    let clock = Arc::new(SystemClock::default());
+    let (storage, task) = Storage::open(entries, clock, config).await.unwrap();
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(task.run(shutdown.clone()));
+    let limits = outrigger_query::Config {
+        exec_mem_pool_bytes: ByteSize::mib(16),
+        target_partitions: NonZeroUsize::MIN,
+    };
+    let plugins = tempfile::tempdir().unwrap();
+    fs::write(plugins.path().join("p.py"), "").unwrap();
+    let directory = PluginDirectory(Some(plugins.path().to_owned()));
+    let deps = Deps {
+        queries: QueryEngine::new(storage.clone(), limits),
+        triggers: TriggerService::new(storage.clone(), directory),
+        storage,
+        config: Config {
+            max_request_bytes: ByteSize(1000),
+        },
+        instance: Instance {
+            cluster_uuid: Uuid::nil(),
+            process_id: Uuid::nil(),
+            version: "1.2.3".to_owned(),
+            revision: "abc".to_owned(),
+        },
+    };
+    let running = Running {
+        shutdown,
+        _tasks: tasks,
+        _plugins: plugins,
+    };
+    (deps, running)
+}

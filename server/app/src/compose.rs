@@ -1,0 +1,201 @@
+//! Which part is given which: puts the server together.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use outrigger_api::{Api, Deps, Instance};
+use outrigger_log::LogError;
+use outrigger_model::{
+    clock::SystemClock,
+    shutdown::{Phase, Shutdown},
+};
+use outrigger_query::QueryEngine;
+use outrigger_sandbox::Launcher;
+use outrigger_storage::Storage;
+use outrigger_supervisor::{
+    Supervisor, SupervisorError,
+    environment::{self, EnvironmentError},
+};
+use outrigger_triggers::{
+    ManagerTask, PluginBackend, PluginLogger, TriggerService, source::PluginDirectory,
+};
+use tempfile::TempDir;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{
+    config::{Config, PluginsConfig},
+    node::{Node, NodeError},
+};
+
+/// How long making a virtual environment may take.
+const CREATE_ENVIRONMENT_MAX: Duration = Duration::from_mins(3);
+/// How long installing the plugin host into it may take.
+const INSTALL_MAX: Duration = Duration::from_mins(15);
+/// How long a host may take to load its modules on a slow machine.
+const HOST_START_MAX: Duration = Duration::from_mins(1);
+/// How long a forked worker may take to connect.
+const WORKER_START_MAX: Duration = Duration::from_secs(30);
+/// How long compiling a plugin may take.
+const LOAD_MAX: Duration = Duration::from_secs(30);
+/// How long a worker that should end may take.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why the server could not be put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ComposeError {
+    #[error("open the stored data")]
+    Node(#[from] NodeError),
+    #[error("replay the log")]
+    Log(#[from] LogError),
+    #[error("start the launching thread")]
+    Launcher(#[source] io::Error),
+    #[error("make a directory for the workers' socket")]
+    RunDirectory(#[source] io::Error),
+    #[error("the plugin directory {path} cannot be used")]
+    PluginDirectory { path: PathBuf, source: io::Error },
+    #[error("prepare the plugins' virtual environment")]
+    Environment(#[from] EnvironmentError),
+    #[error("start the supervisor")]
+    Supervisor(#[from] SupervisorError),
+}
+
+/// A server whose parts run, all but its front door.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) api: Api,
+    pub(crate) storage: Storage,
+    pub(crate) shutdown: Shutdown,
+    // The workers' socket is in it; removed when dropped.
+    _run_directory: Option<TempDir>,
+}
+
+/// Puts the server together and starts its tasks.
+pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
+    let shutdown = Shutdown::default();
+    let node = Node::open(&config.store, &config.node_id)?;
+    let cluster_uuid = node.cluster_uuid().await?;
+    let clock = Arc::new(SystemClock::default());
+    let (storage, task) = Storage::open(node.entries(), clock, config.log.clone()).await?;
+    let log = shutdown.gate(Phase::Log);
+    log.tasks().spawn(task.run(log.token().clone()));
+
+    let queries = QueryEngine::new(
+        storage.clone(),
+        outrigger_query::Config {
+            exec_mem_pool_bytes: config.exec_mem_pool,
+            target_partitions: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        },
+    );
+    let parts = Parts { config, storage: &storage, queries: &queries, shutdown: &shutdown };
+    let (plugins, run_directory) = parts.start_plugins().await?;
+    let api = Api::new(Deps {
+        storage: storage.clone(),
+        queries,
+        triggers: TriggerService::new(storage.clone(), plugins),
+        config: outrigger_api::Config { max_request_bytes: config.max_request_bytes },
+        instance: Instance {
+            cluster_uuid,
+            process_id: Uuid::new_v4(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: option_env!("OUTRIGGER_REVISION").unwrap_or("unknown").to_owned(),
+        },
+    });
+    Ok(Server { api, storage, shutdown, _run_directory: run_directory })
+}
+
+/// What starting the plugins needs.
+struct Parts<'a> {
+    config: &'a Config,
+    storage: &'a Storage,
+    queries: &'a QueryEngine,
+    shutdown: &'a Shutdown,
+}
+
+impl Parts<'_> {
+    /// Starts everything that plugins need; without a plugin directory, nothing.
+    async fn start_plugins(&self) -> Result<(PluginDirectory, Option<TempDir>), ComposeError> {
+        let PluginsConfig::Enabled { directory, virtual_environment, environment } =
+            &self.config.plugins
+        else {
+            let triggers = self.storage.catalog().triggers().count();
+            if triggers > 0 {
+                warn!(triggers, "triggers don't run: the server has no --plugin-dir");
+            }
+            return Ok((PluginDirectory(None), None));
+        };
+        let unusable =
+            |source| ComposeError::PluginDirectory { path: directory.clone(), source };
+        std::fs::create_dir_all(directory).map_err(unusable)?;
+        let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
+        let python = prepare_environment(virtual_environment, environment, &launcher).await?;
+        let run_directory = tempfile::Builder::new()
+            .prefix("outrigger-")
+            .tempdir()
+            .map_err(ComposeError::RunDirectory)?;
+        let config = outrigger_supervisor::Config {
+            python,
+            environment: environment.clone(),
+            directory: directory.clone(),
+            run_directory: run_directory.path().to_owned(),
+            host_start_max: HOST_START_MAX,
+            worker_start_max: WORKER_START_MAX,
+            load_max: LOAD_MAX,
+            grace: GRACE,
+            lines_bytes_max: self.config.lines_bytes_max,
+        };
+        self.start_triggers(config, launcher, directory)?;
+        Ok((PluginDirectory(Some(directory.clone())), Some(run_directory)))
+    }
+
+    fn start_triggers(
+        &self,
+        config: outrigger_supervisor::Config,
+        launcher: Launcher,
+        directory: &Path,
+    ) -> Result<(), ComposeError> {
+        let workers = self.shutdown.gate(Phase::Workers);
+        let (logger, task) = PluginLogger::new(self.storage.clone());
+        workers.tasks().spawn(task.run(workers.token().clone()));
+        let backend =
+            PluginBackend::new(self.storage.clone(), self.queries.clone(), logger.clone());
+        let supervisor =
+            Supervisor::start(config, Arc::new(backend), launcher, workers.clone())?;
+        let manager = ManagerTask::new(
+            self.storage.clone(),
+            supervisor,
+            PluginDirectory(Some(directory.to_owned())),
+            logger,
+            self.config.triggers.clone(),
+        );
+        let invocations = self.shutdown.gate(Phase::Invocations);
+        invocations.tasks().spawn(manager.run(invocations.clone()));
+        Ok(())
+    }
+}
+
+async fn prepare_environment(
+    location: &Path,
+    environment: &BTreeMap<OsString, OsString>,
+    launcher: &Launcher,
+) -> Result<PathBuf, ComposeError> {
+    let config = environment::Config {
+        location: location.to_owned(),
+        base_python: "python3".into(),
+        environment: environment.clone(),
+        create_max: CREATE_ENVIRONMENT_MAX,
+        install_max: INSTALL_MAX,
+    };
+    let python = environment::prepare(&config, launcher).await?;
+    info!(location = %location.display(), "virtual environment is ready");
+    Ok(python)
+}

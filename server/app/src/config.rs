@@ -1,0 +1,239 @@
+//! What the arguments mean together. The only place that reads the environment.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use outrigger_model::bytes::ByteSize;
+
+use crate::args::{Args, ObjectStoreKind};
+
+/// Bytes that may wait for the log before writers do.
+const WRITE_BUFFER_BYTES_MAX: ByteSize = ByteSize::mib(256);
+/// How long a writer waits for room before it is told to come back.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long an invocation may take.
+const INVOCATION_TIMEOUT: Duration = Duration::from_mins(10);
+/// How many rows are handed to a plugin at a time.
+const TRIGGER_BATCH_ROWS: usize = 100_000;
+/// How many bytes of lines an invocation may buffer.
+const INVOCATION_LINES_BYTES_MAX: ByteSize = ByteSize::mib(64);
+/// Memory for the intermediate results of queries.
+const EXEC_MEM_POOL: ByteSize = ByteSize::mib(2048);
+/// How long each phase of a shutdown may take.
+const SHUTDOWN_PHASE_MAX: Duration = Duration::from_secs(10);
+
+/// Everything that is decided before the server starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) node_id: String,
+    pub(crate) http_bind: SocketAddr,
+    pub(crate) max_request_bytes: ByteSize,
+    pub(crate) listener_file: Option<PathBuf>,
+    pub(crate) store: StoreConfig,
+    pub(crate) log: outrigger_log::commit::Config,
+    pub(crate) plugins: PluginsConfig,
+    pub(crate) triggers: outrigger_triggers::Config,
+    pub(crate) exec_mem_pool: ByteSize,
+    pub(crate) lines_bytes_max: ByteSize,
+    pub(crate) shutdown_phase_max: Duration,
+}
+
+/// Where data lies.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreConfig {
+    Memory,
+    File(PathBuf),
+}
+
+/// Whether plugins run.
+#[derive(Clone, Debug)]
+pub(crate) enum PluginsConfig {
+    Disabled,
+    Enabled {
+        directory: PathBuf,
+        virtual_environment: PathBuf,
+        /// Of the programs that are started for plugins.
+        environment: BTreeMap<OsString, OsString>,
+    },
+}
+
+/// Something that keeps the server from starting.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ConfigProblem(String);
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Args {
+    /// What the arguments mean, or everything that is wrong with them.
+    pub(crate) fn resolve(&self) -> Result<Config, Vec<ConfigProblem>> {
+        let mut problems = Vec::new();
+        let mut problem = |text: &str| problems.push(ConfigProblem(text.to_owned()));
+        if !self.without_auth {
+            problem(
+                "this version has no authentication yet: to let whoever reaches the port do \
+                 everything, start with --without-auth (INFLUXDB3_START_WITHOUT_AUTH=true)",
+            );
+        }
+        let node_id = self.node_id().unwrap_or_else(|text| {
+            problem(&text);
+            String::new()
+        });
+        let store = self.store().unwrap_or_else(|text| {
+            problem(&text);
+            StoreConfig::Memory
+        });
+        if self.wal_flush_interval.is_zero() {
+            problem("--wal-flush-interval must be longer than 0s");
+        }
+        let plugins = self.plugins().unwrap_or_else(|text| {
+            problem(&text);
+            PluginsConfig::Disabled
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Config {
+            node_id,
+            http_bind: self.http_bind,
+            max_request_bytes: ByteSize(self.max_http_request_size),
+            listener_file: self.tcp_listener_file_path.clone(),
+            store,
+            log: outrigger_log::commit::Config {
+                flush_interval: self.wal_flush_interval,
+                buffer_bytes_max: WRITE_BUFFER_BYTES_MAX.0,
+                buffer_wait_max: WRITE_WAIT_MAX,
+            },
+            plugins,
+            triggers: outrigger_triggers::Config {
+                batch_rows_max: TRIGGER_BATCH_ROWS,
+                invocation_timeout: INVOCATION_TIMEOUT,
+            },
+            exec_mem_pool: EXEC_MEM_POOL,
+            lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
+            shutdown_phase_max: SHUTDOWN_PHASE_MAX,
+        })
+    }
+
+    fn node_id(&self) -> Result<String, String> {
+        let node_id = match (&self.node_id, &self.node_id_from_env) {
+            (Some(node_id), _) => node_id.clone(),
+            (None, Some(name)) => variable(name)
+                .ok_or_else(|| format!("--node-id-from-env names {name}, which is not set"))?,
+            (None, None) => return Err("--node-id or --node-id-from-env is required".to_owned()),
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if node_id.is_empty() || node_id.starts_with('.') || !node_id.chars().all(is_plain) {
+            return Err(format!(
+                "node id {node_id:?} must consist of letters, digits, '-', '_' and '.', and not begin \
+                 with '.'"
+            ));
+        }
+        Ok(node_id)
+    }
+
+    fn store(&self) -> Result<StoreConfig, String> {
+        if self.object_store == ObjectStoreKind::Memory {
+            return Ok(StoreConfig::Memory);
+        }
+        let directory = match &self.data_dir {
+            Some(directory) => directory.clone(),
+            None => PathBuf::from(
+                variable("HOME").ok_or("--data-dir is required where HOME is not set")?,
+            )
+            .join(".influxdb"),
+        };
+        absolute(&directory).map(StoreConfig::File)
+    }
+
+    fn plugins(&self) -> Result<PluginsConfig, String> {
+        let Some(directory) = &self.plugin_dir else { return Ok(PluginsConfig::Disabled) };
+        let directory = absolute(directory)?;
+        let virtual_environment = match &self.virtual_env_location {
+            Some(location) => absolute(location)?,
+            None => directory.join(".venv"),
+        };
+        let environment = plugin_environment(env::vars_os(), &directory, &virtual_environment);
+        Ok(PluginsConfig::Enabled { directory, virtual_environment, environment })
+    }
+}
+
+/// What plugins find in their environment: the server's own, and what published
+/// plugins look for.
+fn plugin_environment(
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+    plugins: &Path,
+    virtual_environment: &Path,
+) -> BTreeMap<OsString, OsString> {
+    let mut environment: BTreeMap<OsString, OsString> = inherited.collect();
+    let mut path = virtual_environment.join("bin").into_os_string();
+    if let Some(inherited) = environment.get(&OsString::from("PATH")) {
+        path.push(":");
+        path.push(inherited);
+    }
+    environment.insert("PATH".into(), path);
+    environment.insert("VIRTUAL_ENV".into(), virtual_environment.into());
+    environment.insert("PLUGIN_DIR".into(), plugins.into());
+    environment.insert("INFLUXDB3_PLUGIN_DIR".into(), plugins.into());
+    // Published plugins take the process's local time for UTC.
+    environment.insert("TZ".into(), "UTC".into());
+    environment.remove(&OsString::from("PYTHONHOME"));
+    environment
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("path {}: {error}", path.display()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn resolve(arguments: &[&str]) -> Result<Config, Vec<ConfigProblem>> {
+        Command::parse_from([&["serve"], arguments].concat()).args.resolve()
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let problems = resolve(&["--wal-flush-interval", "0s", "--node-id", "a/b"]).unwrap_err();
+        let text: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(text.len(), 3, "{text:?}");
+        assert!(text[0].contains("--without-auth"));
+        assert!(text[1].contains("node id \"a/b\""));
+        assert!(text[2].contains("--wal-flush-interval"));
+    }
+
+    #[test]
+    fn a_plugin_directory_brings_its_environment() {
+        let config =
+            resolve(&["--without-auth", "--node-id", "n", "--plugin-dir", "/plugins"]).unwrap();
+        let PluginsConfig::Enabled { environment, .. } = config.plugins else {
+            panic!("no plugins")
+        };
+        assert_eq!(environment[&OsString::from("PLUGIN_DIR")], "/plugins");
+        assert_eq!(environment[&OsString::from("TZ")], "UTC");
+    }
+}

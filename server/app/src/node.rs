@@ -1,0 +1,86 @@
+//! What is known about this node before anything else: where its data lies, and the
+//! id of the cluster that it is.
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory,
+    path::Path,
+};
+use outrigger_log::store::{Durability, EntryStore};
+use uuid::Uuid;
+
+use crate::config::StoreConfig;
+
+/// Why the stored data cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum NodeError {
+    /// The data directory cannot be made.
+    #[error("make the data directory {path}")]
+    Directory { path: PathBuf, source: io::Error },
+    /// The object store cannot be used.
+    #[error("open the object store")]
+    Store(#[from] object_store::Error),
+    /// The cluster's id is damaged.
+    #[error("the object {object} does not hold a UUID: restore it from a backup")]
+    ClusterId { object: String, source: uuid::Error },
+}
+
+/// A node's stored data.
+#[derive(Debug)]
+pub(crate) struct Node {
+    store: Arc<dyn ObjectStore>,
+    durability: Durability,
+    node_id: String,
+}
+
+impl Node {
+    /// Opens the store; makes the data directory if it is not there.
+    pub(crate) fn open(config: &StoreConfig, node_id: &str) -> Result<Self, NodeError> {
+        let (store, durability): (Arc<dyn ObjectStore>, _) = match config {
+            StoreConfig::Memory => (Arc::new(InMemory::new()), Durability::Store),
+            StoreConfig::File(path) => {
+                fs::create_dir_all(path)
+                    .map_err(|source| NodeError::Directory { path: path.clone(), source })?;
+                let store = LocalFileSystem::new_with_prefix(path)?;
+                (Arc::new(store), Durability::FileSystem { root: path.clone() })
+            }
+        };
+        Ok(Self { store, durability, node_id: node_id.to_owned() })
+    }
+
+    /// Its log.
+    pub(crate) fn entries(&self) -> EntryStore {
+        EntryStore::new(self.store.clone(), &self.node_id, self.durability.clone())
+    }
+
+    /// The id that the data has had since its first start.
+    pub(crate) async fn cluster_uuid(&self) -> Result<Uuid, NodeError> {
+        let path = Path::from_iter([self.node_id.as_str(), "cluster-uuid"]);
+        let new = Uuid::new_v4();
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&path, new.to_string().into(), options).await {
+            Ok(_) => return Ok(new),
+            Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let stored = self.store.get(&path).await?.bytes().await?;
+        Uuid::try_parse_ascii(stored.trim_ascii())
+            .map_err(|source| NodeError::ClusterId { object: path.to_string(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_cluster_keeps_its_id() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoreConfig::File(directory.path().join("new"));
+        let first = Node::open(&config, "n").unwrap().cluster_uuid().await.unwrap();
+        let second = Node::open(&config, "n").unwrap().cluster_uuid().await.unwrap();
+        assert_eq!(first, second);
+    }
+}

@@ -1,0 +1,144 @@
+//! A server's life: configure, bind, compose, serve, wait, shut down in order.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use outrigger_log::LogError;
+use outrigger_model::{error::Report, shutdown::Phase};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    Args,
+    compose::{ComposeError, compose},
+    config::Config,
+    telemetry,
+};
+
+/// How long threads may go on that block when everything else has ended.
+const BLOCKING_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("listen on {address}")]
+    Bind { address: std::net::SocketAddr, source: io::Error },
+    #[error("write the address into {path}")]
+    ListenerFile { path: PathBuf, source: io::Error },
+    #[error("listen for signals")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    #[error("the log failed")]
+    Log(#[source] LogError),
+}
+
+/// Runs the server until it is told to end. Blocks.
+pub fn serve(args: Args) -> ExitCode {
+    let config = match configure(&args) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                say(&format!("Serve command failed: {problem}"));
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("Serve command failed: start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(Box::pin(run(&config)));
+    runtime.shutdown_timeout(BLOCKING_MAX);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = %Report(&error), "server ends");
+            say(&format!("Serve command failed: {}", Report(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(args: &Args) -> Result<Config, Vec<String>> {
+    telemetry::start(args).map_err(|error| vec![format!("--log-filter: {error}")])?;
+    args.resolve().map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+/// Tells whoever started the server why it does not run.
+#[expect(clippy::print_stderr, reason = "this is for the terminal, beside the log")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+async fn run(config: &Config) -> Result<(), ServeError> {
+    let started = Instant::now();
+    info!(node_id = config.node_id, version = env!("CARGO_PKG_VERSION"), "server starts");
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    // Before the replay, so that a taken port is known at once.
+    let bound = TcpListener::bind(config.http_bind).await;
+    let failed = |source| ServeError::Bind { address: config.http_bind, source };
+    let listener = bound.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+
+    let server = tokio::select! {
+        composed = compose(config) => composed?,
+        name = signals.next() => {
+            info!(signal = name, "told to end before the start was over");
+            return Ok(());
+        }
+    };
+    let intake = server.shutdown.gate(Phase::Intake);
+    intake.tasks().spawn(server.api.serve(listener, intake.clone()));
+    if let Some(path) = &config.listener_file {
+        fs::write(path, format!("{address}\n"))
+            .map_err(|source| ServeError::ListenerFile { path: path.clone(), source })?;
+    }
+    info!(%address, "server is ready, startup time: {}ms", started.elapsed().as_millis());
+
+    let result = tokio::select! {
+        name = signals.next() => {
+            info!(signal = name, "told to end, shutting down");
+            Ok(())
+        }
+        failure = server.storage.failed() => Err(ServeError::Log(failure)),
+    };
+    tokio::select! {
+        () = server.shutdown.run(config.shutdown_phase_max) => {}
+        name = signals.next() => warn!(signal = name, "told to end again, ending at once"),
+    }
+    info!("server has ended");
+    result
+}
+
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

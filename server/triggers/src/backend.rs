@@ -1,0 +1,162 @@
+//! What a running plugin may ask of the database.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use outrigger_catalog::{Database, trigger::Trigger};
+use outrigger_model::{
+    error::{ErrorKind, Report},
+    ids::TriggerId,
+    line_protocol::Precision,
+};
+use outrigger_query::{Param, QueryEngine, QueryError};
+use outrigger_storage::{Storage, WriteError, WriteErrorBody, WriteRequest, journal::PluginLog};
+use outrigger_supervisor::{
+    Backend, BackendError, BindingKey, LogLine, QueryRequest, QueryStream, Scope, Value,
+};
+
+use crate::logs::{PluginLogger, level};
+
+/// The database, as plugins see it.
+#[derive(Clone, Debug)]
+pub struct PluginBackend {
+    storage: Storage,
+    queries: QueryEngine,
+    logger: PluginLogger,
+}
+
+/// The binding of a trigger's worker.
+pub(crate) fn binding_key(trigger: TriggerId) -> BindingKey {
+    BindingKey(format!("trigger-{trigger}").into())
+}
+
+fn trigger_id(key: &BindingKey) -> Option<TriggerId> {
+    key.0.strip_prefix("trigger-")?.parse().ok().map(TriggerId)
+}
+
+impl PluginBackend {
+    /// A backend over the server's parts.
+    pub fn new(storage: Storage, queries: QueryEngine, logger: PluginLogger) -> Self {
+        Self {
+            storage,
+            queries,
+            logger,
+        }
+    }
+
+    fn trigger(&self, scope: &Scope) -> Result<(Arc<Database>, Arc<Trigger>), BackendError> {
+        let catalog = self.storage.catalog();
+        trigger_id(&scope.binding)
+            .and_then(|id| catalog.trigger_by_id(id))
+            .map(|(database, trigger)| (database.clone(), trigger.clone()))
+            .ok_or_else(|| BackendError {
+                kind: ErrorKind::NotFound,
+                message: "the trigger was deleted".to_owned(),
+            })
+    }
+
+    fn database(&self, scope: &Scope, target: Option<String>) -> Result<String, BackendError> {
+        match target {
+            Some(name) => Ok(name),
+            None => Ok(self.trigger(scope)?.0.name.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for PluginBackend {
+    async fn query(
+        &self,
+        scope: &Scope,
+        request: QueryRequest,
+    ) -> Result<QueryStream, BackendError> {
+        let database = self.database(scope, request.target)?;
+        let parameters = request
+            .parameters
+            .into_iter()
+            .map(|(name, value)| (name, param(value)))
+            .collect();
+        let failed = |error: QueryError| BackendError {
+            kind: error.kind(),
+            message: Report(&error).to_string(),
+        };
+        let plan = self
+            .queries
+            .plan(&database, &request.text, parameters)
+            .await
+            .map_err(failed)?;
+        let schema = plan.schema().clone();
+        let batches = plan.execute().await.map_err(failed)?.map_err(failed);
+        Ok(QueryStream {
+            schema,
+            batches: batches.boxed(),
+        })
+    }
+
+    async fn write(
+        &self,
+        scope: &Scope,
+        target: Option<String>,
+        lines: String,
+        no_sync: bool,
+    ) -> Result<(), BackendError> {
+        let request = WriteRequest {
+            database: self.database(scope, target)?,
+            text: lines.into(),
+            precision: Precision::Nanosecond,
+            accept_partial: false,
+            no_sync,
+        };
+        let written = self.storage.write(request).await;
+        written.map_err(|error| BackendError {
+            kind: error.kind(),
+            message: describe(&error),
+        })
+    }
+
+    async fn log(&self, scope: &Scope, line: LogLine) {
+        // Who was deleted while its plugin ran has no log to write to.
+        let Ok((_, trigger)) = self.trigger(scope) else {
+            return;
+        };
+        let row = PluginLog {
+            event_time: line.time,
+            trigger_name: trigger.definition.name.clone(),
+            log_level: level(line.level),
+            log_text: line.text,
+            invocation_id: Some(scope.invocation.to_string()),
+        };
+        self.logger.log(row).await;
+    }
+}
+
+/// A refused write, with the line because of which it was refused.
+pub(crate) fn describe(error: &WriteError) -> String {
+    match error.lines() {
+        WriteErrorBody::One(line) => format!("{line} (line begins with {:?})", line.original_line),
+        _ => Report(error).to_string(),
+    }
+}
+
+fn param(value: Value) -> Param {
+    match value {
+        Value::Null => Param::Null,
+        Value::Bool(value) => Param::Bool(value),
+        Value::Int(value) => Param::Int(value),
+        Value::Uint(value) => Param::Uint(value),
+        Value::Float(value) => Param::Float(value),
+        Value::Text(value) => Param::Text(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_leads_back_to_its_trigger() {
+        assert_eq!(trigger_id(&binding_key(TriggerId(7))), Some(TriggerId(7)));
+        assert_eq!(trigger_id(&BindingKey("other".into())), None);
+    }
+}

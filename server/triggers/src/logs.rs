@@ -1,0 +1,95 @@
+//! Where log lines of plugins and of the engine go: the server's log, and the
+//! durable table behind `system.processing_engine_logs`.
+
+use outrigger_model::error::Report;
+use outrigger_storage::{
+    Storage,
+    journal::{LogLevel, PluginLog},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// How many lines may wait; then whoever logs waits.
+const WAITING_MAX: usize = 4096;
+/// How many lines are stored at a time.
+const BATCH_MAX: usize = 2048;
+
+/// Takes log lines. Clones write to the same log.
+#[derive(Clone, Debug)]
+pub struct PluginLogger(mpsc::Sender<PluginLog>);
+
+impl PluginLogger {
+    /// A logger and the task that stores what it takes.
+    pub fn new(storage: Storage) -> (Self, PluginLoggerTask) {
+        let (sender, inbox) = mpsc::channel(WAITING_MAX);
+        (Self(sender), PluginLoggerTask { storage, inbox })
+    }
+
+    /// Logs a line; waits while too many are not stored yet.
+    pub async fn log(&self, line: PluginLog) {
+        mirror(&line);
+        // The task ends at shutdown only; the server's log has the line anyhow.
+        drop(self.0.send(line).await);
+    }
+}
+
+/// Writes a line to the server's log too. Its text is quoted, so that it cannot
+/// pass for lines or fields of ours, and it is never more than information: a
+/// plugin must not be able to alarm the operator.
+pub(crate) fn mirror(line: &PluginLog) {
+    let PluginLog {
+        trigger_name: trigger,
+        log_level,
+        log_text,
+        invocation_id,
+        ..
+    } = line;
+    let invocation = invocation_id.as_deref().unwrap_or_default();
+    info!(target: "plugin", trigger, invocation, level = log_level.as_str(), text = ?log_text);
+}
+
+/// Stores log lines.
+#[derive(Debug)]
+pub struct PluginLoggerTask {
+    storage: Storage,
+    inbox: mpsc::Receiver<PluginLog>,
+}
+
+impl PluginLoggerTask {
+    /// Runs until `shutdown`, then stores what is left.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let mut lines = Vec::new();
+            tokio::select! {
+                count = self.inbox.recv_many(&mut lines, BATCH_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = shutdown.cancelled() => self.inbox.close(),
+            }
+            self.store(&lines).await;
+        }
+    }
+
+    /// Returns once the lines are durable, so that all that comes meanwhile is
+    /// stored together the next time.
+    async fn store(&self, lines: &[PluginLog]) {
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = self.storage.append_logs(lines).await {
+            error!(lines = lines.len(), error = %Report(&error), "cannot store plugin log lines");
+        }
+    }
+}
+
+/// The level in our table of a level in the supervisor's words.
+pub(crate) fn level(level: outrigger_supervisor::LogLevel) -> LogLevel {
+    match level {
+        outrigger_supervisor::LogLevel::Info => LogLevel::Info,
+        outrigger_supervisor::LogLevel::Warn => LogLevel::Warn,
+        outrigger_supervisor::LogLevel::Error => LogLevel::Error,
+    }
+}

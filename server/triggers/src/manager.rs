@@ -1,0 +1,141 @@
+//! Which triggers run: keeps one task per enabled trigger, whatever the catalog says now.
+//!
+//! It compares what should run with what runs, after every log entry, instead of
+//! being told of each change: so it cannot miss one, and a start is no special case.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use outrigger_model::{
+    ids::{Sequence, TriggerId},
+    shutdown::Gate,
+};
+use outrigger_storage::Storage;
+use outrigger_supervisor::Supervisor;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    logs::PluginLogger,
+    source::PluginDirectory,
+    wal::{Engine, WalTask},
+};
+
+/// Limits of invocations.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many rows are handed over in one invocation, unless one log entry has more.
+    pub batch_rows_max: usize,
+    /// How long an invocation may take.
+    pub invocation_timeout: Duration,
+}
+
+/// Owns the triggers' tasks.
+#[derive(Debug)]
+pub struct ManagerTask {
+    engine: Engine,
+    running: HashMap<TriggerId, CancellationToken>,
+    tasks: JoinSet<TriggerId>,
+}
+
+enum Wake {
+    Changed,
+    Ended(TriggerId),
+    Shutdown,
+}
+
+impl ManagerTask {
+    /// A manager of the triggers in `storage`'s catalog.
+    pub fn new(
+        storage: Storage,
+        supervisor: Supervisor,
+        plugins: PluginDirectory,
+        logger: PluginLogger,
+        config: Config,
+    ) -> Self {
+        let engine = Engine {
+            storage,
+            supervisor,
+            plugins,
+            logger,
+            config,
+        };
+        Self {
+            engine,
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Runs until the gate closes, then until every trigger's last invocation has ended.
+    pub async fn run(mut self, gate: Gate) {
+        let mut news = self.engine.storage.feed().subscribe();
+        news.mark_changed();
+        loop {
+            match self.next_wake(&mut news, gate.token()).await {
+                Wake::Changed => self.reconcile(),
+                Wake::Ended(trigger) => {
+                    self.running.remove(&trigger);
+                    self.reconcile();
+                }
+                Wake::Shutdown => break,
+            }
+        }
+        self.running.values().for_each(CancellationToken::cancel);
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    async fn next_wake(
+        &mut self,
+        news: &mut watch::Receiver<Sequence>,
+        shutdown: &CancellationToken,
+    ) -> Wake {
+        loop {
+            tokio::select! {
+                changed = news.changed() => {
+                    return changed.map_or(Wake::Shutdown, |()| Wake::Changed);
+                }
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(trigger) => return Wake::Ended(trigger),
+                    // The panic itself is in the log; its trigger stays stopped.
+                    Err(error) => error!(%error, "a trigger's task has failed"),
+                },
+                () = shutdown.cancelled() => return Wake::Shutdown,
+            }
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let catalog = self.engine.storage.catalog();
+        let mut wanted = HashSet::new();
+        for (database, trigger) in catalog.triggers() {
+            if trigger.definition.disabled {
+                continue;
+            }
+            wanted.insert(trigger.id);
+            // A task that is stopping must end before its successor starts.
+            if self.running.contains_key(&trigger.id) {
+                continue;
+            }
+            let name = &trigger.definition.name;
+            info!(trigger = name, db = %database.name, cursor = %trigger.cursor, "trigger starts");
+            let stop = CancellationToken::new();
+            self.running.insert(trigger.id, stop.clone());
+            let task = WalTask::new(self.engine.clone(), database.id, trigger.clone(), stop);
+            let id = trigger.id;
+            self.tasks.spawn(async move {
+                task.run().await;
+                id
+            });
+        }
+        for (trigger, stop) in &self.running {
+            if !wanted.contains(trigger) && !stop.is_cancelled() {
+                info!(%trigger, "trigger stops");
+                stop.cancel();
+            }
+        }
+    }
+}

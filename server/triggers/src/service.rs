@@ -1,0 +1,136 @@
+//! What users do with triggers: create, delete, enable, disable.
+
+use std::collections::BTreeMap;
+
+use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition};
+use outrigger_model::error::ErrorKind;
+use outrigger_storage::{Storage, WriteError};
+
+use crate::{
+    source::{PluginDirectory, SourceError},
+    spec::{SpecError, TriggerSpec},
+};
+
+/// What a client says when it creates a trigger.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CreateTrigger {
+    /// Unique in its database.
+    pub trigger_name: String,
+    /// Where the plugin is, in the plugin directory.
+    pub plugin_filename: String,
+    /// When it fires, as the client wrote it.
+    pub trigger_specification: String,
+    /// What the plugin gets as `args`; `None` if the client gave nothing.
+    pub trigger_arguments: Option<BTreeMap<String, String>>,
+    /// Whether invocations may overlap.
+    pub run_async: bool,
+    /// What happens after the plugin failed.
+    pub error_behavior: ErrorBehavior,
+    /// Whether it waits to be enabled.
+    pub disabled: bool,
+}
+
+/// A request about a trigger that was refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TriggerError {
+    /// It has no name.
+    #[error("the trigger's name is empty")]
+    NoName,
+    /// It wants something that this version does not have.
+    #[error("asynchronous triggers (run_async) are not supported by this version yet")]
+    Asynchronous,
+    /// The specification is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The plugin cannot be read.
+    #[error("Plugin error")]
+    Source(#[from] SourceError),
+    /// The catalog refused, or the change could not be made durable.
+    #[error(transparent)]
+    Storage(#[from] WriteError),
+}
+
+impl TriggerError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoName | Self::Asynchronous | Self::Spec(_) => ErrorKind::Invalid,
+            Self::Source(error) => error.kind(),
+            Self::Storage(error) => error.kind(),
+        }
+    }
+}
+
+/// Creates, deletes, enables and disables triggers. The manager sees the change
+/// in the catalog and does the rest.
+#[derive(Clone, Debug)]
+pub struct TriggerService {
+    storage: Storage,
+    plugins: PluginDirectory,
+}
+
+impl TriggerService {
+    /// A service over the server's parts.
+    pub fn new(storage: Storage, plugins: PluginDirectory) -> Self {
+        Self { storage, plugins }
+    }
+
+    /// Creates a trigger; returns when it is durable. The plugin must be readable,
+    /// but is not compiled; a table that it names need not exist yet.
+    pub async fn create(&self, database: &str, request: CreateTrigger) -> Result<(), TriggerError> {
+        if request.trigger_name.trim().is_empty() {
+            return Err(TriggerError::NoName);
+        }
+        let TriggerSpec(event) = request.trigger_specification.parse()?;
+        if request.run_async {
+            return Err(TriggerError::Asynchronous);
+        }
+        self.plugins.read(&request.plugin_filename).await?;
+        let definition = TriggerDefinition {
+            name: request.trigger_name,
+            plugin: request.plugin_filename,
+            event,
+            arguments: request.trigger_arguments,
+            error_behavior: request.error_behavior,
+            disabled: request.disabled,
+        };
+        let database = database.to_owned();
+        self.storage
+            .change(move |catalog| {
+                catalog
+                    .create_trigger(&database, definition.clone())
+                    .map(Some)
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Deletes a trigger; one that is enabled only by `force`.
+    pub async fn delete(
+        &self,
+        database: &str,
+        trigger: &str,
+        force: bool,
+    ) -> Result<(), TriggerError> {
+        let (database, trigger) = (database.to_owned(), trigger.to_owned());
+        self.storage
+            .change(move |catalog| catalog.delete_trigger(&database, &trigger, force).map(Some))
+            .await?;
+        Ok(())
+    }
+
+    /// Disables or enables a trigger; nothing happens if it is so already.
+    pub async fn set_disabled(
+        &self,
+        database: &str,
+        trigger: &str,
+        disabled: bool,
+    ) -> Result<(), TriggerError> {
+        let (database, trigger) = (database.to_owned(), trigger.to_owned());
+        self.storage
+            .change(move |catalog| catalog.set_trigger_disabled(&database, &trigger, disabled))
+            .await?;
+        Ok(())
+    }
+}

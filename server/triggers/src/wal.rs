@@ -1,0 +1,412 @@
+//! A WAL trigger: follows the log and runs its plugin on what was written.
+
+use std::{sync::Arc, time::Duration};
+
+use outrigger_catalog::{
+    Catalog, CatalogChange,
+    trigger::{ErrorBehavior, Trigger, TriggerEvent},
+};
+use outrigger_model::{
+    error::Report,
+    ids::{DatabaseId, Sequence},
+};
+use outrigger_storage::{
+    Commit, RejectedWrite, Storage, Target, TargetWrite,
+    feed::{Delivery, Feed, Filter},
+    journal::{LogLevel, PluginLog},
+};
+use outrigger_supervisor::{
+    Event, EventTable, Finished, Invocation, InvocationError, InvocationId, Plugin, Source,
+    Supervisor,
+};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use crate::{
+    backend::{binding_key, describe},
+    logs::{PluginLogger, mirror},
+    manager::Config,
+    retry,
+    source::{PluginDirectory, PluginSource, SourceError},
+};
+
+/// What every trigger's task works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) storage: Storage,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) plugins: PluginDirectory,
+    pub(crate) logger: PluginLogger,
+    pub(crate) config: Config,
+}
+
+/// Owns one trigger's cursor.
+#[derive(Debug)]
+pub(crate) struct WalTask {
+    engine: Engine,
+    trigger: Arc<Trigger>,
+    filter: Filter,
+    feed: Feed,
+    /// As far as this task has looked; the durable cursor lags behind where there
+    /// was nothing to deliver.
+    cursor: Sequence,
+    /// The last source that could be read.
+    source: Option<PluginSource>,
+    stop: CancellationToken,
+}
+
+/// What becomes of a trigger after an invocation.
+enum Next {
+    /// The event is dealt with.
+    Done,
+    /// The same event again.
+    Again,
+    /// The task ends.
+    Stop,
+}
+
+impl WalTask {
+    pub(crate) fn new(
+        engine: Engine,
+        database: DatabaseId,
+        trigger: Arc<Trigger>,
+        stop: CancellationToken,
+    ) -> Self {
+        let table = match &trigger.definition.event {
+            TriggerEvent::AllTablesWalWrite => None,
+            TriggerEvent::SingleTableWalWrite { table_name } => Some(table_name.clone()),
+        };
+        let filter = Filter {
+            database,
+            table,
+            rows_max: engine.config.batch_rows_max,
+        };
+        let (feed, cursor) = (engine.storage.feed(), trigger.cursor);
+        Self {
+            engine,
+            trigger,
+            filter,
+            feed,
+            cursor,
+            source: None,
+            stop,
+        }
+    }
+
+    /// Runs until it is stopped; an invocation that runs is finished first.
+    pub(crate) async fn run(mut self) {
+        let mut news = self.feed.subscribe();
+        while !self.stop.is_cancelled() {
+            let next = match self.feed.read(self.cursor, &self.filter).await {
+                Ok(delivery) => self.on_delivery(delivery, &mut news).await,
+                Err(error) => {
+                    let trigger = &self.trigger.definition.name;
+                    warn!(trigger, error = %Report(&error), "cannot read the log, trying again");
+                    self.pause(retry::pause(1)).await;
+                    Next::Again
+                }
+            };
+            if matches!(next, Next::Stop) {
+                break;
+            }
+        }
+        let key = binding_key(self.trigger.id);
+        self.engine.supervisor.release(&key);
+    }
+
+    async fn on_delivery(
+        &mut self,
+        delivery: Delivery,
+        news: &mut watch::Receiver<Sequence>,
+    ) -> Next {
+        if delivery.tables.is_empty() {
+            self.cursor = delivery.through;
+            return self.wait_for_news(news).await;
+        }
+        for attempt in 1.. {
+            match self.attempt(&delivery, attempt).await {
+                Next::Done => {
+                    self.cursor = delivery.through;
+                    break;
+                }
+                Next::Stop => return Next::Stop,
+                Next::Again => self.pause(retry::pause(attempt)).await,
+            }
+            if self.stop.is_cancelled() {
+                return Next::Stop;
+            }
+        }
+        Next::Done
+    }
+
+    async fn wait_for_news(&self, news: &mut watch::Receiver<Sequence>) -> Next {
+        let cursor = self.cursor;
+        tokio::select! {
+            changed = news.wait_for(|last| *last > cursor) => match changed {
+                Ok(_) => Next::Done,
+                Err(_closed) => Next::Stop,
+            },
+            () = self.stop.cancelled() => Next::Stop,
+        }
+    }
+
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Runs the plugin once on the delivered rows, and commits what comes of it.
+    async fn attempt(&mut self, delivery: &Delivery, attempt: u32) -> Next {
+        let id = self.invocation_id(delivery);
+        let source = match self.read_source().await {
+            Ok(source) => source,
+            Err(error) => {
+                let text = format!("error executing wal plugin: {}", Report(&error));
+                return self.on_failure(delivery, &id, text).await;
+            }
+        };
+        self.log(
+            &id,
+            LogLevel::Info,
+            "starting execution of wal plugin.".to_owned(),
+        )
+        .await;
+        let plugin = Arc::new(self.plugin(source));
+        let tables = delivery.tables.iter().map(|table| EventTable {
+            name: table.name.clone(),
+            batches: table.batches.clone(),
+        });
+        let invocation = Invocation {
+            id: id.clone(),
+            attempt,
+            timeout: self.engine.config.invocation_timeout,
+            event: Event::Writes(tables.collect()),
+        };
+        match self.engine.supervisor.invoke(plugin, invocation).await {
+            Ok(finished) => self.on_finished(delivery, &id, finished).await,
+            Err(InvocationError::Host(_)) if self.stop.is_cancelled() => Next::Stop,
+            // The plugin did not run, so this says nothing about it.
+            Err(error @ InvocationError::Host(_)) => {
+                let text = format!("error executing wal plugin: {error}; trying again");
+                self.log(&id, LogLevel::Error, text).await;
+                Next::Again
+            }
+            Err(error) => {
+                let text = failure_text(&error);
+                if let InvocationError::Worker { reason, .. } = &error {
+                    let trigger = &self.trigger.definition.name;
+                    warn!(trigger, invocation = %id, %reason, "a plugin's worker ended");
+                }
+                self.on_failure(delivery, &id, text).await
+            }
+        }
+    }
+
+    /// The plugin's source as it is now; the last good one if it cannot be read any more.
+    async fn read_source(&mut self) -> Result<PluginSource, SourceError> {
+        match self
+            .engine
+            .plugins
+            .read(&self.trigger.definition.plugin)
+            .await
+        {
+            Ok(source) => {
+                self.source = Some(source.clone());
+                Ok(source)
+            }
+            Err(error) => match &self.source {
+                Some(last_good) => {
+                    debug!(error = %Report(&error), "plugin file is gone, using its last content");
+                    Ok(last_good.clone())
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    fn plugin(&self, source: PluginSource) -> Plugin {
+        Plugin {
+            binding: binding_key(self.trigger.id),
+            name: self.trigger.definition.plugin.clone(),
+            revision: source.revision,
+            source: Source::SingleFile(source.text),
+            arguments: self.trigger.definition.arguments.clone(),
+        }
+    }
+
+    /// The same for every attempt at the same rows, also after a restart.
+    fn invocation_id(&self, delivery: &Delivery) -> InvocationId {
+        let (first, last) = (self.cursor.next(), delivery.through);
+        InvocationId(format!("{}-{first}-{last}", self.trigger.id).into())
+    }
+
+    /// Commits the plugin's lines and the cursor together.
+    async fn on_finished(
+        &self,
+        delivery: &Delivery,
+        id: &InvocationId,
+        finished: Finished,
+    ) -> Next {
+        let own = Target::Existing(self.filter.database);
+        let writes = finished
+            .lines
+            .into_iter()
+            .map(|(target, text)| TargetWrite {
+                target: target.map_or_else(|| own.clone(), Target::Named),
+                text: text.into(),
+            })
+            .collect();
+        let took = humantime::format_duration(finished.wall);
+        let logs = |rejected: &[RejectedWrite]| {
+            let mut logs: Vec<PluginLog> = rejected
+                .iter()
+                .map(|write| self.rejection(id, write))
+                .collect();
+            let text = format!("finished execution in {took}");
+            logs.push(self.line(id, LogLevel::Info, text));
+            logs.iter().for_each(mirror);
+            logs
+        };
+        let cursor = Some((self.trigger.id, delivery.through));
+        self.commit(Commit {
+            writes,
+            cursor,
+            change: None,
+            logs: &logs,
+        })
+        .await
+    }
+
+    /// Does with a failed event what the trigger's error behaviour says.
+    async fn on_failure(&self, delivery: &Delivery, id: &InvocationId, text: String) -> Next {
+        let behavior = self.trigger.definition.error_behavior;
+        if behavior == ErrorBehavior::Retry {
+            self.log(id, LogLevel::Error, format!("{text}\ntrying again"))
+                .await;
+            return Next::Again;
+        }
+        let trigger = self.trigger.id;
+        let disable = move |catalog: &Catalog| {
+            let enabled = catalog
+                .trigger_by_id(trigger)
+                .is_some_and(|(_, trigger)| !trigger.definition.disabled);
+            let change = CatalogChange::SetTriggerDisabled {
+                id: trigger,
+                disabled: true,
+            };
+            Ok(enabled.then_some(change))
+        };
+        let disables = behavior == ErrorBehavior::Disable;
+        let logs = |_: &[RejectedWrite]| {
+            let mut logs = vec![self.line(id, LogLevel::Error, text.clone())];
+            if disables {
+                let text = "the trigger was disabled because its plugin failed".to_owned();
+                logs.push(self.line(id, LogLevel::Error, text));
+            }
+            logs.iter().for_each(mirror);
+            logs
+        };
+        let commit = Commit {
+            writes: Vec::new(),
+            cursor: Some((trigger, delivery.through)),
+            change: disables.then_some(&disable),
+            logs: &logs,
+        };
+        match self.commit(commit).await {
+            Next::Done if disables => Next::Stop,
+            next => next,
+        }
+    }
+
+    async fn commit(&self, commit: Commit<'_>) -> Next {
+        match self.engine.storage.commit(commit).await {
+            Ok(_rejected) => Next::Done,
+            // Nothing of it is in the log: the same rows will be delivered again.
+            Err(_stopped) if self.stop.is_cancelled() => Next::Stop,
+            Err(error) => {
+                let trigger = &self.trigger.definition.name;
+                error!(trigger, error = %Report(&error), "cannot commit an invocation, trying again");
+                Next::Again
+            }
+        }
+    }
+
+    fn rejection(&self, id: &InvocationId, write: &RejectedWrite) -> PluginLog {
+        let target = match &write.target {
+            Target::Named(name) => name.clone(),
+            Target::Existing(id) => {
+                let catalog = self.engine.storage.catalog();
+                let name = catalog
+                    .database_by_id(*id)
+                    .map(|database| database.name.to_string());
+                name.unwrap_or_else(|| "its own database, which was deleted".to_owned())
+            }
+        };
+        let reason = describe(&write.error);
+        let text =
+            format!("error running wal plugin: error writing back lines to {target}: {reason}");
+        self.line(id, LogLevel::Error, text)
+    }
+
+    fn line(&self, id: &InvocationId, log_level: LogLevel, log_text: String) -> PluginLog {
+        PluginLog {
+            event_time: self.engine.storage.clock().now(),
+            trigger_name: self.trigger.definition.name.clone(),
+            log_level,
+            log_text,
+            invocation_id: Some(id.to_string()),
+        }
+    }
+
+    async fn log(&self, id: &InvocationId, level: LogLevel, text: String) {
+        self.engine.logger.log(self.line(id, level, text)).await;
+    }
+}
+
+/// The contract's line, then everything that helps to find the reason.
+fn failure_text(error: &InvocationError) -> String {
+    let details = match error {
+        InvocationError::Plugin(failure) => failure.traceback.trim_end().to_owned(),
+        InvocationError::Worker { stderr, .. } => stderr.join("\n"),
+        InvocationError::Host(_) => String::new(),
+    };
+    let first = format!("error executing wal plugin: {error}");
+    if details.is_empty() {
+        first
+    } else {
+        format!("{first}\n{details}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_supervisor::{ExitReason, PluginFailure};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_begins_with_the_contracts_line() {
+        let failure = PluginFailure {
+            exception: "ValueError".to_owned(),
+            message: "boom".to_owned(),
+            traceback: "Traceback …\n".to_owned(),
+        };
+        let text = failure_text(&InvocationError::Plugin(failure));
+        assert_eq!(
+            text,
+            "error executing wal plugin: ValueError: boom\nTraceback …"
+        );
+        let reason = ExitReason::Code(3);
+        let text = failure_text(&InvocationError::Worker {
+            reason,
+            stderr: Vec::new(),
+        });
+        assert_eq!(
+            text,
+            "error executing wal plugin: the worker exited with code 3"
+        );
+    }
+}
