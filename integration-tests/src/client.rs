@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::database::Database;
 
 /// A request that takes longer is stuck.
-const REQUEST_MAX: Duration = Duration::from_secs(60);
+const REQUEST_MAX: Duration = Duration::from_mins(1);
 
 /// Talks to one server. Clones share its connections.
 #[derive(Clone, Debug)]

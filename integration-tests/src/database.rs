@@ -55,11 +55,7 @@ impl Database {
     }
 
     /// Writes lines with further parameters; whatever the answer is.
-    pub async fn write_with(
-        &self,
-        parameters: &[(&str, &str)],
-        lines: impl Into<String>,
-    ) -> Reply {
+    pub async fn write_with(&self, parameters: &[(&str, &str)], lines: impl Into<String>) -> Reply {
         let request = self.write_request(lines).query(parameters);
         self.client.answer(request).await
     }

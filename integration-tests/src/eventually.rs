@@ -6,16 +6,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long a story waits for anything. Long, since a slow machine is no failure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long to wait between two looks.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Repeats `look` until it returns something. What it returns otherwise describes what it saw.
-#[expect(
-    clippy::future_not_send,
-    reason = "a story waits in its own task, so a look may borrow anything"
-)]
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -65,7 +65,7 @@ impl Tag {
             if left.is_empty() || Instant::now() > deadline {
                 for leftover in &left {
                     // It may have ended by now.
-                    drop(kill(Pid::from_raw(leftover.pid), Signal::SIGKILL));
+                    let _: nix::Result<()> = kill(Pid::from_raw(leftover.pid), Signal::SIGKILL);
                 }
                 return left;
             }

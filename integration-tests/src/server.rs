@@ -192,7 +192,10 @@ impl Server {
         );
     }
 
-    #[expect(clippy::print_stderr, reason = "the test runner shows it with the failure")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test runner shows it with the failure"
+    )]
     fn show_log(&self) {
         let lines = self.files.log();
         let first = lines.len().saturating_sub(SHOWN_LINES);

@@ -107,7 +107,10 @@ impl Builder {
 
     /// How often what was written is made durable.
     pub fn flush_interval(self, interval: Duration) -> Self {
-        self.flag("--wal-flush-interval", &format!("{}ms", interval.as_millis()))
+        self.flag(
+            "--wal-flush-interval",
+            &format!("{}ms", interval.as_millis()),
+        )
     }
 
     /// A virtual environment that is not shared with other stories.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the first start of a virtual environment may take: it downloads packages.
-const INSTALL_MAX: Duration = Duration::from_secs(600);
+const INSTALL_MAX: Duration = Duration::from_mins(10);
 
 /// A server that listens.
 #[derive(Debug)]
@@ -65,8 +65,12 @@ pub(super) async fn start(
     remove(&files.address());
     // An earlier run's output is not this run's.
     let printed = [files.stdout(), files.stderr()].map(|path| (size(&path), path));
-    let mut process = ServerProcess::start(program(settings, files, tag), &files.stdout(), &files.stderr())
-        .expect("the binary can be started");
+    let mut process = ServerProcess::start(
+        program(settings, files, tag),
+        &files.stdout(),
+        &files.stderr(),
+    )
+    .expect("the binary can be started");
     let deadline = Instant::now() + patience;
     loop {
         let address = fs::read_to_string(files.address()).unwrap_or_default();

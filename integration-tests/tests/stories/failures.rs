@@ -42,7 +42,10 @@ async fn run(how: &str, expected: &str) -> Story {
         .start()
         .await;
     let db = server.database("db").create().await;
-    db.trigger("t", "failing.py").argument("how", how).create().await;
+    db.trigger("t", "failing.py")
+        .argument("how", how)
+        .create()
+        .await;
     db.write("work f=1 1").await;
     let count = "SELECT count(*) AS runs FROM runs";
     db.until(count, json!([{ "runs": 1 }])).await;
@@ -55,14 +58,16 @@ async fn run(how: &str, expected: &str) -> Story {
 
     let rows = db.query("SELECT pid FROM runs ORDER BY time").await;
     let pids = rows.as_array().expect("rows").iter();
-    let pids = pids.map(|row| row["pid"].as_i64().expect("a pid")).collect();
+    let pids = pids
+        .map(|row| row["pid"].as_i64().expect("a pid"))
+        .collect();
     Story { failure, pids }
 }
 
 /// Waits for the failure, and uses the server all the while.
-async fn until_failed(db: &Database, expected: &str) -> LogRow {
+async fn until_failed(db: &Database, first_line: &str) -> LogRow {
     let mut written = 0;
-    eventually("the failure is logged", async || {
+    let failure = eventually("the failure is logged", async || {
         written += 1;
         db.write(format!("alive f=1 {written}")).await;
         let rows = db.number("SELECT count(*) AS n FROM alive").await;
@@ -71,29 +76,29 @@ async fn until_failed(db: &Database, expected: &str) -> LogRow {
         let failed = logs.iter().find(|row| row.level == "ERROR");
         failed.cloned().ok_or_else(|| format!("{logs:#?}"))
     })
-    .await
-    .tap_text(expected)
-}
-
-trait TapText {
-    fn tap_text(self, expected: &str) -> Self;
-}
-
-impl TapText for LogRow {
-    /// Passes the row on if its first line is as expected.
-    fn tap_text(self, expected: &str) -> Self {
-        assert_eq!(self.text.lines().next(), Some(expected), "{}", self.text);
-        self
-    }
+    .await;
+    assert_eq!(
+        failure.text.lines().next(),
+        Some(first_line),
+        "{}",
+        failure.text
+    );
+    failure
 }
 
 #[tokio::test]
 async fn a_plugin_that_raises_is_logged_with_its_traceback() {
     let story = run("raise", "error executing wal plugin: ValueError: boom").await;
     let text = &story.failure.text;
-    assert!(text.contains("Traceback (most recent call last):"), "{text}");
+    assert!(
+        text.contains("Traceback (most recent call last):"),
+        "{text}"
+    );
     assert!(text.contains("raise ValueError('boom')"), "{text}");
-    assert!(text.contains("failing.py\", line 9, in process_writes"), "{text}");
+    assert!(
+        text.contains("failing.py\", line 9, in process_writes"),
+        "{text}"
+    );
     assert_eq!(story.pids[0], story.pids[1], "an exception ends no worker");
 }
 
@@ -115,7 +120,10 @@ async fn a_plugin_that_crashes_python_gets_a_new_process() {
     let expected = "error executing wal plugin: the worker was ended by signal 11 (SIGSEGV)";
     let story = run("segfault", expected).await;
     let text = &story.failure.text;
-    assert!(text.contains("Fatal Python error: Segmentation fault"), "{text}");
+    assert!(
+        text.contains("Fatal Python error: Segmentation fault"),
+        "{text}"
+    );
     assert!(text.contains("in process_writes"), "{text}");
     assert_ne!(story.pids[0], story.pids[1]);
 }
@@ -135,18 +143,28 @@ def process_writes(influxdb3_local, table_batches, args=None):
 async fn retry_repeats_a_batch_until_it_succeeds_and_loses_nothing() {
     let server = server().plugin("third.py", THIRD_TIME).start().await;
     let db = server.database("db").create().await;
-    db.trigger("t", "third.py").error_behavior("retry").create().await;
+    db.trigger("t", "third.py")
+        .error_behavior("retry")
+        .create()
+        .await;
     db.write("m n=1i 1\nm n=2i 2").await;
     db.until_logged("t", 1, "attempt 1 at [1, 2]").await;
     // What comes meanwhile waits its turn.
     db.write("m n=3i 3").await;
     let expected = json!([{ "n": 1 }, { "n": 2 }, { "n": 3 }]);
-    server.database("done").until("SELECT n FROM done ORDER BY n", expected).await;
+    server
+        .database("done")
+        .until("SELECT n FROM done ORDER BY n", expected)
+        .await;
     for attempt in 1..=3 {
-        db.until_logged("t", 1, &format!("attempt {attempt} at [1, 2]")).await;
+        db.until_logged("t", 1, &format!("attempt {attempt} at [1, 2]"))
+            .await;
     }
     let failures = db.until_logged("t", 4, "ValueError: not yet").await;
-    assert!(failures.iter().all(|row| row.level == "ERROR"), "{failures:?}");
+    assert!(
+        failures.iter().all(|row| row.level == "ERROR"),
+        "{failures:?}"
+    );
 }
 
 /// Fails until its file is replaced.
@@ -162,12 +180,20 @@ def process_writes(influxdb3_local, table_batches, args=None):
 
 #[tokio::test]
 async fn disable_stops_a_failing_trigger_until_it_is_enabled_also_over_a_restart() {
-    let mut server = server().plugin("p.py", ALWAYS).plugin("witness.py", MENDED).start().await;
+    let mut server = server()
+        .plugin("p.py", ALWAYS)
+        .plugin("witness.py", MENDED)
+        .start()
+        .await;
     let db = server.database("db").create().await;
-    db.trigger("t", "p.py").error_behavior("disable").create().await;
+    db.trigger("t", "p.py")
+        .error_behavior("disable")
+        .create()
+        .await;
     db.trigger("witness", "witness.py").create().await;
     db.write("m n=1i 1").await;
-    let disabled = "SELECT disabled FROM system.processing_engine_triggers WHERE trigger_name = 't'";
+    let disabled =
+        "SELECT disabled FROM system.processing_engine_triggers WHERE trigger_name = 't'";
     db.until(disabled, json!([{ "disabled": true }])).await;
     db.until_logged("t", 1, "ValueError: broken").await;
 
@@ -195,11 +221,16 @@ async fn a_failing_plugin_disturbs_no_other() {
         .start()
         .await;
     let db = server.database("db").create().await;
-    db.trigger("bad", "failing.py").argument("how", "exit").spec("table:fail").create().await;
+    db.trigger("bad", "failing.py")
+        .argument("how", "exit")
+        .spec("table:fail")
+        .create()
+        .await;
     db.trigger("good", "good.py").create().await;
     for n in 1..=5 {
         db.write(format!("fail n={n}i {n}")).await;
         db.until_logged("good", 1, &format!("got [{n}]")).await;
     }
-    db.until_logged("bad", 5, "the worker exited with code 3").await;
+    db.until_logged("bad", 5, "the worker exited with code 3")
+        .await;
 }

@@ -29,7 +29,10 @@ async fn what_a_plugin_prints_and_logs_becomes_log_lines() {
         ("ERROR", "failed a bit"),
     ] {
         let rows = db.until_logged("t", 1, text).await;
-        assert_eq!((rows[0].level.as_str(), rows[0].text.as_str()), (level, text));
+        assert_eq!(
+            (rows[0].level.as_str(), rows[0].text.as_str()),
+            (level, text)
+        );
     }
 }
 
@@ -50,13 +53,16 @@ async fn a_plugin_sees_the_rows_that_fired_it_when_it_queries() {
     let server = server().plugin("q.py", QUERYING).start().await;
     let db = server.database("db").create().await;
     db.trigger("t", "q.py").create().await;
-    db.write("m,host=a f=1i 1000000000000000001\nm,host=b f=2i 1000000000000000002").await;
-    db.until("SELECT total FROM totals", json!([{ "total": 3 }])).await;
+    db.write("m,host=a f=1i 1000000000000000001\nm,host=b f=2i 1000000000000000002")
+        .await;
+    db.until("SELECT total FROM totals", json!([{ "total": 3 }]))
+        .await;
     let rows = db.until_logged("t", 1, "found").await;
     let expected = "found [{'f': 1, 'host': 'a', 'time': 1000000000000000001}]";
     assert_eq!(rows[0].text, expected);
     db.write("m,host=c f=4i 1000000000000000003").await;
-    db.until("SELECT total FROM totals", json!([{ "total": 7 }])).await;
+    db.until("SELECT total FROM totals", json!([{ "total": 7 }]))
+        .await;
 }
 
 const FAILING_QUERY: &str = "
@@ -120,10 +126,17 @@ async fn what_is_written_at_once_can_be_read_in_the_same_run() {
     let refused = db.until_logged("t", 1, "refused: ").await;
     let text = &refused[0].text;
     assert!(text.contains("error writing line protocol to "), "{text}");
-    assert!(text.contains("invalid column type for column 'n'"), "{text}");
-    db.until_logged("t", 1, "RuntimeError: what was written at once stays").await;
+    assert!(
+        text.contains("invalid column type for column 'n'"),
+        "{text}"
+    );
+    db.until_logged("t", 1, "RuntimeError: what was written at once stays")
+        .await;
     db.until("SELECT n FROM now", json!([{ "n": 5 }])).await;
-    server.database("other").until("SELECT n FROM now", json!([{ "n": 6 }])).await;
+    server
+        .database("other")
+        .until("SELECT n FROM now", json!([{ "n": 6 }]))
+        .await;
 }
 
 const BATCHES: &str = "
@@ -161,16 +174,24 @@ async fn rows_are_dicts_of_what_each_line_had() {
         assert!(full.contains(part), "{part} in {full}");
     }
     let sparse = "m: {'f': 2.0, 'time': 1000000000000000002}";
-    assert!(texts.contains(&sparse), "absent columns are absent keys: {texts:?}");
+    assert!(
+        texts.contains(&sparse),
+        "absent columns are absent keys: {texts:?}"
+    );
 }
 
 #[tokio::test]
 async fn arguments_are_a_dict_of_texts() {
     let server = server().plugin("b.py", BATCHES).start().await;
     let db = server.database("db").create().await;
-    db.trigger("t", "b.py").argument("limit", "5").argument("name", "x=y").create().await;
+    db.trigger("t", "b.py")
+        .argument("limit", "5")
+        .argument("name", "x=y")
+        .create()
+        .await;
     db.write("m f=1 1").await;
-    db.until_logged("t", 1, "{'limit': '5', 'name': 'x=y'}").await;
+    db.until_logged("t", 1, "{'limit': '5', 'name': 'x=y'}")
+        .await;
 }
 
 const COUNTING: &str = "
@@ -190,7 +211,8 @@ async fn the_cache_lives_on_between_runs_and_module_state_does_not() {
     db.trigger("t", "c.py").create().await;
     for run in 1..=3 {
         db.write(format!("m f=1 {run}")).await;
-        db.until_logged("t", 1, &format!("run {run}, module state 1")).await;
+        db.until_logged("t", 1, &format!("run {run}, module state 1"))
+            .await;
     }
 }
 
@@ -227,5 +249,7 @@ async fn a_bad_line_rejects_what_goes_to_its_database_and_is_no_obstacle() {
     let expected = json!([{ "f": 2.0 }, { "f": 3.0 }]);
     db.until("SELECT f FROM good ORDER BY time", expected).await;
     let other = server.database("other");
-    other.until("SELECT f FROM elsewhere", json!([{ "f": 1.0 }])).await;
+    other
+        .until("SELECT f FROM elsewhere", json!([{ "f": 1.0 }]))
+        .await;
 }

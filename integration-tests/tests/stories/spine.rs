@@ -18,7 +18,10 @@ const SUMS: &str = "SELECT table_name, sum(row_count) AS row_count FROM write_re
 
 #[tokio::test]
 async fn a_write_fires_a_plugin_and_its_report_can_be_queried() {
-    let server = server().plugin("write_reports.py", WRITE_REPORTS).start().await;
+    let server = server()
+        .plugin("write_reports.py", WRITE_REPORTS)
+        .start()
+        .await;
     let db = server.database("weather").create().await;
     db.trigger("reports", "write_reports.py").create().await;
 
@@ -36,19 +39,25 @@ async fn a_write_fires_a_plugin_and_its_report_can_be_queried() {
     ]);
     db.until(SUMS, expected).await;
 
-    let logs = db.until_logged("reports", 1, "2 rows written to home").await;
+    let logs = db
+        .until_logged("reports", 1, "2 rows written to home")
+        .await;
     assert_eq!(logs[0].level, "INFO");
 }
 
 #[tokio::test]
 async fn an_argument_reaches_the_plugin() {
-    let server = server().plugin("write_reports.py", WRITE_REPORTS).start().await;
+    let server = server()
+        .plugin("write_reports.py", WRITE_REPORTS)
+        .start()
+        .await;
     let db = server.database("weather").create().await;
     db.trigger("reports", "write_reports.py")
         .argument("double_count_table", "home")
         .create()
         .await;
-    db.write("home temp=1 1\nhome temp=2 2\ncar speed=3i 1").await;
+    db.write("home temp=1 1\nhome temp=2 2\ncar speed=3i 1")
+        .await;
     let expected = json!([
         { "table_name": "car", "row_count": 1 },
         { "table_name": "home", "row_count": 4 },
@@ -73,11 +82,18 @@ async fn a_plugin_runs_in_a_process_of_its_own_and_keeps_it() {
 
 #[tokio::test]
 async fn every_run_is_logged_from_start_to_finish() {
-    let server = server().plugin("write_reports.py", WRITE_REPORTS).start().await;
+    let server = server()
+        .plugin("write_reports.py", WRITE_REPORTS)
+        .start()
+        .await;
     let db = server.database("db").create().await;
-    db.trigger("reports", "write_reports.py").spec("table:m").create().await;
+    db.trigger("reports", "write_reports.py")
+        .spec("table:m")
+        .create()
+        .await;
     db.write("m f=1 1").await;
-    db.until_logged("reports", 1, "finished execution in ").await;
+    db.until_logged("reports", 1, "finished execution in ")
+        .await;
     let logs = db.logs("reports").await;
     let texts: Vec<_> = logs.iter().map(|row| row.text.as_str()).collect();
     assert_eq!(texts.len(), 3, "{texts:?}");

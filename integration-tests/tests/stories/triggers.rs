@@ -24,7 +24,10 @@ async fn a_table_trigger_is_called_for_its_table_only() {
     db.write("a f=1 3").await;
     db.until_logged("t", 2, "called for [a]").await;
     let calls = db.until_logged("t", 2, "called for").await;
-    assert!(calls.iter().all(|row| row.text == "called for [a]"), "{calls:?}");
+    assert!(
+        calls.iter().all(|row| row.text == "called for [a]"),
+        "{calls:?}"
+    );
 }
 
 #[tokio::test]
@@ -43,13 +46,17 @@ async fn a_trigger_sees_only_its_own_database() {
 
 #[tokio::test]
 async fn a_plugin_that_skips_its_own_table_comes_to_rest() {
-    let server = server().plugin("write_reports.py", WRITE_REPORTS).start().await;
+    let server = server()
+        .plugin("write_reports.py", WRITE_REPORTS)
+        .start()
+        .await;
     let db = server.database("db").create().await;
     db.trigger("reports", "write_reports.py").create().await;
     for write in 1..=3 {
         db.write(format!("m f=1 {write}")).await;
         // Once for the row, and once for the report.
-        db.until_logged("reports", 2 * write, "finished execution").await;
+        db.until_logged("reports", 2 * write, "finished execution")
+            .await;
     }
     db.until(TOTAL, json!([{ "total": 3 }])).await;
 }
@@ -62,8 +69,15 @@ async fn a_disabled_trigger_waits_and_starts_where_it_is_enabled() {
         .start()
         .await;
     let db = server.database("db").create().await;
-    db.trigger("reports", "write_reports.py").spec("table:m").disabled().create().await;
-    db.trigger("witness", "calls.py").spec("table:m").create().await;
+    db.trigger("reports", "write_reports.py")
+        .spec("table:m")
+        .disabled()
+        .create()
+        .await;
+    db.trigger("witness", "calls.py")
+        .spec("table:m")
+        .create()
+        .await;
     db.write("m f=1 1\nm f=1 2").await;
     db.until_logged("witness", 1, "called for").await;
 
@@ -87,13 +101,19 @@ async fn a_running_trigger_is_deleted_by_force_only() {
     let db = server.database("db").create().await;
     db.trigger("t", "calls.py").create().await;
     let refusal = "Cannot delete running plugin t. Disable it first or use --force.";
-    db.delete_trigger("t", false).await.check_refused(409, refusal);
-    db.delete_trigger("t", true).await.check_success("delete by force");
+    db.delete_trigger("t", false)
+        .await
+        .check_refused(409, refusal);
+    db.delete_trigger("t", true)
+        .await
+        .check_success("delete by force");
     db.delete_trigger("t", true).await.check_refused(404, "t");
 
     db.trigger("u", "calls.py").create().await;
     db.disable("u").await;
-    db.delete_trigger("u", false).await.check_success("delete a disabled one");
+    db.delete_trigger("u", false)
+        .await
+        .check_success("delete a disabled one");
     let sql = "SELECT trigger_name FROM system.processing_engine_triggers";
     assert_eq!(db.query(sql).await, json!([]));
 }
@@ -102,7 +122,10 @@ async fn a_running_trigger_is_deleted_by_force_only() {
 async fn triggers_are_shown_with_their_settings() {
     let server = server().plugin("calls.py", CALLS).start().await;
     let db = server.database("db").create().await;
-    db.trigger("all", "calls.py").error_behavior("retry").create().await;
+    db.trigger("all", "calls.py")
+        .error_behavior("retry")
+        .create()
+        .await;
     db.trigger("one", "calls.py")
         .spec("table:m")
         .argument("key", "value")
@@ -157,7 +180,10 @@ async fn a_syntax_error_is_reported_and_can_be_mended() {
     let rows = db.until_logged("t", 1, "SyntaxError").await;
     assert_eq!(rows[0].level, "ERROR");
     let text = &rows[0].text;
-    assert!(text.starts_with("error executing wal plugin: SyntaxError: "), "{text}");
+    assert!(
+        text.starts_with("error executing wal plugin: SyntaxError: "),
+        "{text}"
+    );
     assert!(text.contains("p.py\", line 1"), "{text}");
     server.write_plugin("p.py", CALLS);
     db.write("m f=1 2").await;
@@ -166,7 +192,10 @@ async fn a_syntax_error_is_reported_and_can_be_mended() {
 
 #[tokio::test]
 async fn a_plugin_without_the_function_says_which_is_missing() {
-    let server = server().plugin("p.py", "def process_request(): pass\n").start().await;
+    let server = server()
+        .plugin("p.py", "def process_request(): pass\n")
+        .start()
+        .await;
     let db = server.database("db").create().await;
     db.trigger("t", "p.py").create().await;
     db.write("m f=1 1").await;

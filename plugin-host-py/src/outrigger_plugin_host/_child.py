@@ -71,7 +71,7 @@ def _open_streams() -> None:
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = _line_buffered(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _line_buffered(2)  # type: ignore[misc]
-    faulthandler.enable(sys.stderr, all_threads=True)
+    faulthandler.enable(sys.stderr, all_threads=False)
     # Lets the server ask a worker that misses its deadline where it is.
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=False)
 

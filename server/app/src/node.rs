@@ -32,7 +32,7 @@ pub(crate) enum NodeError {
 pub(crate) struct Node {
     store: Arc<dyn ObjectStore>,
     durability: Durability,
-    node_id: String,
+    id: String,
 }
 
 impl Node {
@@ -47,17 +47,17 @@ impl Node {
                 (Arc::new(store), Durability::FileSystem { root: path.clone() })
             }
         };
-        Ok(Self { store, durability, node_id: node_id.to_owned() })
+        Ok(Self { store, durability, id: node_id.to_owned() })
     }
 
     /// Its log.
     pub(crate) fn entries(&self) -> EntryStore {
-        EntryStore::new(self.store.clone(), &self.node_id, self.durability.clone())
+        EntryStore::new(self.store.clone(), &self.id, self.durability.clone())
     }
 
     /// The id that the data has had since its first start.
     pub(crate) async fn cluster_uuid(&self) -> Result<Uuid, NodeError> {
-        let path = Path::from_iter([self.node_id.as_str(), "cluster-uuid"]);
+        let path = Path::from_iter([self.id.as_str(), "cluster-uuid"]);
         let new = Uuid::new_v4();
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.store.put_opts(&path, new.to_string().into(), options).await {

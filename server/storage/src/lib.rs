@@ -16,4 +16,7 @@ mod write;
 
 pub use error::{WriteError, WriteErrorBody};
 pub use state::{Snapshot, TableView};
-pub use write::{Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite, WriteRequest};
+pub use write::{
+    Commit, Committed, MakeChange, MakeLogs, RejectedWrite, Storage, Target, TargetWrite,
+    WriteRequest,
+};

@@ -81,18 +81,18 @@ pub struct RejectedWrite {
 }
 
 /// What an invocation leaves behind: all of it is in one log entry, or none.
-pub struct Commit<'a> {
+pub struct Commit {
     /// Buffered lines by database. Bad lines reject their own database's lines only.
     pub writes: Vec<TargetWrite>,
     /// The trigger's new cursor.
     pub cursor: Option<(TriggerId, Sequence)>,
     /// A catalog change that belongs to it, made from the catalog as it then is.
-    pub change: Option<&'a MakeChange>,
-    /// Log lines, written when it is known what was rejected.
-    pub logs: &'a (dyn Fn(&[RejectedWrite]) -> Vec<PluginLog> + Send + Sync),
+    pub change: Option<Box<MakeChange>>,
+    /// Log lines, made when it is known what was rejected.
+    pub logs: Box<MakeLogs>,
 }
 
-impl fmt::Debug for Commit<'_> {
+impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Commit")
             .field("writes", &self.writes.len())
@@ -101,8 +101,21 @@ impl fmt::Debug for Commit<'_> {
     }
 }
 
-/// Makes a change that fits the catalog; `None` if nothing has to change.
+/// Makes a change that fits the catalog; `None` if nothing has to change. May be called
+/// again if the catalog has changed meanwhile.
 pub type MakeChange = dyn Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync;
+
+/// Makes the log lines of a commit. May be called again if the catalog has changed meanwhile.
+pub type MakeLogs = dyn Fn(&[RejectedWrite]) -> Vec<PluginLog> + Send + Sync;
+
+/// What became of a commit.
+#[derive(Debug)]
+pub struct Committed {
+    /// The writes that were not stored.
+    pub rejected: Vec<RejectedWrite>,
+    /// The log lines that were.
+    pub logs: Vec<PluginLog>,
+}
 
 /// The task that writes the log.
 #[derive(Debug)]
@@ -198,13 +211,13 @@ impl Storage {
         let bytes = text.len();
         let prepare = move |catalog: &Arc<Catalog>| {
             let target = Target::Named(database.clone());
-            prepare_text(catalog, &target, &text, times, bad_lines)
+            prepare_text(catalog, &target, &text, times, bad_lines).map(Prepared::new)
         };
-        let (prepared, receipt) = self.submit(bytes, prepare).await?;
+        let (outcome, receipt) = self.submit(bytes, prepare).await?;
         if !no_sync && let Some(receipt) = receipt {
             receipt.wait().await?;
         }
-        match (prepared.rows, prepared.refused) {
+        match (outcome.rows, outcome.refused) {
             (0, refused) if refused.is_empty() => Err(WriteError::Empty),
             (_, refused) if refused.is_empty() => Ok(()),
             (_, refused) if accept_partial => Err(WriteError::Partial(refused)),
@@ -217,7 +230,8 @@ impl Storage {
         &self,
         make: impl Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync + 'static,
     ) -> Result<(), WriteError> {
-        let prepare = move |catalog: &Arc<Catalog>| prepare_change(catalog, &make);
+        let prepare =
+            move |catalog: &Arc<Catalog>| prepare_change(catalog, &make).map(Prepared::new);
         let (_, receipt) = self.submit(0, prepare).await?;
         if let Some(receipt) = receipt {
             receipt.wait().await?;
@@ -234,35 +248,28 @@ impl Storage {
         Ok(())
     }
 
-    /// Commits what an invocation leaves behind; returns when it is durable and
-    /// readable, with the writes that were rejected.
-    pub async fn commit(&self, commit: Commit<'_>) -> Result<Vec<RejectedWrite>, WriteError> {
+    /// Commits what an invocation leaves behind; returns when it is durable and readable.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
         let now = self.clock.now();
         let bytes = commit.writes.iter().map(|write| write.text.len()).sum();
-        let permit = self.committer.reserve(bytes).await?;
-        let (rejected, receipt) = {
-            // Held throughout: the change and several databases' writes go together.
-            let mut staged = self.staged.lock();
-            let (catalog, records, rejected) = stage_commit(&staged, &commit, now);
-            *staged = catalog;
-            let logs = (commit.logs)(&rejected);
-            let records = records.into_iter().chain(journal(&logs));
-            let records: Vec<Record> = records.map(|meaning| meaning.encode()).collect();
-            (rejected, permit.submit(records))
-        };
-        receipt.wait().await?;
-        Ok(rejected)
+        let prepare = move |catalog: &Arc<Catalog>| Ok(prepare_commit(catalog, &commit, now));
+        let (committed, receipt) = self.submit(bytes, prepare).await?;
+        if let Some(receipt) = receipt {
+            receipt.wait().await?;
+        }
+        Ok(committed)
     }
 
     /// Prepares a submission against the staged catalog and submits it, without
     /// holding others back while it is prepared.
-    async fn submit<F>(
+    async fn submit<T, F>(
         &self,
         bytes: usize,
         prepare: F,
-    ) -> Result<(Outcome, Option<Receipt>), WriteError>
+    ) -> Result<(T, Option<Receipt>), WriteError>
     where
-        F: Fn(&Arc<Catalog>) -> Result<Validated, CatalogError> + Send + Sync + 'static,
+        T: Send + 'static,
+        F: Fn(&Arc<Catalog>) -> Result<Prepared<T>, CatalogError> + Send + Sync + 'static,
     {
         let permit = self.committer.reserve(bytes).await?;
         let prepare = Arc::new(prepare);
@@ -270,11 +277,11 @@ impl Storage {
             let snapshot = self.staged.lock().clone();
             let prepared = if bytes > INLINE_BYTES_MAX {
                 let (prepare, snapshot) = (prepare.clone(), snapshot.clone());
-                spawn_blocking(move || prepare(&snapshot).map(Prepared::new))
+                spawn_blocking(move || prepare(&snapshot))
                     .await
                     .map_err(|_panicked| LogError::Stopped)??
             } else {
-                Prepared::new(prepare(&snapshot)?)
+                prepare(&snapshot)?
             };
             let mut staged = self.staged.lock();
             if Arc::ptr_eq(&staged, &snapshot) {
@@ -282,7 +289,7 @@ impl Storage {
             }
         }
         let mut staged = self.staged.lock();
-        let prepared = Prepared::new(prepare(&staged)?);
+        let prepared = prepare(&staged)?;
         Ok(prepared.submit(&mut staged, permit))
     }
 }
@@ -294,15 +301,16 @@ struct Outcome {
     refused: Vec<LineError>,
 }
 
-/// A validated submission, encoded.
+/// A submission that fits the catalog it was prepared against, encoded.
 #[derive(Debug)]
-struct Prepared {
+struct Prepared<T> {
     records: Vec<Record>,
+    /// The catalog afterwards; `None` if it does not change.
     catalog: Option<Arc<Catalog>>,
-    outcome: Outcome,
+    outcome: T,
 }
 
-impl Prepared {
+impl Prepared<Outcome> {
     fn new(validated: Validated) -> Self {
         let records = validated.records.iter().map(Meaning::encode).collect();
         let outcome = Outcome {
@@ -315,12 +323,10 @@ impl Prepared {
             outcome,
         }
     }
+}
 
-    fn submit(
-        self,
-        staged: &mut Arc<Catalog>,
-        permit: commit::Permit,
-    ) -> (Outcome, Option<Receipt>) {
+impl<T> Prepared<T> {
+    fn submit(self, staged: &mut Arc<Catalog>, permit: commit::Permit) -> (T, Option<Receipt>) {
         if let Some(catalog) = self.catalog {
             *staged = catalog;
         }
@@ -383,11 +389,7 @@ fn prepare_text(
     Ok(validated)
 }
 
-fn stage_commit(
-    catalog: &Arc<Catalog>,
-    commit: &Commit<'_>,
-    now: Timestamp,
-) -> (Arc<Catalog>, Vec<Meaning>, Vec<RejectedWrite>) {
+fn prepare_commit(catalog: &Arc<Catalog>, commit: &Commit, now: Timestamp) -> Prepared<Committed> {
     let (mut catalog, mut records, mut rejected) = (catalog.clone(), Vec::new(), Vec::new());
     for TargetWrite { target, text } in &commit.writes {
         let times = (Precision::Nanosecond, now);
@@ -406,7 +408,11 @@ fn stage_commit(
         });
     }
     // A change that no longer fits, because somebody else was faster, has nothing left to do.
-    if let Some(Ok(changed)) = commit.change.map(|make| prepare_change(&catalog, make)) {
+    let change = commit
+        .change
+        .as_deref()
+        .map(|make| prepare_change(&catalog, make));
+    if let Some(Ok(changed)) = change {
         catalog = changed.catalog.unwrap_or(catalog);
         records.extend(changed.records);
     }
@@ -414,7 +420,14 @@ fn stage_commit(
         .cursor
         .map(|(trigger, sequence)| Meaning::Cursor { trigger, sequence });
     records.extend(cursor);
-    (catalog, records, rejected)
+    let logs = (commit.logs)(&rejected);
+    records.extend(journal(&logs));
+    let records = records.iter().map(Meaning::encode).collect();
+    Prepared {
+        records,
+        catalog: Some(catalog),
+        outcome: Committed { rejected, logs },
+    }
 }
 
 fn journal(logs: &[PluginLog]) -> Option<Meaning> {

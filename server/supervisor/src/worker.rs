@@ -12,26 +12,28 @@
 //! unusable: whoever holds it drops it, and dropping kills it.
 
 mod collect;
+mod messages;
 
 use std::time::Duration;
 
+use outrigger_model::clock::{Clock, SystemClock};
 use outrigger_proto::{
     PROTOCOL_VERSION,
-    v1::{
-        Arguments, Bind, Cancel, Drain, FromWorker, Invoke, PluginError, SingleFile, TableRef,
-        ToWorker, WriteEvent, bind, completed, from_worker, invoke, to_worker,
-    },
+    v1::{Cancel, Drain, FromWorker, PluginError, ToWorker, completed, from_worker, to_worker},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use self::collect::Collected;
+use self::{
+    collect::{Collected, Collector},
+    messages::{check, failure, log_line, name},
+};
 use crate::{
     backend::{LogLevel, LogLine, Scope},
     config::Config,
-    error::{ExitReason, HostError, InvocationError, PluginFailure},
+    error::{ExitReason, HostError, InvocationError},
     host::{HostHandle, OutputLine, WorkerProcess, exited},
-    invocation::{BindingKey, Event, Finished, Invocation, Plugin, Source},
+    invocation::{BindingKey, Event, Finished, Invocation, Plugin},
     registry::{Active, InvocationKey, Link, Registry, Token},
 };
 
@@ -47,6 +49,7 @@ pub(crate) struct Worker {
     link: Link,
     /// The revision that it has loaded.
     bound: Option<String>,
+    clock: SystemClock,
 }
 
 /// What ended an exchange.
@@ -83,6 +86,7 @@ impl Worker {
             process,
             link,
             bound: None,
+            clock: SystemClock::default(),
         })
     }
 
@@ -126,8 +130,7 @@ impl Worker {
             return Ok(());
         }
         self.bound = None;
-        self.send(to_worker::Message::Bind(bind_message(plugin)))
-            .await;
+        self.send(to_worker::Message::Bind(messages::bind(plugin)));
         match timeout(load_max, self.loaded(&plugin.revision)).await {
             Ok(Ok(Ok(()))) => {
                 self.bound = Some(plugin.revision.clone());
@@ -180,7 +183,7 @@ impl Worker {
         let started = Instant::now();
         let deadline = started + invocation.timeout;
         let budget = config.lines_bytes_max.0;
-        let message = invoke_message(&invocation, key, budget);
+        let message = messages::invoke(&invocation, key, budget);
         let Event::Writes(tables) = invocation.event;
         let active = Active {
             key,
@@ -189,7 +192,7 @@ impl Worker {
             tables,
         };
         let admission = registry.admit(active);
-        self.send(to_worker::Message::Invoke(message)).await;
+        self.send(to_worker::Message::Invoke(message));
         let outcome = timeout_at(deadline, self.exchange(registry, &scope, budget)).await;
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
@@ -200,9 +203,14 @@ impl Worker {
                 pid: self.pid(),
             }),
             Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
-            Ok(Err(reason)) => Err(self.broken(reason).await),
+            Ok(Err(reason)) => {
+                let error = self.broken(reason).await;
+                self.log_remaining_output(registry, &scope).await;
+                Err(error)
+            }
             Err(_elapsed) => {
                 let stderr = self.stop_late(&scope, config.grace).await;
+                self.log_remaining_output(registry, &scope).await;
                 let reason = ExitReason::DeadlineExceeded {
                     timeout: invocation.timeout,
                 };
@@ -223,7 +231,8 @@ impl Worker {
         scope: &Scope,
         budget: usize,
     ) -> Result<Result<Collected, PluginError>, Break> {
-        let mut collector = collect::Collector::new(budget);
+        let mut collector = Collector::new(budget);
+        let started = self.clock.now();
         loop {
             let message = tokio::select! {
                 biased;
@@ -233,10 +242,11 @@ impl Worker {
                     continue;
                 }
             };
-            check_invocation(&message, scope)?;
+            check(&message, scope).map_err(Break::Violation)?;
             match message {
                 from_worker::Message::Log(log) => {
-                    registry.backend.log(scope, log_line(log)).await;
+                    let line = log_line(log, started, self.clock.now());
+                    registry.backend.log(scope, line).await;
                 }
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
@@ -269,16 +279,12 @@ impl Worker {
         next(&mut self.link).await
     }
 
-    /// Sends a message. If the stream is gone, the next read says so.
-    async fn send(&self, message: to_worker::Message) {
-        drop(
-            self.link
-                .to_worker
-                .send(Ok(ToWorker {
-                    message: Some(message),
-                }))
-                .await,
-        );
+    /// Sends a message. If the stream is gone, the next read says so; so does the
+    /// deadline if the worker has stopped reading: nobody waits for it here.
+    fn send(&self, message: to_worker::Message) {
+        drop(self.link.to_worker.try_send(Ok(ToWorker {
+            message: Some(message),
+        })));
     }
 
     /// The error of an exchange that broke off; the worker is dead afterwards.
@@ -306,8 +312,7 @@ impl Worker {
     /// Ends a worker that missed a deadline: asks the plugin, asks the process, kills.
     async fn stop_late(&mut self, scope: &Scope, grace: Duration) -> Vec<String> {
         let invocation = scope.invocation.to_string();
-        self.send(to_worker::Message::Cancel(Cancel { invocation }))
-            .await;
+        self.send(to_worker::Message::Cancel(Cancel { invocation }));
         // KeyboardInterrupt lets the plugin clean up; its result no longer counts.
         let stopped = timeout(grace, async {
             while let Ok(message) = next(&mut self.link).await {
@@ -339,7 +344,7 @@ impl Worker {
 
     /// Ends an idle worker.
     pub(crate) async fn retire(mut self, grace: Duration) {
-        self.send(to_worker::Message::Drain(Drain {})).await;
+        self.send(to_worker::Message::Drain(Drain {}));
         if timeout(grace, self.process.wait()).await.is_err() {
             debug!(pid = self.pid(), "worker ignores the drain, killing it");
             self.kill().await;
@@ -375,93 +380,6 @@ async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
             Err(Break::Violation(status.message().to_owned()))
         }
         Err(_status) => Err(Break::Ended),
-    }
-}
-
-/// A message that names another invocation is not about ours.
-fn check_invocation(message: &from_worker::Message, scope: &Scope) -> Result<(), Break> {
-    let named = match message {
-        from_worker::Message::Log(log) => &log.invocation,
-        from_worker::Message::Lines(lines) => &lines.invocation,
-        from_worker::Message::Completed(completed) => &completed.invocation,
-        _ => return Ok(()),
-    };
-    if **named == *scope.invocation.0 {
-        return Ok(());
-    }
-    Err(Break::Violation(format!(
-        "{} for an unknown invocation",
-        name(message)
-    )))
-}
-
-fn name(message: &from_worker::Message) -> &'static str {
-    match message {
-        from_worker::Message::Hello(_) => "hello",
-        from_worker::Message::Ready(_) => "ready",
-        from_worker::Message::LoadFailed(_) => "load failed",
-        from_worker::Message::Log(_) => "log",
-        from_worker::Message::Lines(_) => "lines",
-        from_worker::Message::Completed(_) => "completed",
-    }
-}
-
-fn bind_message(plugin: &Plugin) -> Bind {
-    let Source::SingleFile(text) = &plugin.source;
-    Bind {
-        binding: plugin.binding.to_string(),
-        plugin_name: plugin.name.clone(),
-        revision: plugin.revision.clone(),
-        source: Some(bind::Source::SingleFile(SingleFile {
-            text: text.to_vec(),
-        })),
-        arguments: plugin.arguments.clone().map(|values| Arguments {
-            values: values.into_iter().collect(),
-        }),
-    }
-}
-
-fn invoke_message(invocation: &Invocation, key: InvocationKey, budget: usize) -> Invoke {
-    let Event::Writes(tables) = &invocation.event;
-    let reference = |(index, table): (usize, &crate::invocation::EventTable)| TableRef {
-        name: table.name.clone(),
-        rows: table
-            .batches
-            .iter()
-            .map(|batch| batch.num_rows() as u64)
-            .sum(),
-        index: u32::try_from(index).expect("an event has fewer tables"),
-    };
-    let tables = tables.iter().enumerate().map(reference).collect();
-    Invoke {
-        invocation: invocation.id.to_string(),
-        attempt: invocation.attempt,
-        key: key.to_vec(),
-        timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
-        lines_bytes_max: budget as u64,
-        event: Some(invoke::Event::Writes(WriteEvent { tables })),
-    }
-}
-
-fn failure(error: PluginError) -> PluginFailure {
-    PluginFailure {
-        exception: error.r#type,
-        message: error.message,
-        traceback: error.traceback,
-    }
-}
-
-fn log_line(log: outrigger_proto::v1::Log) -> LogLine {
-    use outrigger_proto::v1::log::Level;
-    let level = match log.level() {
-        Level::Error => LogLevel::Error,
-        Level::Warn => LogLevel::Warn,
-        Level::Info | Level::Unspecified => LogLevel::Info,
-    };
-    LogLine {
-        level,
-        text: log.text,
-        time: outrigger_model::clock::Timestamp(log.time_ns),
     }
 }
 

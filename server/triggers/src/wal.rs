@@ -8,10 +8,10 @@ use outrigger_catalog::{
 };
 use outrigger_model::{
     error::Report,
-    ids::{DatabaseId, Sequence},
+    ids::{DatabaseId, Sequence, TriggerId},
 };
 use outrigger_storage::{
-    Commit, RejectedWrite, Storage, Target, TargetWrite,
+    Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite,
     feed::{Delivery, Feed, Filter},
     journal::{LogLevel, PluginLog},
 };
@@ -259,23 +259,21 @@ impl WalTask {
                 text: text.into(),
             })
             .collect();
+        let voice = self.voice(id);
         let took = humantime::format_duration(finished.wall);
-        let logs = |rejected: &[RejectedWrite]| {
-            let mut logs: Vec<PluginLog> = rejected
-                .iter()
-                .map(|write| self.rejection(id, write))
-                .collect();
+        let logs = move |rejected: &[RejectedWrite]| {
+            let rejections = rejected.iter().map(|write| voice.rejection(write));
             let text = format!("finished execution in {took}");
-            logs.push(self.line(id, LogLevel::Info, text));
-            logs.iter().for_each(mirror);
-            logs
+            rejections
+                .chain([voice.line(LogLevel::Info, text)])
+                .collect()
         };
         let cursor = Some((self.trigger.id, delivery.through));
         self.commit(Commit {
             writes,
             cursor,
             change: None,
-            logs: &logs,
+            logs: Box::new(logs),
         })
         .await
     }
@@ -288,32 +286,22 @@ impl WalTask {
                 .await;
             return Next::Again;
         }
-        let trigger = self.trigger.id;
-        let disable = move |catalog: &Catalog| {
-            let enabled = catalog
-                .trigger_by_id(trigger)
-                .is_some_and(|(_, trigger)| !trigger.definition.disabled);
-            let change = CatalogChange::SetTriggerDisabled {
-                id: trigger,
-                disabled: true,
-            };
-            Ok(enabled.then_some(change))
-        };
         let disables = behavior == ErrorBehavior::Disable;
-        let logs = |_: &[RejectedWrite]| {
-            let mut logs = vec![self.line(id, LogLevel::Error, text.clone())];
+        let voice = self.voice(id);
+        let logs = move |_: &[RejectedWrite]| {
+            let mut logs = vec![voice.line(LogLevel::Error, text.clone())];
             if disables {
                 let text = "the trigger was disabled because its plugin failed".to_owned();
-                logs.push(self.line(id, LogLevel::Error, text));
+                logs.push(voice.line(LogLevel::Error, text));
             }
-            logs.iter().for_each(mirror);
             logs
         };
+        let trigger = self.trigger.id;
         let commit = Commit {
             writes: Vec::new(),
             cursor: Some((trigger, delivery.through)),
-            change: disables.then_some(&disable),
-            logs: &logs,
+            change: disables.then(|| disable(trigger)),
+            logs: Box::new(logs),
         };
         match self.commit(commit).await {
             Next::Done if disables => Next::Stop,
@@ -321,9 +309,12 @@ impl WalTask {
         }
     }
 
-    async fn commit(&self, commit: Commit<'_>) -> Next {
+    async fn commit(&self, commit: Commit) -> Next {
         match self.engine.storage.commit(commit).await {
-            Ok(_rejected) => Next::Done,
+            Ok(committed) => {
+                committed.logs.iter().for_each(mirror);
+                Next::Done
+            }
             // Nothing of it is in the log: the same rows will be delivered again.
             Err(_stopped) if self.stop.is_cancelled() => Next::Stop,
             Err(error) => {
@@ -334,11 +325,56 @@ impl WalTask {
         }
     }
 
-    fn rejection(&self, id: &InvocationId, write: &RejectedWrite) -> PluginLog {
+    async fn log(&self, id: &InvocationId, level: LogLevel, text: String) {
+        self.engine
+            .logger
+            .log(self.voice(id).line(level, text))
+            .await;
+    }
+
+    fn voice(&self, id: &InvocationId) -> Voice {
+        Voice {
+            storage: self.engine.storage.clone(),
+            trigger: self.trigger.clone(),
+            invocation: id.clone(),
+        }
+    }
+}
+
+/// The change that disables a trigger, unless somebody has done so or deleted it.
+fn disable(id: TriggerId) -> Box<MakeChange> {
+    Box::new(move |catalog: &Catalog| {
+        let enabled = catalog
+            .trigger_by_id(id)
+            .is_some_and(|(_, trigger)| !trigger.definition.disabled);
+        Ok(enabled.then_some(CatalogChange::SetTriggerDisabled { id, disabled: true }))
+    })
+}
+
+/// Words the engine's own lines in the plugin log.
+#[derive(Clone, Debug)]
+struct Voice {
+    storage: Storage,
+    trigger: Arc<Trigger>,
+    invocation: InvocationId,
+}
+
+impl Voice {
+    fn line(&self, log_level: LogLevel, log_text: String) -> PluginLog {
+        PluginLog {
+            event_time: self.storage.clock().now(),
+            trigger_name: self.trigger.definition.name.clone(),
+            log_level,
+            log_text,
+            invocation_id: Some(self.invocation.to_string()),
+        }
+    }
+
+    fn rejection(&self, write: &RejectedWrite) -> PluginLog {
         let target = match &write.target {
             Target::Named(name) => name.clone(),
             Target::Existing(id) => {
-                let catalog = self.engine.storage.catalog();
+                let catalog = self.storage.catalog();
                 let name = catalog
                     .database_by_id(*id)
                     .map(|database| database.name.to_string());
@@ -348,21 +384,7 @@ impl WalTask {
         let reason = describe(&write.error);
         let text =
             format!("error running wal plugin: error writing back lines to {target}: {reason}");
-        self.line(id, LogLevel::Error, text)
-    }
-
-    fn line(&self, id: &InvocationId, log_level: LogLevel, log_text: String) -> PluginLog {
-        PluginLog {
-            event_time: self.engine.storage.clock().now(),
-            trigger_name: self.trigger.definition.name.clone(),
-            log_level,
-            log_text,
-            invocation_id: Some(id.to_string()),
-        }
-    }
-
-    async fn log(&self, id: &InvocationId, level: LogLevel, text: String) {
-        self.engine.logger.log(self.line(id, level, text)).await;
+        self.line(LogLevel::Error, text)
     }
 }
 

@@ -207,9 +207,9 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
         writes: vec![own("report n=1i"), named("a b=1\nbad")],
         cursor: Some((trigger.id, delivery.through)),
         change: None,
-        logs: &logs,
+        logs: Box::new(logs),
     };
-    assert_eq!(storage.commit(commit).await.unwrap().len(), 1);
+    assert_eq!(storage.commit(commit).await.unwrap().rejected.len(), 1);
     fixture.stop().await;
 
     let after = start(&store).await;
@@ -242,9 +242,12 @@ async fn a_deleted_database_is_not_brought_back_by_a_running_plugin() {
         writes,
         cursor: None,
         change: None,
-        logs: &no_logs,
+        logs: Box::new(no_logs),
     };
-    assert_eq!(fixture.storage.commit(commit).await.unwrap().len(), 1);
+    assert_eq!(
+        fixture.storage.commit(commit).await.unwrap().rejected.len(),
+        1
+    );
     assert!(fixture.storage.catalog().database("db").is_err());
     fixture.stop().await;
 }

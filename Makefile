@@ -1,0 +1,89 @@
+# What one can do with this repository. Needs cargo, make, and python3 (3.11 or later) with venv.
+#
+# Everything that is made goes below the target directory. All calls of cargo select the whole
+# workspace, because another selection would compile the dependencies once more with other
+# features.
+
+CARGO ?= cargo
+PYTHON ?= python3
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+# A story starts a server and its Python processes; two of them are enough for small machines.
+STORIES_AT_A_TIME ?= 2
+
+HOST_PY := plugin-host-py
+# Python outside of the package: the demo, the examples, the stories' clients.
+OTHER_PY := demo examples integration-tests/clients
+DEV_VENV := $(TARGET)/py-dev
+DEV_PYTHON := $(DEV_VENV)/bin/python
+DEV_STAMP := $(DEV_VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+## help: show this list
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
+
+## build: build everything, without optimisation
+.PHONY: build
+build:
+	$(CARGO) build --workspace --bins
+
+## demo: show the whole line on real data
+.PHONY: demo
+demo: build
+	$(PYTHON) demo/run.py --binary $(TARGET)/debug/influxdb3 --target $(TARGET)
+
+## test: run all tests: Rust, Python, and stories with the real binary
+.PHONY: test
+test: test-py test-rust
+
+# With nextest, every test has its own process, and .config/nextest.toml limits the stories.
+.PHONY: test-rust
+test-rust:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		echo "$(CARGO) nextest run --workspace --no-fail-fast"; \
+		$(CARGO) nextest run --workspace --no-fail-fast; \
+	else \
+		echo "$(CARGO) test --workspace --no-fail-fast -- --test-threads=$(STORIES_AT_A_TIME)"; \
+		$(CARGO) test --workspace --no-fail-fast -- --test-threads=$(STORIES_AT_A_TIME); \
+	fi
+
+.PHONY: test-py
+test-py: $(DEV_STAMP)
+	cd $(HOST_PY) && $(DEV_PYTHON) -m pytest -q
+
+## lint: check formats and style: rustfmt, clippy, ruff, mypy; warnings are errors
+.PHONY: lint
+lint: lint-rust lint-py
+
+.PHONY: lint-rust
+lint-rust:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --keep-going -- -D warnings
+
+.PHONY: lint-py
+lint-py: $(DEV_STAMP)
+	cd $(HOST_PY) && $(DEV_PYTHON) -m ruff check . && $(DEV_PYTHON) -m ruff format --check .
+	cd $(HOST_PY) && $(DEV_PYTHON) -m mypy
+	$(DEV_PYTHON) -m ruff check $(OTHER_PY)
+	$(DEV_PYTHON) -m ruff format --check $(OTHER_PY)
+
+## format: format Rust and Python
+.PHONY: format
+format: $(DEV_STAMP)
+	$(CARGO) fmt --all
+	cd $(HOST_PY) && $(DEV_PYTHON) -m ruff format .
+	$(DEV_PYTHON) -m ruff format $(OTHER_PY)
+
+## clean-venvs: remove the virtual environments below the target directory
+.PHONY: clean-venvs
+clean-venvs:
+	rm -rf $(addprefix $(TARGET)/,py-dev demo-venv demo-clients integration-venv integration-clients)
+
+# The environment for working on the Python package; made anew when its needs change.
+$(DEV_STAMP): $(HOST_PY)/pyproject.toml
+	$(PYTHON) -m venv $(DEV_VENV)
+	$(DEV_PYTHON) -m pip install --quiet --disable-pip-version-check -e '$(HOST_PY)[dev]'
+	touch $@

@@ -1,1 +1,0 @@
-//! Programs that compare side by side.

@@ -1,0 +1,152 @@
+//! The server is killed again and again while it works. What it has acknowledged is there, and
+//! its triggers have dealt with every row exactly once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use outrigger_integration_tests::{Database, Server, eventually};
+use tokio::task::JoinSet;
+
+use crate::server;
+
+const ROUNDS: usize = 20;
+const WRITERS: usize = 2;
+/// Every line of a write has a tag of its own, since lines of one write share their time.
+const LINES_PER_WRITE: usize = 5;
+
+/// Counts rows, under a name of its own for every run: a batch that is counted twice shows as
+/// two reports, and not as one that replaces the other.
+const COUNTING: &str = "
+import uuid
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    for batch in table_batches:
+        line = LineBuilder('reports').tag('run', uuid.uuid4().hex)
+        influxdb3_local.write(line.int64_field('row_count', len(batch['rows'])))
+";
+
+/// Identifies a line by what it holds. Its time is the server's, so that a row that is stored
+/// twice does not replace itself.
+type RowId = (i64, String);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_kills_lose_no_row_and_count_none_twice() {
+    let mut server = server().plugin("counting.py", COUNTING).start().await;
+    let db = server.database("db").create().await;
+    db.trigger("counting", "counting.py")
+        .spec("table:stream")
+        .create()
+        .await;
+    db.write(lines(0)).await;
+    let mut acknowledged: BTreeSet<i64> = [0].into();
+    let mut next = 1;
+    for round in 0..ROUNDS {
+        let enough = 3 + round % 7;
+        acknowledged.extend(write_until_killed(&mut server, &mut next, enough).await);
+        server.restart().await;
+        check_rows(&server.database("db"), &acknowledged).await;
+    }
+    let db = server.database("db");
+    until_all_is_counted(&db).await;
+    // Whatever was still under way would be counted by now that a later write is.
+    db.write(lines(next)).await;
+    until_all_is_counted(&db).await;
+    let restarts = db.number("SELECT count(*) AS n FROM reports").await;
+    assert!(restarts > 0, "the trigger was on");
+}
+
+fn lines(write: i64) -> String {
+    let line = |index| format!("stream,line=l{index} n={write}i\n");
+    (0..LINES_PER_WRITE).map(line).collect()
+}
+
+/// Writes from several tasks until `enough` writes are acknowledged, then kills the server in
+/// the middle of the next ones. Returns which writes were acknowledged.
+async fn write_until_killed(server: &mut Server, next: &mut i64, enough: usize) -> Vec<i64> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        // No two writes have the same number.
+        let first = *next + i64::try_from(writer).expect("few writers");
+        writers.spawn(write_stream(server.database("db"), first, count.clone()));
+    }
+    eventually("writes are acknowledged", async || {
+        let acknowledged = count.load(Ordering::Relaxed);
+        if acknowledged >= enough {
+            Ok(())
+        } else {
+            Err(format!("{acknowledged} of {enough}"))
+        }
+    })
+    .await;
+    server.kill_9();
+    let mut acknowledged = Vec::new();
+    while let Some(writes) = writers.join_next().await {
+        let (writes, last) = writes.expect("a writer does not panic");
+        acknowledged.extend(writes);
+        *next = (*next).max(last);
+    }
+    acknowledged
+}
+
+/// Writes until nobody answers. Returns what was acknowledged, and the first unused number.
+async fn write_stream(db: Database, first: i64, count: Arc<AtomicUsize>) -> (Vec<i64>, i64) {
+    let step = i64::try_from(WRITERS).expect("few writers");
+    let mut acknowledged = Vec::new();
+    let mut write = first;
+    while let Ok(reply) = db.try_write(lines(write)).await {
+        assert_eq!(reply.status, 204, "{reply:?}");
+        acknowledged.push(write);
+        count.fetch_add(1, Ordering::Relaxed);
+        write += step;
+    }
+    (acknowledged, write + step)
+}
+
+/// Every acknowledged row is there, and no row is there twice. Others, which the server had
+/// accepted but could not acknowledge any more, may be there, but only as whole writes.
+async fn check_rows(db: &Database, acknowledged: &BTreeSet<i64>) {
+    let rows = db.query("SELECT n, line FROM stream").await;
+    let rows = rows.as_array().expect("rows");
+    let stored: BTreeSet<RowId> = rows
+        .iter()
+        .map(|row| {
+            let line = row["line"].as_str().expect("a tag").to_owned();
+            (row["n"].as_i64().expect("a number"), line)
+        })
+        .collect();
+    assert_eq!(stored.len(), rows.len(), "a row is there twice");
+    let writes: BTreeSet<i64> = stored.iter().map(|(write, _)| *write).collect();
+    assert_eq!(
+        stored.len(),
+        writes.len() * LINES_PER_WRITE,
+        "a write was torn"
+    );
+    let lost: Vec<_> = acknowledged.difference(&writes).collect();
+    assert!(lost.is_empty(), "acknowledged writes are lost: {lost:?}");
+}
+
+async fn until_all_is_counted(db: &Database) {
+    eventually("all rows are counted exactly once", async || {
+        let rows = db.number("SELECT count(*) AS n FROM stream").await;
+        let reply = db
+            .try_query("SELECT sum(row_count) AS n FROM reports")
+            .await;
+        if reply.status != 200 {
+            return Err(format!("{reply:?}"));
+        }
+        let counted = reply.json()[0]["n"].as_i64().unwrap_or(0);
+        assert!(counted <= rows, "{counted} rows were counted of {rows}");
+        if counted == rows {
+            Ok(())
+        } else {
+            Err(format!("{counted} rows of {rows} are counted"))
+        }
+    })
+    .await;
+}

@@ -1,0 +1,136 @@
+//! Plugins at the same time, and many rows at once.
+
+use std::{fmt::Write as _, thread::available_parallelism};
+
+use outrigger_integration_tests::{Database, eventually};
+use serde_json::json;
+
+use crate::server;
+
+/// Keeps a core busy in pure Python, and reports when and how much. The clock is the same in
+/// all processes of a machine.
+const BUSY: &str = "
+import os, time
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    begin, cpu = time.monotonic_ns(), time.process_time_ns()
+    total = 0
+    for n in range(int(args['steps'])):
+        total += n * n
+    line = LineBuilder('spans').tag('trigger', args['name']).int64_field('pid', os.getpid())
+    line.int64_field('cpu', time.process_time_ns() - cpu)
+    line.int64_field('begin', begin).int64_field('end', time.monotonic_ns())
+    influxdb3_local.write_to_db('spans', line)
+";
+
+/// About a second of work on one core.
+const STEPS: &str = "12000000";
+
+/// When a run of a trigger was, in nanoseconds of one clock.
+#[derive(Debug)]
+struct Span {
+    pid: i64,
+    begin: i64,
+    end: i64,
+    cpu: i64,
+}
+
+#[tokio::test]
+async fn plugins_of_two_triggers_run_at_the_same_time_on_two_cores() {
+    let server = server().plugin("busy.py", BUSY).start().await;
+    let db = server.database("db").create().await;
+    for name in ["a", "b"] {
+        let trigger = db.trigger(name, "busy.py").spec(&format!("table:{name}"));
+        trigger
+            .argument("name", name)
+            .argument("steps", STEPS)
+            .create()
+            .await;
+    }
+    let spans = server.database("spans");
+    // Another program may need the cores for a while; a server that runs one plugin after the
+    // other never passes, however often it tries.
+    let mut round = 0;
+    eventually("two plugins overlap", async || {
+        round += 1;
+        db.write(format!("a f=1 {round}\nb f=1 {round}")).await;
+        spans
+            .until(
+                "SELECT count(*) AS n FROM spans",
+                json!([{ "n": 2 * round }]),
+            )
+            .await;
+        check_overlap(&last_span(&spans, "a").await, &last_span(&spans, "b").await)
+    })
+    .await;
+}
+
+async fn last_span(spans: &Database, trigger: &str) -> Span {
+    let sql = format!(
+        "SELECT pid, cpu, begin, \"end\" FROM spans WHERE trigger = '{trigger}' \
+         ORDER BY time DESC LIMIT 1"
+    );
+    let rows = spans.query(&sql).await;
+    let field = |name: &str| rows[0][name].as_i64().expect("an integer");
+    Span {
+        pid: field("pid"),
+        begin: field("begin"),
+        end: field("end"),
+        cpu: field("cpu"),
+    }
+}
+
+fn check_overlap(a: &Span, b: &Span) -> Result<(), String> {
+    assert_ne!(a.pid, b.pid, "every trigger has its own process");
+    let both = a.end.min(b.end) - a.begin.max(b.begin);
+    let wall = a.end.max(b.end) - a.begin.min(b.begin);
+    if both < wall / 2 {
+        return Err(format!("they hardly overlap: {a:?} {b:?}"));
+    }
+    let cores = available_parallelism().map_or(1, usize::from);
+    // One after the other, or taking turns on one core, cannot do more work than there is time.
+    if cores > 1 && a.cpu + b.cpu < wall * 5 / 4 {
+        return Err(format!("they take turns: {a:?} {b:?}"));
+    }
+    Ok(())
+}
+
+/// Looks at every row and every column.
+const SUMMING: &str = "
+def process_writes(influxdb3_local, table_batches, args=None):
+    for batch in table_batches:
+        rows = batch['rows']
+        line = LineBuilder('sums').int64_field('row_count', len(rows))
+        line.int64_field('columns', min(len(row) for row in rows))
+        line.int64_field('n', sum(row['n'] for row in rows))
+        line.float64_field('f', sum(row['f'] for row in rows))
+        line.int64_field('yes', sum(row['b'] for row in rows))
+        line.int64_field('hosts', len({row['host'] for row in rows}))
+        line.int64_field('times', len({row['time'] for row in rows}))
+        influxdb3_local.write_to_db('sums', line)
+";
+
+#[tokio::test]
+async fn fifty_thousand_rows_reach_a_plugin_in_one_batch() {
+    let server = server().plugin("summing.py", SUMMING).start().await;
+    let db = server.database("db").create().await;
+    db.trigger("summing", "summing.py").create().await;
+    let mut lines = String::new();
+    for n in 0..50_000_i64 {
+        let time = 1_600_000_000_000_000_000 + n;
+        let (host, half, even) = (n % 10, 0.5, n % 2 == 0);
+        writeln!(lines, "m,host=h{host} n={n}i,f={half},b={even} {time}").expect("to memory");
+    }
+    db.write(lines).await;
+    let expected = json!([{
+        "row_count": 50_000,
+        "columns": 5,
+        "n": 1_249_975_000,
+        "f": 25_000.0,
+        "yes": 25_000,
+        "hosts": 10,
+        "times": 50_000,
+    }]);
+    let sql = "SELECT row_count, columns, n, f, yes, hosts, times FROM sums";
+    server.database("sums").until(sql, expected).await;
+}

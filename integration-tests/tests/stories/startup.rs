@@ -1,0 +1,111 @@
+//! Starting and stopping: what the server insists on, and what it says.
+
+use std::fs;
+
+use outrigger_integration_tests::CommandLine;
+use reqwest::Method;
+
+use crate::{BINARY, server};
+
+#[tokio::test]
+async fn without_authentication_it_must_be_told_so() {
+    let failure = server().without("--without-auth").start_refused().await;
+    failure.check(1, "--without-auth");
+}
+
+#[test]
+fn unknown_flags_and_missing_names_are_usage_errors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let command_line = CommandLine::without_server(BINARY, directory.path());
+    command_line.check_refused(&["serve", "--frobnicate"], 2, "--frobnicate");
+    command_line.check_refused(&["serve", "--without-auth"], 1, "--node-id");
+    command_line.check_refused(&["frobnicate"], 2, "frobnicate");
+    let store = ["serve", "--node-id", "n", "--object-store", "floppy"];
+    command_line.check_refused(&store, 2, "floppy");
+    let help = command_line.success(&["serve", "--help"]);
+    for flag in [
+        "--node-id",
+        "--object-store",
+        "--data-dir",
+        "--http-bind",
+        "--plugin-dir",
+        "--virtual-env-location",
+        "--wal-flush-interval",
+        "--without-auth",
+        "--tcp-listener-file-path",
+        "--log-filter",
+        "--log-format",
+    ] {
+        assert!(help.contains(flag), "{flag} is missing in:\n{help}");
+    }
+}
+
+#[tokio::test]
+async fn every_flag_has_its_environment_variable() {
+    let server = server()
+        .without("--node-id")
+        .without("--object-store")
+        .without("--without-auth")
+        .without("--wal-flush-interval")
+        .without("--log-format")
+        .variable("INFLUXDB3_NODE_IDENTIFIER_PREFIX", "from-variable")
+        .variable("INFLUXDB3_OBJECT_STORE", "file")
+        .variable("INFLUXDB3_START_WITHOUT_AUTH", "true")
+        .variable("INFLUXDB3_WAL_FLUSH_INTERVAL", "20ms")
+        .variable("INFLUXDB3_LOG_FORMAT", "json")
+        .start()
+        .await;
+    server.database("db").create().await.write("m f=1 1").await;
+    assert!(server.data_directory().join("from-variable/log").is_dir());
+}
+
+#[tokio::test]
+async fn it_says_who_it_is_and_that_it_is_well() {
+    let server = server().start().await;
+    let client = server.client();
+    for path in ["/health", "/api/v1/health"] {
+        let reply = client.call(Method::GET, path).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, "OK"), "{path}");
+    }
+    let ping = client.call(Method::GET, "/ping").await;
+    assert_eq!(ping.status, 200);
+    assert!(ping.json()["version"].is_string(), "{ping:?}");
+    assert!(server.has_logged("startup time:"), "installers look for it");
+}
+
+#[tokio::test]
+async fn a_plain_log_has_levels_too() {
+    let failure = server()
+        .flag("--log-format", "full")
+        .without("--without-auth")
+        .start_refused()
+        .await;
+    assert!(!failure.output.contains("panicked"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let first = server().start().await;
+    let address = first.client().address().to_string();
+    let failure = server().flag("--http-bind", &address).start_refused().await;
+    failure.check(1, &address);
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_made_is_named() {
+    let builder = server();
+    let file = builder.directory().join("file");
+    fs::write(&file, "not a directory").expect("write a file");
+    let data = file.join("data");
+    let failure = builder.data_directory(&data).start_refused().await;
+    failure.check(1, &data.display().to_string());
+}
+
+#[tokio::test]
+async fn without_a_plugin_directory_all_but_plugins_works() {
+    let server = server().without("--plugin-dir").start().await;
+    let db = server.database("db").create().await;
+    db.write("m f=1 1").await;
+    let refused = db.trigger("t", "p.py").try_create().await;
+    refused.check_refused(400, "Node not configured with plugin directory");
+}

@@ -1,0 +1,184 @@
+//! What the messages to and from a worker look like, and which of a worker's are refused.
+
+use outrigger_model::clock::Timestamp;
+use outrigger_proto::v1::{
+    Arguments, Bind, Invoke, Log, PluginError, SingleFile, TableRef, WriteEvent, bind, from_worker,
+    invoke, log::Level,
+};
+
+use crate::{
+    backend::{LogLevel, LogLine, Scope},
+    error::PluginFailure,
+    invocation::{Event, EventTable, Invocation, Plugin, Source},
+    registry::InvocationKey,
+};
+
+/// The longest log line: what the plugin host cuts lines to, and its mark.
+const LOG_BYTES_MAX: usize = 72 * 1024;
+/// What is kept of an exception's text, and of its traceback.
+const EXCEPTION_BYTES_MAX: usize = 8 * 1024;
+const TRACEBACK_BYTES_MAX: usize = 72 * 1024;
+
+/// Refuses a message that is about another invocation, or too large.
+pub(super) fn check(message: &from_worker::Message, scope: &Scope) -> Result<(), String> {
+    let named = match message {
+        from_worker::Message::Log(log) if log.text.len() > LOG_BYTES_MAX => {
+            return Err(format!("a log line of {} bytes", log.text.len()));
+        }
+        from_worker::Message::Log(log) => &log.invocation,
+        from_worker::Message::Lines(lines) => &lines.invocation,
+        from_worker::Message::Completed(completed) => &completed.invocation,
+        _ => return Ok(()),
+    };
+    if **named == *scope.invocation.0 {
+        return Ok(());
+    }
+    Err(format!("{} for an unknown invocation", name(message)))
+}
+
+/// What a message is called in reports of violations.
+pub(super) fn name(message: &from_worker::Message) -> &'static str {
+    match message {
+        from_worker::Message::Hello(_) => "hello",
+        from_worker::Message::Ready(_) => "ready",
+        from_worker::Message::LoadFailed(_) => "load failed",
+        from_worker::Message::Log(_) => "log",
+        from_worker::Message::Lines(_) => "lines",
+        from_worker::Message::Completed(_) => "completed",
+    }
+}
+
+pub(super) fn bind(plugin: &Plugin) -> Bind {
+    let Source::SingleFile(text) = &plugin.source;
+    Bind {
+        binding: plugin.binding.to_string(),
+        plugin_name: plugin.name.clone(),
+        revision: plugin.revision.clone(),
+        source: Some(bind::Source::SingleFile(SingleFile {
+            text: text.to_vec(),
+        })),
+        arguments: plugin.arguments.clone().map(|values| Arguments {
+            values: values.into_iter().collect(),
+        }),
+    }
+}
+
+pub(super) fn invoke(invocation: &Invocation, key: InvocationKey, budget: usize) -> Invoke {
+    let Event::Writes(tables) = &invocation.event;
+    let reference = |(index, table): (usize, &EventTable)| TableRef {
+        name: table.name.clone(),
+        rows: table
+            .batches
+            .iter()
+            .map(|batch| batch.num_rows() as u64)
+            .sum(),
+        index: u32::try_from(index).expect("an event has fewer tables"),
+    };
+    let tables = tables.iter().enumerate().map(reference).collect();
+    Invoke {
+        invocation: invocation.id.to_string(),
+        attempt: invocation.attempt,
+        key: key.to_vec(),
+        timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
+        lines_bytes_max: budget as u64,
+        event: Some(invoke::Event::Writes(WriteEvent { tables })),
+    }
+}
+
+/// What the worker says of an exception, cut to what is worth storing.
+pub(super) fn failure(error: PluginError) -> PluginFailure {
+    PluginFailure {
+        exception: cut(error.r#type, EXCEPTION_BYTES_MAX),
+        message: cut(error.message, EXCEPTION_BYTES_MAX),
+        traceback: cut(error.traceback, TRACEBACK_BYTES_MAX),
+    }
+}
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
+}
+
+/// A log line as the worker says it, its time bounded by what the server knows: a
+/// plugin must not hide lines in the past or the future.
+pub(super) fn log_line(log: Log, started: Timestamp, now: Timestamp) -> LogLine {
+    let level = match log.level() {
+        Level::Error => LogLevel::Error,
+        Level::Warn => LogLevel::Warn,
+        Level::Info | Level::Unspecified => LogLevel::Info,
+    };
+    let time = Timestamp(log.time_ns).clamp(started, now.max(started));
+    LogLine {
+        level,
+        text: log.text,
+        time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_proto::v1::Completed;
+
+    use super::*;
+    use crate::invocation::{BindingKey, InvocationId};
+
+    #[test]
+    fn messages_about_other_invocations_are_refused() {
+        let completed = |invocation: &str| {
+            let (invocation, outcome) = (invocation.to_owned(), None);
+            from_worker::Message::Completed(Completed {
+                invocation,
+                outcome,
+            })
+        };
+        assert_eq!(check(&completed("1-2-3"), &scope()), Ok(()));
+        let refused = check(&completed("1-2-4"), &scope());
+        assert_eq!(
+            refused,
+            Err("completed for an unknown invocation".to_owned())
+        );
+    }
+
+    #[test]
+    fn over_long_log_lines_are_refused() {
+        let refused = check(
+            &from_worker::Message::Log(log(0, LOG_BYTES_MAX + 1)),
+            &scope(),
+        );
+        assert!(refused.unwrap_err().starts_with("a log line of"));
+    }
+
+    #[test]
+    fn a_log_line_cannot_leave_its_invocation() {
+        let time = |ns| log_line(log(ns, 1), Timestamp(100), Timestamp(200)).time;
+        assert_eq!(
+            (time(-5), time(150), time(i64::MAX)),
+            (Timestamp(100), Timestamp(150), Timestamp(200))
+        );
+    }
+
+    #[test]
+    fn exceptions_are_cut_between_characters() {
+        let error = PluginError {
+            message: "ä".repeat(10_000),
+            ..PluginError::default()
+        };
+        assert_eq!(failure(error).message.len(), EXCEPTION_BYTES_MAX);
+    }
+
+    fn log(time_ns: i64, bytes: usize) -> Log {
+        Log {
+            invocation: "1-2-3".to_owned(),
+            level: 1,
+            text: "x".repeat(bytes),
+            time_ns,
+        }
+    }
+
+    fn scope() -> Scope {
+        Scope {
+            binding: BindingKey("b".into()),
+            invocation: InvocationId("1-2-3".into()),
+        }
+    }
+}
