@@ -4,7 +4,7 @@
 use std::{
     fmt, fs,
     sync::atomic::{AtomicU32, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -17,8 +17,8 @@ use crate::process::pause;
 /// The variable that holds the tag.
 pub(crate) const VARIABLE: &str = "OUTRIGGER_TEST_ID";
 
-/// How long processes have to be gone after their server is.
-const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long processes may take to be gone after their server is.
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Marks the processes of one server.
 #[derive(Clone, Debug)]
@@ -58,8 +58,8 @@ impl Tag {
     }
 
     /// Waits until no process has the tag; those that stay are killed and returned.
-    pub(crate) fn wait_until_gone(&self) -> Vec<Leftover> {
-        let deadline = Instant::now() + GONE_WITHIN;
+    pub(crate) fn wait_until_gone(&self, within: Duration) -> Vec<Leftover> {
+        let deadline = Instant::now() + within;
         loop {
             let left = self.processes();
             if left.is_empty() || Instant::now() > deadline {
@@ -92,5 +92,29 @@ impl Leftover {
 impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.pid, self.command.trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::command;
+
+    #[test]
+    fn a_process_is_found_by_its_tag_and_ended() {
+        let (tag, other) = (Tag::unique(), Tag::unique());
+        let mut sleep = command("sleep");
+        sleep.arg("1000").env(VARIABLE, tag.value());
+        let mut child = sleep.spawn().unwrap();
+        // Until it has become `sleep`, it is a copy of this process.
+        while tag.processes().is_empty() {
+            pause();
+        }
+        assert!(other.processes().is_empty());
+        let left = tag.wait_until_gone(Duration::ZERO);
+        assert_eq!(left.len(), 1);
+        assert!(left[0].to_string().contains("sleep 1000"), "{left:?}");
+        assert!(!child.wait().unwrap().success());
+        assert!(tag.wait_until_gone(Duration::ZERO).is_empty());
     }
 }

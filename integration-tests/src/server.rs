@@ -16,7 +16,7 @@ use crate::{
     client::Client,
     command_line::CommandLine,
     database::Database,
-    leftovers::Tag,
+    leftovers::{GONE_WITHIN, Tag},
     log::{self, Allowed},
     process::ServerProcess,
 };
@@ -176,7 +176,7 @@ impl Server {
 
     #[track_caller]
     fn check_nothing_is_left(&self) {
-        let left = self.tag.wait_until_gone();
+        let left = self.tag.wait_until_gone(GONE_WITHIN);
         let left: Vec<_> = left.iter().map(ToString::to_string).collect();
         assert!(left.is_empty(), "the server left processes: {left:#?}");
     }
@@ -212,7 +212,7 @@ impl Drop for Server {
             self.show_log();
             // Kills it; what it leaves is killed too, but no second failure is reported.
             drop(self.process.take());
-            self.tag.wait_until_gone();
+            self.tag.wait_until_gone(GONE_WITHIN);
         } else if self.process.is_some() {
             self.stop();
         }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     client::Client,
-    leftovers::Tag,
+    leftovers::{GONE_WITHIN, Tag},
     log::Allowed,
     server::{
         Files, Server, StartFailure,
@@ -190,7 +190,7 @@ impl Builder {
         match start::start(&self.settings, &self.files, &tag).await {
             Ok(_started) => panic!("the server starts, though it should refuse to"),
             Err(failure) => {
-                let left = tag.wait_until_gone();
+                let left = tag.wait_until_gone(GONE_WITHIN);
                 assert!(left.is_empty(), "the server left processes: {left:?}");
                 failure
             }

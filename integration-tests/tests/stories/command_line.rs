@@ -74,7 +74,7 @@ async fn lines_are_written_from_a_file_an_argument_or_standard_input() {
         "db",
         "-p",
         "s",
-        "home,room=roof temp=9 1000000001",
+        "home,room=roof temp=9 999999999",
     ];
     cli.check(&seconds, "success\n");
 

@@ -15,6 +15,31 @@ def process_writes(influxdb3_local, table_batches, args=None):
     influxdb3_local.error('failed', 'a bit')
 ";
 
+/// What is printed travels on another way than the end of the run, and may come later.
+const CHATTY: &str = "
+import sys
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    number = table_batches[0]['rows'][0]['n']
+    print(f'out {number}.')
+    print(f'err {number}.', file=sys.stderr)
+";
+
+#[tokio::test]
+async fn no_printed_line_is_lost_at_the_end_of_a_run() {
+    let server = server().plugin("p.py", CHATTY).start().await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "p.py").create().await;
+    for number in 1..=30 {
+        db.write(format!("m n={number}i {number}")).await;
+        db.until_logged("t", number, "finished").await;
+    }
+    for number in 1..=30 {
+        db.until_logged("t", 1, &format!("out {number}.")).await;
+        db.until_logged("t", 1, &format!("err {number}.")).await;
+    }
+}
+
 #[tokio::test]
 async fn what_a_plugin_prints_and_logs_becomes_log_lines() {
     let server = server().plugin("p.py", PRINTING).start().await;
@@ -141,7 +166,7 @@ async fn what_is_written_at_once_can_be_read_in_the_same_run() {
 
 const BATCHES: &str = "
 def process_writes(influxdb3_local, table_batches, args=None):
-    influxdb3_local.info(f'{args!r}')
+    influxdb3_local.info(f'arguments: {args and sorted(args.items())}')
     for batch in table_batches:
         assert sorted(batch) == ['rows', 'table_name'], batch
         for row in batch['rows']:
@@ -159,7 +184,7 @@ async fn rows_are_dicts_of_what_each_line_had() {
     db.until_logged("t", 1, "finished execution").await;
     let logs = db.logs("t").await;
     let texts: Vec<_> = logs.iter().map(|row| row.text.as_str()).collect();
-    assert!(texts.contains(&"None"), "no arguments are None: {texts:?}");
+    assert!(texts.contains(&"arguments: None"), "{texts:?}");
     let full = texts.iter().find(|text| text.contains("'host'"));
     let full = full.unwrap_or_else(|| panic!("no row with a tag: {texts:?}"));
     for part in [
@@ -190,7 +215,7 @@ async fn arguments_are_a_dict_of_texts() {
         .create()
         .await;
     db.write("m f=1 1").await;
-    db.until_logged("t", 1, "{'limit': '5', 'name': 'x=y'}")
+    db.until_logged("t", 1, "arguments: [('limit', '5'), ('name', 'x=y')]")
         .await;
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use outrigger_integration_tests::CommandLine;
 use reqwest::Method;
 
-use crate::{BINARY, server};
+use crate::{BINARY, WRITE_REPORTS, server};
 
 #[tokio::test]
 async fn without_authentication_it_must_be_told_so() {
@@ -108,4 +108,24 @@ async fn without_a_plugin_directory_all_but_plugins_works() {
     db.write("m f=1 1").await;
     let refused = db.trigger("t", "p.py").try_create().await;
     refused.check_refused(400, "Node not configured with plugin directory");
+}
+
+#[tokio::test]
+async fn workers_leave_when_the_server_asks_them_to_and_need_not_be_killed() {
+    let mut server = server()
+        .plugin("write_reports.py", WRITE_REPORTS)
+        .flag("--log-filter", "info,outrigger_supervisor=debug")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    let trigger = db.trigger("reports", "write_reports.py").spec("table:m");
+    trigger.create().await;
+    db.write("m f=1 1").await;
+    db.until_logged("reports", 1, "finished execution").await;
+    server.stop();
+    assert!(
+        server.has_logged("worker ended"),
+        "the supervisor says when one does"
+    );
+    assert!(!server.has_logged("killing it"));
 }
