@@ -70,6 +70,12 @@ lint-py: $(DEV_STAMP)
 	$(DEV_PYTHON) -m ruff check $(OTHER_PY)
 	$(DEV_PYTHON) -m ruff format --check $(OTHER_PY)
 
+## bench: build with optimisation and compare speeds (see bench/README.md)
+.PHONY: bench
+bench:
+	$(CARGO) build --release --workspace --bins
+	$(PYTHON) bench/plugin_rows.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
+
 ## format: format Rust and Python
 .PHONY: format
 format: $(DEV_STAMP)
@@ -80,10 +86,11 @@ format: $(DEV_STAMP)
 ## clean-venvs: remove the virtual environments below the target directory
 .PHONY: clean-venvs
 clean-venvs:
-	rm -rf $(addprefix $(TARGET)/,py-dev demo-venv demo-clients integration-venv integration-clients)
+	rm -rf $(addprefix $(TARGET)/,\
+		py-dev demo-venv demo-clients integration-venv integration-clients bench-venv)
 
 # The environment for working on the Python package; made anew when its needs change.
 $(DEV_STAMP): $(HOST_PY)/pyproject.toml
 	$(PYTHON) -m venv $(DEV_VENV)
-	$(DEV_PYTHON) -m pip install --quiet --disable-pip-version-check -e '$(HOST_PY)[dev]'
+	$(DEV_PYTHON) -m pip install --quiet --disable-pip-version-check -e './$(HOST_PY)[dev]'
 	touch $@

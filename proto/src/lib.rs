@@ -22,8 +22,11 @@ pub mod v1 {
 /// The number in `Hello.protocol` and `HostReady.protocol`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The most bytes of one message on a worker's gRPC streams.
-pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// The most bytes of one message from a worker; a synchronous write is the largest.
+pub const FROM_WORKER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The most bytes of a Flight ticket, which may hold a query.
+pub const TICKET_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most bytes of one frame between host and server.
 pub const HOST_FRAME_BYTES_MAX: usize = 1024 * 1024;

@@ -95,7 +95,9 @@ fn program(settings: &Settings, files: &Files, tag: &Tag) -> Command {
         .arg("serve")
         .args(settings.arguments())
         .current_dir(files.directory())
-        .env(leftovers::VARIABLE, tag.value());
+        .env(leftovers::VARIABLE, tag.value())
+        // A server that is killed cannot clean up after itself.
+        .env("TMPDIR", files.directory());
     for (name, value) in &settings.variables {
         match value {
             Some(value) => command.env(name, value),

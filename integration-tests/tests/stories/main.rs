@@ -10,6 +10,7 @@ mod crashes;
 mod durability;
 mod environment;
 mod failures;
+mod hostile;
 mod parallel;
 mod plugin_api;
 mod spine;

@@ -41,22 +41,38 @@ fn unknown_flags_and_missing_names_are_usage_errors() {
 }
 
 #[tokio::test]
-async fn every_flag_has_its_environment_variable() {
-    let server = server()
-        .without("--node-id")
-        .without("--object-store")
-        .without("--without-auth")
-        .without("--wal-flush-interval")
-        .without("--log-format")
-        .variable("INFLUXDB3_NODE_IDENTIFIER_PREFIX", "from-variable")
-        .variable("INFLUXDB3_OBJECT_STORE", "file")
-        .variable("INFLUXDB3_START_WITHOUT_AUTH", "true")
-        .variable("INFLUXDB3_WAL_FLUSH_INTERVAL", "20ms")
-        .variable("INFLUXDB3_LOG_FORMAT", "json")
-        .start()
-        .await;
-    server.database("db").create().await.write("m f=1 1").await;
-    assert!(server.data_directory().join("from-variable/log").is_dir());
+async fn flags_can_be_given_as_environment_variables() {
+    let mut builder = server().plugin("write_reports.py", WRITE_REPORTS);
+    let path = |name: &str| builder.directory().join(name).display().to_string();
+    let (data, plugins, address) = (path("data"), path("plugins"), path("address"));
+    for (flag, variable, value) in [
+        ("--node-id", "INFLUXDB3_NODE_IDENTIFIER_PREFIX", "variable"),
+        ("--object-store", "INFLUXDB3_OBJECT_STORE", "file"),
+        ("--data-dir", "INFLUXDB3_DB_DIR", &data),
+        ("--http-bind", "INFLUXDB3_HTTP_BIND_ADDR", "127.0.0.1:0"),
+        ("--plugin-dir", "INFLUXDB3_PLUGIN_DIR", &plugins),
+        (
+            "--wal-flush-interval",
+            "INFLUXDB3_WAL_FLUSH_INTERVAL",
+            "20ms",
+        ),
+        ("--without-auth", "INFLUXDB3_START_WITHOUT_AUTH", "true"),
+        (
+            "--tcp-listener-file-path",
+            "INFLUXDB3_TCP_LISTINER_FILE_PATH",
+            &address,
+        ),
+        ("--log-filter", "INFLUXDB3_LOG_FILTER", "info"),
+        ("--log-format", "INFLUXDB3_LOG_FORMAT", "json"),
+    ] {
+        builder = builder.without(flag).variable(variable, value);
+    }
+    let server = builder.start().await;
+    let db = server.database("db").create().await;
+    db.trigger("reports", "write_reports.py").create().await;
+    db.write("m f=1 1").await;
+    db.until_logged("reports", 1, "1 rows written to m").await;
+    assert!(server.data_directory().join("variable/log").is_dir());
 }
 
 #[tokio::test]

@@ -199,6 +199,7 @@ mod tests {
             line_number: 2,
             original_line: "bad".to_owned(),
             message: "why".to_owned(),
+            limit: false,
         };
         let data = r#"{"error_message":"why","line_number":2,"original_line":"bad"}"#;
         let one = format!(r#"{{"data":{data},"error":"line protocol parsing error"}}"#);

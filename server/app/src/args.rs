@@ -64,7 +64,12 @@ pub struct Args {
     pub(crate) object_store: ObjectStoreKind,
 
     /// Directory of the file object store [default: ~/.influxdb]
-    #[arg(long, env = "INFLUXDB3_DB_DIR", value_name = "DIRECTORY", help_heading = "Storage")]
+    #[arg(
+        long,
+        env = "INFLUXDB3_DB_DIR",
+        value_name = "DIRECTORY",
+        help_heading = "Storage"
+    )]
     pub(crate) data_dir: Option<PathBuf>,
 
     /// How often what was written is made durable; writers wait for it
@@ -79,11 +84,21 @@ pub struct Args {
     pub(crate) wal_flush_interval: Duration,
 
     /// Directory of the plugins; without it, no plugin runs
-    #[arg(long, env = "INFLUXDB3_PLUGIN_DIR", value_name = "DIRECTORY", help_heading = "Plugins")]
+    #[arg(
+        long,
+        env = "INFLUXDB3_PLUGIN_DIR",
+        value_name = "DIRECTORY",
+        help_heading = "Plugins"
+    )]
     pub(crate) plugin_dir: Option<PathBuf>,
 
     /// The plugins' virtual environment; made if absent [default: <plugin-dir>/.venv]
-    #[arg(long, env = "VIRTUAL_ENV", value_name = "DIRECTORY", help_heading = "Plugins")]
+    #[arg(
+        long,
+        env = "VIRTUAL_ENV",
+        value_name = "DIRECTORY",
+        help_heading = "Plugins"
+    )]
     pub(crate) virtual_env_location: Option<PathBuf>,
 
     /// What is logged, for example `info,outrigger_supervisor=debug`

@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     io,
     num::NonZeroUsize,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -96,21 +97,35 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
             target_partitions: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
     );
-    let parts = Parts { config, storage: &storage, queries: &queries, shutdown: &shutdown };
+    let parts = Parts {
+        config,
+        storage: &storage,
+        queries: &queries,
+        shutdown: &shutdown,
+    };
     let (plugins, run_directory) = parts.start_plugins().await?;
     let api = Api::new(Deps {
         storage: storage.clone(),
         queries,
         triggers: TriggerService::new(storage.clone(), plugins),
-        config: outrigger_api::Config { max_request_bytes: config.max_request_bytes },
+        config: outrigger_api::Config {
+            max_request_bytes: config.max_request_bytes,
+        },
         instance: Instance {
             cluster_uuid,
             process_id: Uuid::new_v4(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: option_env!("OUTRIGGER_REVISION").unwrap_or("unknown").to_owned(),
+            revision: option_env!("OUTRIGGER_REVISION")
+                .unwrap_or("unknown")
+                .to_owned(),
         },
     });
-    Ok(Server { api, storage, shutdown, _run_directory: run_directory })
+    Ok(Server {
+        api,
+        storage,
+        shutdown,
+        _run_directory: run_directory,
+    })
 }
 
 /// What starting the plugins needs.
@@ -124,22 +139,31 @@ struct Parts<'a> {
 impl Parts<'_> {
     /// Starts everything that plugins need; without a plugin directory, nothing.
     async fn start_plugins(&self) -> Result<(PluginDirectory, Option<TempDir>), ComposeError> {
-        let PluginsConfig::Enabled { directory, virtual_environment, environment } =
-            &self.config.plugins
+        let PluginsConfig::Enabled {
+            directory,
+            virtual_environment,
+            environment,
+        } = &self.config.plugins
         else {
             let triggers = self.storage.catalog().triggers().count();
             if triggers > 0 {
-                warn!(triggers, "triggers don't run: the server has no --plugin-dir");
+                warn!(
+                    triggers,
+                    "triggers don't run: the server has no --plugin-dir"
+                );
             }
             return Ok((PluginDirectory(None), None));
         };
-        let unusable =
-            |source| ComposeError::PluginDirectory { path: directory.clone(), source };
+        let unusable = |source| ComposeError::PluginDirectory {
+            path: directory.clone(),
+            source,
+        };
         std::fs::create_dir_all(directory).map_err(unusable)?;
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
         let python = prepare_environment(virtual_environment, environment, &launcher).await?;
         let run_directory = tempfile::Builder::new()
             .prefix("outrigger-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(ComposeError::RunDirectory)?;
         let config = outrigger_supervisor::Config {
@@ -154,7 +178,10 @@ impl Parts<'_> {
             lines_bytes_max: self.config.lines_bytes_max,
         };
         self.start_triggers(config, launcher, directory)?;
-        Ok((PluginDirectory(Some(directory.clone())), Some(run_directory)))
+        Ok((
+            PluginDirectory(Some(directory.clone())),
+            Some(run_directory),
+        ))
     }
 
     fn start_triggers(
@@ -168,8 +195,7 @@ impl Parts<'_> {
         workers.tasks().spawn(task.run(workers.token().clone()));
         let backend =
             PluginBackend::new(self.storage.clone(), self.queries.clone(), logger.clone());
-        let supervisor =
-            Supervisor::start(config, Arc::new(backend), launcher, workers.clone())?;
+        let supervisor = Supervisor::start(config, Arc::new(backend), launcher, workers.clone())?;
         let manager = ManagerTask::new(
             self.storage.clone(),
             supervisor,

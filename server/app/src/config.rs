@@ -22,6 +22,8 @@ const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
 const INVOCATION_TIMEOUT: Duration = Duration::from_mins(10);
 /// How many rows are handed to a plugin at a time.
 const TRIGGER_BATCH_ROWS: usize = 100_000;
+/// How many bytes of them.
+const TRIGGER_BATCH_BYTES: ByteSize = ByteSize::mib(64);
 /// How many bytes of lines an invocation may buffer.
 const INVOCATION_LINES_BYTES_MAX: ByteSize = ByteSize::mib(64);
 /// Memory for the intermediate results of queries.
@@ -117,6 +119,7 @@ impl Args {
             plugins,
             triggers: outrigger_triggers::Config {
                 batch_rows_max: TRIGGER_BATCH_ROWS,
+                batch_bytes_max: TRIGGER_BATCH_BYTES,
                 invocation_timeout: INVOCATION_TIMEOUT,
             },
             exec_mem_pool: EXEC_MEM_POOL,
@@ -157,14 +160,20 @@ impl Args {
     }
 
     fn plugins(&self) -> Result<PluginsConfig, String> {
-        let Some(directory) = &self.plugin_dir else { return Ok(PluginsConfig::Disabled) };
+        let Some(directory) = &self.plugin_dir else {
+            return Ok(PluginsConfig::Disabled);
+        };
         let directory = absolute(directory)?;
         let virtual_environment = match &self.virtual_env_location {
             Some(location) => absolute(location)?,
             None => directory.join(".venv"),
         };
         let environment = plugin_environment(env::vars_os(), &directory, &virtual_environment);
-        Ok(PluginsConfig::Enabled { directory, virtual_environment, environment })
+        Ok(PluginsConfig::Enabled {
+            directory,
+            virtual_environment,
+            environment,
+        })
     }
 }
 
@@ -195,7 +204,10 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("path {}: {error}", path.display()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where the environment is read"
+)]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -213,7 +225,9 @@ mod tests {
     }
 
     fn resolve(arguments: &[&str]) -> Result<Config, Vec<ConfigProblem>> {
-        Command::parse_from([&["serve"], arguments].concat()).args.resolve()
+        Command::parse_from([&["serve"], arguments].concat())
+            .args
+            .resolve()
     }
 
     #[test]
@@ -228,8 +242,14 @@ mod tests {
 
     #[test]
     fn a_plugin_directory_brings_its_environment() {
-        let config =
-            resolve(&["--without-auth", "--node-id", "n", "--plugin-dir", "/plugins"]).unwrap();
+        let config = resolve(&[
+            "--without-auth",
+            "--node-id",
+            "n",
+            "--plugin-dir",
+            "/plugins",
+        ])
+        .unwrap();
         let PluginsConfig::Enabled { environment, .. } = config.plugins else {
             panic!("no plugins")
         };

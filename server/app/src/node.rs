@@ -7,7 +7,10 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory,
     path::Path,
 };
-use outrigger_log::store::{Durability, EntryStore};
+use outrigger_log::{
+    LogError,
+    store::{Durability, EntryStore},
+};
 use uuid::Uuid;
 
 use crate::config::StoreConfig;
@@ -22,6 +25,9 @@ pub(crate) enum NodeError {
     /// The object store cannot be used.
     #[error("open the object store")]
     Store(#[from] object_store::Error),
+    /// The cluster's id could not be made durable.
+    #[error("store the cluster's id")]
+    Durable(#[from] LogError),
     /// The cluster's id is damaged.
     #[error("the object {object} does not hold a UUID: restore it from a backup")]
     ClusterId { object: String, source: uuid::Error },
@@ -41,13 +47,22 @@ impl Node {
         let (store, durability): (Arc<dyn ObjectStore>, _) = match config {
             StoreConfig::Memory => (Arc::new(InMemory::new()), Durability::Store),
             StoreConfig::File(path) => {
-                fs::create_dir_all(path)
-                    .map_err(|source| NodeError::Directory { path: path.clone(), source })?;
+                fs::create_dir_all(path).map_err(|source| NodeError::Directory {
+                    path: path.clone(),
+                    source,
+                })?;
                 let store = LocalFileSystem::new_with_prefix(path)?;
-                (Arc::new(store), Durability::FileSystem { root: path.clone() })
+                (
+                    Arc::new(store),
+                    Durability::FileSystem { root: path.clone() },
+                )
             }
         };
-        Ok(Self { store, durability, id: node_id.to_owned() })
+        Ok(Self {
+            store,
+            durability,
+            id: node_id.to_owned(),
+        })
     }
 
     /// Its log.
@@ -59,15 +74,27 @@ impl Node {
     pub(crate) async fn cluster_uuid(&self) -> Result<Uuid, NodeError> {
         let path = Path::from_iter([self.id.as_str(), "cluster-uuid"]);
         let new = Uuid::new_v4();
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&path, new.to_string().into(), options).await {
-            Ok(_) => return Ok(new),
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        match self
+            .store
+            .put_opts(&path, new.to_string().into(), options)
+            .await
+        {
+            Ok(_) => {
+                self.durability.sync(&path, true).await?;
+                return Ok(new);
+            }
             Err(object_store::Error::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let stored = self.store.get(&path).await?.bytes().await?;
-        Uuid::try_parse_ascii(stored.trim_ascii())
-            .map_err(|source| NodeError::ClusterId { object: path.to_string(), source })
+        Uuid::try_parse_ascii(stored.trim_ascii()).map_err(|source| NodeError::ClusterId {
+            object: path.to_string(),
+            source,
+        })
     }
 }
 
@@ -79,8 +106,16 @@ mod tests {
     async fn the_cluster_keeps_its_id() {
         let directory = tempfile::tempdir().unwrap();
         let config = StoreConfig::File(directory.path().join("new"));
-        let first = Node::open(&config, "n").unwrap().cluster_uuid().await.unwrap();
-        let second = Node::open(&config, "n").unwrap().cluster_uuid().await.unwrap();
+        let first = Node::open(&config, "n")
+            .unwrap()
+            .cluster_uuid()
+            .await
+            .unwrap();
+        let second = Node::open(&config, "n")
+            .unwrap()
+            .cluster_uuid()
+            .await
+            .unwrap();
         assert_eq!(first, second);
     }
 }

@@ -29,7 +29,10 @@ const BLOCKING_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error("listen on {address}")]
-    Bind { address: std::net::SocketAddr, source: io::Error },
+    Bind {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
     #[error("write the address into {path}")]
     ListenerFile { path: PathBuf, source: io::Error },
     #[error("listen for signals")]
@@ -72,22 +75,33 @@ pub fn serve(args: Args) -> ExitCode {
 
 fn configure(args: &Args) -> Result<Config, Vec<String>> {
     telemetry::start(args).map_err(|error| vec![format!("--log-filter: {error}")])?;
-    args.resolve().map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    args.resolve()
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
 /// Tells whoever started the server why it does not run.
-#[expect(clippy::print_stderr, reason = "this is for the terminal, beside the log")]
+#[expect(
+    clippy::print_stderr,
+    reason = "this is for the terminal, beside the log"
+)]
 fn say(text: &str) {
     eprintln!("{text}");
 }
 
 async fn run(config: &Config) -> Result<(), ServeError> {
     let started = Instant::now();
-    info!(node_id = config.node_id, version = env!("CARGO_PKG_VERSION"), "server starts");
+    info!(
+        node_id = config.node_id,
+        version = env!("CARGO_PKG_VERSION"),
+        "server starts"
+    );
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     // Before the replay, so that a taken port is known at once.
     let bound = TcpListener::bind(config.http_bind).await;
-    let failed = |source| ServeError::Bind { address: config.http_bind, source };
+    let failed = |source| ServeError::Bind {
+        address: config.http_bind,
+        source,
+    };
     let listener = bound.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
 
@@ -99,10 +113,14 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         }
     };
     let intake = server.shutdown.gate(Phase::Intake);
-    intake.tasks().spawn(server.api.serve(listener, intake.clone()));
+    intake
+        .tasks()
+        .spawn(server.api.serve(listener, intake.clone()));
     if let Some(path) = &config.listener_file {
-        fs::write(path, format!("{address}\n"))
-            .map_err(|source| ServeError::ListenerFile { path: path.clone(), source })?;
+        fs::write(path, format!("{address}\n")).map_err(|source| ServeError::ListenerFile {
+            path: path.clone(),
+            source,
+        })?;
     }
     info!(%address, "server is ready, startup time: {}ms", started.elapsed().as_millis());
 

@@ -33,11 +33,20 @@ pub struct Database {
     pub name: DatabaseName,
     /// Its tables by name.
     pub tables: BTreeMap<String, Arc<Table>>,
+    /// Its tables' names by id.
+    table_names: BTreeMap<TableId, String>,
     /// Its triggers by name.
     pub triggers: BTreeMap<String, Arc<Trigger>>,
 }
 
 impl Database {
+    /// The table with that id.
+    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.table_names
+            .get(&id)
+            .and_then(|name| self.tables.get(name))
+    }
+
     /// The trigger of that name.
     pub fn trigger(&self, name: &str) -> Result<&Arc<Trigger>, CatalogError> {
         self.triggers
@@ -203,9 +212,9 @@ impl Catalog {
                     name: name.clone(),
                     schema: TableSchema::default(),
                 };
-                self.database_mut(database)?
-                    .tables
-                    .insert(name, Arc::new(table));
+                let database = self.database_mut(database)?;
+                database.table_names.insert(id, name.clone());
+                database.tables.insert(name, Arc::new(table));
             }
             CatalogChange::AddColumns {
                 database,
@@ -262,12 +271,12 @@ impl Catalog {
     fn on_create_database(&mut self, id: DatabaseId, name: DatabaseName) {
         self.last_database = self.last_database.max(id);
         self.names.insert(id, name.clone());
-        let (tables, triggers) = (BTreeMap::new(), BTreeMap::new());
         let database = Database {
             id,
             name: name.clone(),
-            tables,
-            triggers,
+            tables: BTreeMap::new(),
+            table_names: BTreeMap::new(),
+            triggers: BTreeMap::new(),
         };
         self.databases.insert(name, Arc::new(database));
     }
@@ -289,12 +298,16 @@ impl Catalog {
     }
 
     fn table_mut(&mut self, home: DatabaseId, id: TableId) -> Result<&mut Table, CatalogError> {
-        self.database_mut(home)?
+        let database = self.database_mut(home)?;
+        let name = database
+            .table_names
+            .get(&id)
+            .ok_or(unknown("table", id.0))?;
+        let table = database
             .tables
-            .values_mut()
-            .find(|table| table.id == id)
-            .map(Arc::make_mut)
-            .ok_or(unknown("table", id.0))
+            .get_mut(name)
+            .ok_or(unknown("table", id.0))?;
+        Ok(Arc::make_mut(table))
     }
 
     fn trigger_mut(&mut self, id: TriggerId) -> Result<&mut Trigger, CatalogError> {

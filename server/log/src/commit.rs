@@ -223,7 +223,7 @@ impl<V: View> CommitterTask<V> {
     }
 
     /// Tries until the store has the entry. Gives up only if another server owns
-    /// the log, or at shutdown: the writers then learn that it failed.
+    /// the log, if the disk failed, or at shutdown: the writers then learn that it failed.
     async fn make_durable(
         &self,
         entry: &Entry,
@@ -234,7 +234,9 @@ impl<V: View> CommitterTask<V> {
         loop {
             match self.store.create(entry.sequence, bytes.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(fenced @ LogError::Fenced { .. }) => return Err(fenced),
+                Err(fatal @ (LogError::Fenced { .. } | LogError::Durable { .. })) => {
+                    return Err(fatal);
+                }
                 Err(error) if shutdown.is_cancelled() => return Err(error),
                 Err(error) => {
                     warn!(error = %Report(&error), retry_after = ?pause, "cannot write the log, writers wait");
@@ -247,11 +249,16 @@ impl<V: View> CommitterTask<V> {
             pause = (pause * 2).min(RETRY_MOST);
         }
     }
+}
 
-    fn stop(self, reason: LogError) {
+impl<V> CommitterTask<V> {
+    /// Ends the log, whoever waits learns it. Only the first reason counts.
+    fn stop(&self, reason: LogError) {
         let waiters = {
             let mut buffer = self.shared.buffer.lock();
-            buffer.stopped = true;
+            if std::mem::replace(&mut buffer.stopped, true) {
+                return;
+            }
             buffer.records.clear();
             std::mem::take(&mut buffer.waiters)
         };
@@ -261,6 +268,13 @@ impl<V: View> CommitterTask<V> {
             error!(error = %Report(&reason), "the log has stopped");
             self.shared.failure.send_replace(Some(reason));
         }
+    }
+}
+
+impl<V> Drop for CommitterTask<V> {
+    /// Reached without a stop only by a panic: nobody must wait for ever.
+    fn drop(&mut self) {
+        self.stop(LogError::Panicked);
     }
 }
 

@@ -20,7 +20,9 @@ pub enum LogError {
         /// What the store said.
         source: Arc<object_store::Error>,
     },
-    /// A file could not be made durable.
+    /// A file could not be made durable. What is on disk is unknown, and asking again
+    /// would not tell: the system reports such a failure once. The log stops; restart the
+    /// server to recover what is there.
     #[error("make {path} durable")]
     Durable {
         /// The file or directory.
@@ -69,6 +71,9 @@ pub enum LogError {
     /// An earlier failure stopped the log; the server has to be restarted.
     #[error("the log has stopped after an earlier failure")]
     Stopped,
+    /// Our own mistake: the task that writes the log has panicked; restart the server.
+    #[error("the task that writes the log has panicked")]
+    Panicked,
     /// The write buffer stayed full for too long.
     #[error("the write buffer is full ({bytes_max} bytes wait for the object store); try again")]
     BufferFull {
@@ -85,7 +90,9 @@ impl LogError {
                 ErrorKind::Unavailable
             }
             Self::Fenced { .. } => ErrorKind::Conflict,
-            Self::Corrupt { .. } | Self::Gap { .. } | Self::Apply { .. } => ErrorKind::Internal,
+            Self::Panicked | Self::Corrupt { .. } | Self::Gap { .. } | Self::Apply { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 }

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use outrigger_model::{error::Report, ids::Sequence};
 use tracing::{info, warn};
 
-use crate::{LogError, View, entry::Entry, store::EntryStore};
+use crate::{
+    LogError, View,
+    entry::{DecodeError, Entry},
+    store::EntryStore,
+};
 
 /// Applies every entry to `view` and returns the last one's sequence.
 ///
 /// The last entry may be torn: the server died while it wrote it, so nobody was
 /// told that it is there. It is put aside with a warning. Any other entry that
-/// cannot be read was acknowledged, and the replay fails.
+/// cannot be read was acknowledged, and the replay fails; so does the last one if it
+/// is whole but of another version.
 pub async fn replay(store: &EntryStore, view: &dyn View) -> Result<Sequence, LogError> {
     let sequences = store.sequences().await?;
     let Some(first) = sequences.first().copied() else {
@@ -25,16 +30,17 @@ pub async fn replay(store: &EntryStore, view: &dyn View) -> Result<Sequence, Log
         if sequence != last.next() {
             return Err(gap(store, last.next(), sequence));
         }
+        let is_last = index + 1 == sequences.len();
         let bytes = store.read_bytes(sequence).await?;
         let entry = match Entry::decode(sequence, bytes) {
             Ok(entry) => entry,
-            Err(error) if index + 1 == sequences.len() => {
+            Err(error @ (DecodeError::Torn { .. } | DecodeError::Corrupt { .. })) if is_last => {
                 let aside = store.set_aside(sequence).await?;
                 warn!(
                     object = store.object(sequence),
                     error = %Report(&error),
                     aside,
-                    "the last log entry is incomplete and was never acknowledged, put it aside"
+                    "the last log entry is incomplete, so most likely nobody was told of it: put it aside"
                 );
                 break;
             }
@@ -45,6 +51,11 @@ pub async fn replay(store: &EntryStore, view: &dyn View) -> Result<Sequence, Log
                 });
             }
         };
+        if is_last {
+            // The server may have died between writing and syncing it, and what was read
+            // may be in memory only. What follows must not be more durable than it is.
+            store.make_durable(sequence).await?;
+        }
         view.apply(Arc::new(entry)).map_err(|reason| {
             let object = store.object(sequence);
             LogError::Apply { object, reason }
@@ -99,6 +110,24 @@ mod tests {
         let text = Report(&error).to_string();
         assert!(text.contains("n/log/00000000000000000002.entry"), "{text}");
         assert!(text.contains("byte"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_last_entry_of_a_newer_server_stops_the_replay() {
+        let store = with_entries(1).await;
+        let mut newer = encoded(2).to_vec();
+        newer[8] = 2;
+        let checksum = crc32fast::hash(&newer[..24]);
+        newer[24..28].copy_from_slice(&checksum.to_le_bytes());
+        store.create(Sequence(2), newer.into()).await.unwrap();
+        let error = replay(&store, &Seen::default()).await.unwrap_err();
+        let version = DecodeError::Version { version: 2 };
+        assert!(matches!(error, LogError::Corrupt { source, .. } if source == version));
+        assert_eq!(
+            store.sequences().await.unwrap().len(),
+            2,
+            "nothing was put aside"
+        );
     }
 
     #[tokio::test]

@@ -30,6 +30,25 @@ pub enum Durability {
     },
 }
 
+impl Durability {
+    /// Makes an object durable that was just written, and its name. `with_parents`
+    /// also the directories above, which may just have been made.
+    pub async fn sync(&self, path: &Path, with_parents: bool) -> Result<(), LogError> {
+        let Self::FileSystem { root } = self else {
+            return Ok(());
+        };
+        let file = root.join(path.as_ref());
+        let directory = file.parent().unwrap_or(root);
+        let top = if with_parents { root } else { directory };
+        durable::sync_file(top, &file).await.map_err(not_durable)?;
+        if let Some(parent) = root.parent().filter(|_| with_parents) {
+            // The root's own name lies in its parent, which may not be ours to open.
+            drop(durable::sync_directory(parent).await);
+        }
+        Ok(())
+    }
+}
+
 /// The name of an entry's object: the only place that knows its format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct EntryName(Sequence);
@@ -158,18 +177,14 @@ impl EntryStore {
         self.sync(&path).await
     }
 
+    /// Makes an entry durable that is there.
+    pub async fn make_durable(&self, sequence: Sequence) -> Result<(), LogError> {
+        self.sync(&self.path(sequence)).await
+    }
+
     async fn sync(&self, path: &Path) -> Result<(), LogError> {
-        let Durability::FileSystem { root } = &self.durability else {
-            return Ok(());
-        };
-        let file = root.join(path.as_ref());
-        let directory = file.parent().unwrap_or(root).to_owned();
-        let top = if self.directories_are_durable.load(Ordering::Relaxed) {
-            &directory
-        } else {
-            root
-        };
-        durable::sync_file(top, &file).await.map_err(not_durable)?;
+        let with_parents = !self.directories_are_durable.load(Ordering::Relaxed);
+        self.durability.sync(path, with_parents).await?;
         self.directories_are_durable.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -40,6 +40,15 @@ impl RowsBuilder {
         self.times.push(point.time_ns);
     }
 
+    /// How many values, nulls included, the columns would have with this point too.
+    pub fn cells_with(&self, point: &Point<'_>) -> usize {
+        let new = point
+            .values()
+            .filter(|(name, _)| !self.by_name.contains_key(*name))
+            .count();
+        (self.columns.len() + new) * (self.times.len() + 1)
+    }
+
     /// The number of points so far.
     pub fn rows(&self) -> usize {
         self.times.len()

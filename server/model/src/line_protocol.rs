@@ -3,7 +3,7 @@
 //!
 //! Deliberately knows no schema: whether a line fits its table is decided in `storage`.
 
-use std::str::FromStr;
+use std::{collections::HashSet, str::FromStr};
 
 use influxdb_line_protocol::{
     Error as GrammarError, FieldValue, ParsedLine, parse_lines, split_lines,
@@ -11,7 +11,7 @@ use influxdb_line_protocol::{
 
 use crate::{
     clock::Timestamp,
-    schema::{ColumnType, TIME_COLUMN},
+    schema::{COLUMNS_MAX, ColumnType, TIME_COLUMN},
 };
 
 /// The longest text field, in bytes.
@@ -99,6 +99,8 @@ pub struct LineError {
     pub original_line: String,
     /// What is wrong with it.
     pub message: String,
+    /// Whether it is a limit that the line would exceed.
+    pub limit: bool,
 }
 
 /// A value of a tag or field.
@@ -168,10 +170,20 @@ impl Point<'_> {
 
     /// An error about this line.
     pub fn refuse(&self, message: String) -> LineError {
+        self.error(message, false)
+    }
+
+    /// An error about this line, which would exceed a limit.
+    pub fn exceed(&self, message: String) -> LineError {
+        self.error(message, true)
+    }
+
+    fn error(&self, message: String, limit: bool) -> LineError {
         LineError {
             line_number: self.line_number,
             original_line: quote(self.original_line),
             message,
+            limit,
         }
     }
 }
@@ -192,6 +204,7 @@ pub fn parse(
                 line_number,
                 original_line: quote(line),
                 message,
+                limit: false,
             };
             let parsed = parsed.map_err(|error| refuse(explain(&error)))?;
             check(&parsed).map_err(refuse)?;
@@ -222,7 +235,13 @@ fn explain(error: &GrammarError) -> String {
 
 /// Rules that need no schema and that the grammar leaves open.
 fn check(line: &ParsedLine<'_>) -> Result<(), String> {
-    let mut names: Vec<&str> = Vec::with_capacity(line.column_count());
+    let columns = line.column_count() - 1;
+    if columns > COLUMNS_MAX {
+        return Err(format!(
+            "line has {columns} tags and fields, the limit is {COLUMNS_MAX}"
+        ));
+    }
+    let mut names: HashSet<&str> = HashSet::with_capacity(columns);
     for (key, _) in line.series.tag_set.iter().flatten() {
         check_name(&mut names, key, "tag")?;
     }
@@ -241,18 +260,17 @@ fn check(line: &ParsedLine<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn check_name<'a>(seen: &mut Vec<&'a str>, key: &'a str, what: &str) -> Result<(), String> {
+fn check_name<'a>(seen: &mut HashSet<&'a str>, key: &'a str, what: &str) -> Result<(), String> {
     if key == TIME_COLUMN {
         return Err(format!(
             "'{TIME_COLUMN}' is reserved and cannot be the name of a {what}"
         ));
     }
-    if seen.contains(&key) {
+    if !seen.insert(key) {
         return Err(format!(
             "invalid line protocol - multiple instances of '{key}' {what} found"
         ));
     }
-    seen.push(key);
     Ok(())
 }
 

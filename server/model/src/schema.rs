@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The name of every table's time column; reserved.
 pub const TIME_COLUMN: &str = "time";
 
+/// The most columns of a table, time not counted.
+pub const COLUMNS_MAX: usize = 500;
+
 /// What a column holds. Fixed by the first write that names the column.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,7 +97,7 @@ impl TableSchema {
     }
 
     /// Every column with its type, in alphabetical order.
-    pub fn columns(&self) -> impl Iterator<Item = (&str, ColumnType)> {
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, ColumnType)> {
         self.columns
             .iter()
             .map(|(name, column)| (name.as_str(), *column))

@@ -1,9 +1,9 @@
 //! When the server ends, in which order its parts do.
 //!
-//! Shutdown runs phase by phase. A component takes a [`Guard`] for the phase it
-//! belongs to, stops when the phase begins, and drops the guard when it has
-//! stopped. The next phase begins once all guards of the last are gone or its
-//! deadline has passed; then the late ones are named in the log.
+//! Shutdown runs phase by phase. A component spawns its tasks on the [`Gate`] of the
+//! phase it belongs to, and stops when the gate's token is cancelled. The next phase
+//! begins once all tasks of the last have ended or its deadline has passed; then the
+//! log says which phase is late and how many of its tasks still run.
 
 use std::time::Duration;
 

@@ -94,11 +94,6 @@ impl Running {
         self.shared.pid.as_raw().cast_unsigned()
     }
 
-    /// Asks the process group to end.
-    pub fn terminate(&self) {
-        self.shared.signal(Signal::SIGTERM);
-    }
-
     /// Ends the process group.
     pub fn kill(&self) {
         self.shared.signal(Signal::SIGKILL);

@@ -20,6 +20,9 @@ pub enum WriteError {
     /// The other lines were stored.
     #[error("partial write of line protocol occurred")]
     Partial(Vec<LineError>),
+    /// Our own mistake: checking the write has panicked.
+    #[error("check the write")]
+    Panicked(#[source] tokio::task::JoinError),
     /// The write could not be made durable.
     #[error("write to the log")]
     Log(#[from] LogError),
@@ -40,7 +43,10 @@ impl WriteError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Line(line) if line.limit => ErrorKind::Exhausted,
+            Self::Partial(lines) if lines.iter().any(|line| line.limit) => ErrorKind::Exhausted,
             Self::Empty | Self::Line(_) | Self::Partial(_) => ErrorKind::Invalid,
+            Self::Panicked(_) => ErrorKind::Internal,
             Self::Catalog(error) => error.kind(),
             Self::Log(error) => error.kind(),
         }

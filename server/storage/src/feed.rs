@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    memtable::slice_bytes,
     merge::{conform, union_schema},
     record::Meaning,
     state::{State, decode},
@@ -20,6 +21,9 @@ use crate::{
 
 /// How many bytes of rows are kept in memory for triggers that are up to date.
 const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How many entries are looked at before a reader gets a say again.
+const ENTRIES_MAX: u64 = 1000;
 
 /// The rows of one table in one entry.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ impl EntryRows {
     fn bytes(&self) -> usize {
         self.tables
             .iter()
-            .map(|rows| rows.batch.get_array_memory_size())
+            .map(|rows| slice_bytes(&rows.batch))
             .sum()
     }
 }
@@ -111,6 +115,8 @@ impl TableBatch {
 pub struct Delivery {
     /// Every entry up to this one has been looked at.
     pub through: Sequence,
+    /// The first and the last entry that have rows for it; `None` if there are none.
+    pub entries: Option<(Sequence, Sequence)>,
     /// The tables that have rows, by name; empty if there is nothing to deliver.
     pub tables: Vec<TableBatch>,
 }
@@ -124,6 +130,8 @@ pub struct Filter {
     pub table: Option<String>,
     /// Stop before an entry that would bring more rows than this, unless it is the first.
     pub rows_max: usize,
+    /// Likewise for bytes.
+    pub bytes_max: usize,
 }
 
 /// Reads the log's rows for triggers.
@@ -143,35 +151,50 @@ impl Feed {
         self.state.recent.last.subscribe()
     }
 
-    /// The rows of the entries behind `after` that pass the filter, as many
-    /// entries as there are and as fit.
+    /// The rows of the entries behind `after` that pass the filter: as many entries as
+    /// there are and as fit, or a good number of entries without any.
     pub async fn read(&self, after: Sequence, filter: &Filter) -> Result<Delivery, LogError> {
         let last = *self.state.recent.last.borrow();
+        let last = last.min(Sequence(after.0.saturating_add(ENTRIES_MAX)));
         let catalog = self.state.catalog();
         let mut found: BTreeMap<TableId, Vec<RecordBatch>> = BTreeMap::new();
-        let (mut rows, mut through) = (0, after);
+        let mut entries: Option<(Sequence, Sequence)> = None;
+        let (mut rows, mut bytes, mut through) = (0, 0, after);
         while through < last {
-            let entry = self.entry(through.next()).await?;
+            let sequence = through.next();
+            let entry = self.entry(sequence).await?;
             let wanted: Vec<&TableRows> = entry
                 .tables
                 .iter()
                 .filter(|rows| filter.wants(&catalog, rows))
                 .collect();
-            let more: usize = wanted.iter().map(|rows| rows.batch.num_rows()).sum();
-            if rows > 0 && rows + more > filter.rows_max {
-                break;
+            if !wanted.is_empty() {
+                rows += wanted
+                    .iter()
+                    .map(|rows| rows.batch.num_rows())
+                    .sum::<usize>();
+                bytes += wanted
+                    .iter()
+                    .map(|rows| slice_bytes(&rows.batch))
+                    .sum::<usize>();
+                let too_much = rows > filter.rows_max || bytes > filter.bytes_max;
+                if too_much && entries.is_some() {
+                    break;
+                }
+                let first = entries.map_or(sequence, |(first, _)| first);
+                entries = Some((first, sequence));
             }
-            rows += more;
             for table in wanted {
                 found
                     .entry(table.table)
                     .or_default()
                     .push(table.batch.clone());
             }
-            through = through.next();
+            through = sequence;
         }
         Ok(Delivery {
             through,
+            entries,
             tables: name_tables(&catalog, filter.database, found),
         })
     }
@@ -224,7 +247,6 @@ fn name_tables(
     let Some(database) = catalog.database_by_id(database) else {
         return Vec::new();
     };
-    let name = |id: TableId| database.tables.values().find(|table| table.id == id);
     found
         .into_iter()
         .filter_map(|(id, batches)| {
@@ -235,7 +257,7 @@ fn name_tables(
                 .collect::<Result<_, _>>()
                 .expect("batches of one table agree on the types of its columns");
             Some(TableBatch {
-                name: name(id)?.name.clone(),
+                name: database.table_by_id(id)?.name.clone(),
                 batches,
             })
         })

@@ -7,7 +7,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray},
+    array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray},
     compute::concat_batches,
     datatypes::{DataType, Int32Type, SchemaRef},
     error::ArrowError,
@@ -16,8 +16,9 @@ use outrigger_model::schema::TIME_COLUMN;
 
 use crate::merge::{conform, last_write_wins, union_schema};
 
-/// Chunks of more rows are left alone when small ones are joined.
+/// Small chunks are joined up to this many rows, and bytes: text columns have 32-bit offsets.
 const CHUNK_ROWS_MAX: usize = 64 * 1024;
+const CHUNK_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Rows in the order they were written.
 #[derive(Debug, Default)]
@@ -55,7 +56,9 @@ impl Memtable {
         // many tiny writes don't make many tiny chunks.
         while let [.., previous, last] = chunks.as_slice() {
             let rows = previous.num_rows() + last.num_rows();
-            if rows > CHUNK_ROWS_MAX || previous.num_rows() > 2 * last.num_rows() {
+            let bytes = slice_bytes(previous) + slice_bytes(last);
+            let grown = previous.num_rows() > 2 * last.num_rows();
+            if grown || rows > CHUNK_ROWS_MAX || bytes > CHUNK_BYTES_MAX {
                 break;
             }
             let schema = union_schema([previous, last].into_iter());
@@ -91,6 +94,12 @@ impl Rows {
         let merged = last_write_wins(schema, &conformed.collect::<Result<Vec<_>, _>>()?)?;
         Ok(vec![self.merged.get_or_init(|| merged).clone()])
     }
+}
+
+/// How many bytes the values of a batch take, without what its buffers hold besides.
+pub(crate) fn slice_bytes(batch: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    batch.columns().iter().map(bytes).sum()
 }
 
 /// A hash of the tags and time of every row. Tags that a row does not have

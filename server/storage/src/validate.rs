@@ -3,17 +3,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::RecordBatch;
 use outrigger_catalog::{Catalog, CatalogChange, CatalogError};
 use outrigger_model::{
     clock::Timestamp,
     columns::RowsBuilder,
     ids::{DatabaseId, Sequence, TableId},
     line_protocol::{LineError, Point, Precision, parse},
-    schema::{ColumnType, TableSchema},
+    schema::{COLUMNS_MAX, ColumnType, TableSchema},
 };
 
 use crate::record::Meaning;
+
+/// How many refused lines are reported one by one.
+const REFUSED_MAX: usize = 1000;
+/// How many values, nulls included, a write may bring to one table: sparse lines take
+/// far more memory as columns than as text.
+const CELLS_MAX: usize = 16 * 1024 * 1024;
 
 /// What to do with bad lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,7 +62,7 @@ pub(crate) fn validate(
         .database_by_id(database)
         .map(|database| &database.tables);
     let mut candidates: BTreeMap<String, Candidate> = BTreeMap::new();
-    let mut refused = Vec::new();
+    let mut refused = Refused::default();
     for parsed in parse(text, precision, now) {
         let outcome = parsed.and_then(|point| {
             if !candidates.contains_key(point.table()) {
@@ -87,11 +92,43 @@ pub(crate) fn validate(
         }
     }
     let mut validated = Validated {
-        refused,
+        refused: refused.finish(),
         ..Validated::default()
     };
     log_candidates(catalog, database, candidates, &mut validated)?;
     Ok(validated)
+}
+
+/// Lines that were refused; only the first ones are kept.
+#[derive(Debug, Default)]
+struct Refused {
+    lines: Vec<LineError>,
+    more: usize,
+}
+
+impl Refused {
+    fn push(&mut self, line: LineError) {
+        if self.lines.len() < REFUSED_MAX {
+            self.lines.push(line);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<LineError> {
+        if let Some(last) = self.lines.last().filter(|_| self.more > 0) {
+            let message = format!("{} more lines were refused", self.more);
+            let line_number = last.line_number + 1;
+            let original_line = String::new();
+            self.lines.push(LineError {
+                line_number,
+                original_line,
+                message,
+                limit: false,
+            });
+        }
+        self.lines
+    }
 }
 
 impl Candidate {
@@ -113,6 +150,19 @@ impl Candidate {
                 }
             }
         }
+        // The time column does not count.
+        if self.schema.columns().len() - 1 + new_columns.len() > COLUMNS_MAX {
+            return Err(point.exceed(format!(
+                "Update to schema would exceed number of columns per table limit of {COLUMNS_MAX} columns"
+            )));
+        }
+        if self.rows.cells_with(point) > CELLS_MAX {
+            return Err(point.exceed(
+                "the write has too many rows with too many different columns for one table: send \
+                 it in smaller parts"
+                    .to_owned(),
+            ));
+        }
         for (name, column) in &new_columns {
             self.schema.add(name, *column);
         }
@@ -128,49 +178,70 @@ fn log_candidates(
     candidates: BTreeMap<String, Candidate>,
     validated: &mut Validated,
 ) -> Result<(), CatalogError> {
-    let mut staged: Option<Catalog> = None;
-    let mut rows: Vec<(TableId, RecordBatch)> = Vec::new();
-    let mut change = |change: CatalogChange| {
-        let staged = staged.get_or_insert_with(|| Catalog::clone(catalog));
-        validated.records.push(Meaning::Catalog(change.clone()));
-        // The sequence is not known yet; no change that a write makes depends on it.
-        staged.apply(Sequence::default(), change)?;
-        Ok::<Catalog, CatalogError>(staged.clone())
+    let mut staged = Staged {
+        before: catalog,
+        after: None,
+        changes: Vec::new(),
     };
-    let mut current = Catalog::clone(catalog);
+    let mut rows: Vec<Meaning> = Vec::new();
     for (name, candidate) in candidates {
         if candidate.rows.rows() == 0 {
             continue;
         }
-        let id = if let Some(id) = candidate.id {
-            id
-        } else {
-            let create = current.create_table(database, &name);
-            let CatalogChange::CreateTable { id, .. } = create else {
-                unreachable!("create_table creates a table")
-            };
-            current = change(create)?;
-            id
+        let table = match candidate.id {
+            Some(id) => id,
+            None => staged.create_table(database, &name)?,
         };
         if !candidate.new_columns.is_empty() {
             let columns = candidate.new_columns;
-            current = change(CatalogChange::AddColumns {
+            staged.change(CatalogChange::AddColumns {
                 database,
-                table: id,
+                table,
                 columns,
             })?;
         }
         validated.rows += candidate.rows.rows();
-        rows.push((id, candidate.rows.finish()));
+        rows.push(Meaning::Rows {
+            database,
+            table,
+            batch: candidate.rows.finish(),
+        });
     }
-    validated.catalog = staged.map(Arc::new);
-    let rows = rows.into_iter().map(|(table, batch)| Meaning::Rows {
-        database,
-        table,
-        batch,
-    });
+    validated.catalog = staged.after.map(Arc::new);
+    validated
+        .records
+        .extend(staged.changes.into_iter().map(Meaning::Catalog));
     validated.records.extend(rows);
     Ok(())
+}
+
+/// The catalog while changes are made to it; copied with the first.
+struct Staged<'a> {
+    before: &'a Catalog,
+    after: Option<Catalog>,
+    changes: Vec<CatalogChange>,
+}
+
+impl Staged<'_> {
+    fn create_table(&mut self, database: DatabaseId, name: &str) -> Result<TableId, CatalogError> {
+        let create = self
+            .after
+            .as_ref()
+            .unwrap_or(self.before)
+            .create_table(database, name);
+        let CatalogChange::CreateTable { id, .. } = create else {
+            unreachable!("create_table creates a table")
+        };
+        self.change(create)?;
+        Ok(id)
+    }
+
+    fn change(&mut self, change: CatalogChange) -> Result<(), CatalogError> {
+        self.changes.push(change.clone());
+        let after = self.after.get_or_insert_with(|| self.before.clone());
+        // The sequence is not known yet; no change that a write makes depends on it.
+        after.apply(Sequence::default(), change)
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +291,47 @@ mod tests {
         let validated = validate(&catalog, database, text, times, BadLines::Refuse).unwrap();
         assert_eq!((validated.records.len(), validated.refused.len()), (0, 1));
         assert_eq!(validated.refused[0].line_number, 2);
+    }
+
+    #[test]
+    fn a_table_has_a_limit_of_columns() {
+        let (catalog, database) = with_database();
+        let lines: Vec<String> = (0..502).map(|n| format!("m f{n}=1 1")).collect();
+        let validated = run(&catalog, database, &lines.join("\n"));
+        assert_eq!((validated.rows, validated.refused.len()), (500, 2));
+        assert!(validated.refused[0].limit);
+        assert!(
+            validated.refused[0]
+                .message
+                .ends_with("limit of 500 columns")
+        );
+    }
+
+    #[test]
+    fn sparse_lines_cannot_take_unbounded_memory() {
+        let (catalog, database) = with_database();
+        let lines: Vec<String> = (0..40_000)
+            .map(|n| format!("m f{}=1 {n}", n % 500))
+            .collect();
+        let validated = run(&catalog, database, &lines.join("\n"));
+        assert_eq!(validated.rows, CELLS_MAX / 500);
+        assert!(
+            validated
+                .refused
+                .iter()
+                .all(|line| line.limit || line.original_line.is_empty())
+        );
+    }
+
+    #[test]
+    fn endless_bad_lines_are_counted_and_not_kept() {
+        let (catalog, database) = with_database();
+        let validated = run(&catalog, database, &"x\n".repeat(5000));
+        assert_eq!(validated.refused.len(), REFUSED_MAX + 1);
+        assert_eq!(
+            validated.refused[REFUSED_MAX].message,
+            "4000 more lines were refused"
+        );
     }
 
     fn kind(meaning: &Meaning) -> &'static str {

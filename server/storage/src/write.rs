@@ -34,9 +34,6 @@ use crate::{
 
 /// Texts of more bytes are not parsed on an async thread.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
-/// How often a validation may be overtaken by a schema change before it is
-/// repeated with other writers held back.
-const OPTIMISTIC_ATTEMPTS: usize = 3;
 
 /// A client's write.
 #[derive(Clone, Debug)]
@@ -134,6 +131,8 @@ pub struct Storage {
     state: Arc<State>,
     store: Arc<EntryStore>,
     staged: Arc<Mutex<Arc<Catalog>>>,
+    /// Held by whoever changes the staged catalog, while the change is prepared.
+    schema_turn: Arc<tokio::sync::Mutex<()>>,
     committer: Committer,
     clock: Arc<dyn Clock>,
 }
@@ -149,16 +148,16 @@ impl Storage {
         let last = replay(&store, state.as_ref()).await?;
         let staged = Arc::new(Mutex::new(state.catalog()));
         let (committer, task) = committer(store.clone(), state.clone(), last, config);
-        Ok((
-            Self {
-                state,
-                store,
-                staged,
-                committer,
-                clock,
-            },
-            StorageTask(task),
-        ))
+        let schema_turn = Arc::default();
+        let storage = Self {
+            state,
+            store,
+            staged,
+            schema_turn,
+            committer,
+            clock,
+        };
+        Ok((storage, StorageTask(task)))
     }
 
     /// The catalog as it is published.
@@ -261,7 +260,8 @@ impl Storage {
     }
 
     /// Prepares a submission against the staged catalog and submits it, without
-    /// holding others back while it is prepared.
+    /// holding others back while it is prepared. Submissions that change the catalog
+    /// take turns; the others only notice if it has changed meanwhile.
     async fn submit<T, F>(
         &self,
         bytes: usize,
@@ -273,24 +273,44 @@ impl Storage {
     {
         let permit = self.committer.reserve(bytes).await?;
         let prepare = Arc::new(prepare);
-        for _ in 0..OPTIMISTIC_ATTEMPTS {
-            let snapshot = self.staged.lock().clone();
-            let prepared = if bytes > INLINE_BYTES_MAX {
-                let (prepare, snapshot) = (prepare.clone(), snapshot.clone());
-                spawn_blocking(move || prepare(&snapshot))
-                    .await
-                    .map_err(|_panicked| LogError::Stopped)??
-            } else {
-                prepare(&snapshot)?
-            };
-            let mut staged = self.staged.lock();
-            if Arc::ptr_eq(&staged, &snapshot) {
-                return Ok(prepared.submit(&mut staged, permit));
+        let mut catalog = self.staged.lock().clone();
+        let mut prepared = run_prepare(bytes, prepare.clone(), catalog.clone()).await?;
+        if !prepared.changes(&catalog) {
+            let staged = self.staged.lock();
+            if Arc::ptr_eq(&staged, &catalog) {
+                return Ok(prepared.submit(permit));
             }
         }
+        let _turn = self.schema_turn.lock().await;
+        let current = self.staged.lock().clone();
+        if !Arc::ptr_eq(&current, &catalog) {
+            catalog = current;
+            prepared = run_prepare(bytes, prepare, catalog).await?;
+        }
         let mut staged = self.staged.lock();
-        let prepared = prepare(&staged)?;
-        Ok(prepared.submit(&mut staged, permit))
+        if let Some(after) = &prepared.catalog {
+            *staged = after.clone();
+        }
+        Ok(prepared.submit(permit))
+    }
+}
+
+/// Runs `prepare`, on a thread that may be blocked if there is much to do.
+async fn run_prepare<T, F>(
+    bytes: usize,
+    prepare: Arc<F>,
+    catalog: Arc<Catalog>,
+) -> Result<Prepared<T>, WriteError>
+where
+    T: Send + 'static,
+    F: Fn(&Arc<Catalog>) -> Result<Prepared<T>, CatalogError> + Send + Sync + 'static,
+{
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(prepare(&catalog)?);
+    }
+    match spawn_blocking(move || prepare(&catalog)).await {
+        Ok(prepared) => Ok(prepared?),
+        Err(panicked) => Err(WriteError::Panicked(panicked)),
     }
 }
 
@@ -326,10 +346,14 @@ impl Prepared<Outcome> {
 }
 
 impl<T> Prepared<T> {
-    fn submit(self, staged: &mut Arc<Catalog>, permit: commit::Permit) -> (T, Option<Receipt>) {
-        if let Some(catalog) = self.catalog {
-            *staged = catalog;
-        }
+    /// Whether the catalog is another one afterwards.
+    fn changes(&self, before: &Arc<Catalog>) -> bool {
+        self.catalog
+            .as_ref()
+            .is_some_and(|after| !Arc::ptr_eq(after, before))
+    }
+
+    fn submit(self, permit: commit::Permit) -> (T, Option<Receipt>) {
         let receipt = (!self.records.is_empty()).then(|| permit.submit(self.records));
         (self.outcome, receipt)
     }

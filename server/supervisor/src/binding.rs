@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    backend::Scope,
     config::Config,
     error::InvocationError,
     host::{HostHandle, OutputLine},
     invocation::{BindingKey, Finished, Invocation, Plugin},
     registry::Registry,
-    worker::Worker,
+    worker::{Allowance, Worker, log_output},
 };
 
 /// An invocation that waits for its turn.
@@ -41,6 +42,9 @@ pub(crate) struct BindingTask {
     pub(crate) config: Config,
     pub(crate) inbox: mpsc::Receiver<Job>,
     pub(crate) worker: Option<Worker>,
+    /// The last invocation: what is printed after it, it has printed.
+    pub(crate) last: Option<Scope>,
+    pub(crate) allowance: Allowance,
 }
 
 impl BindingTask {
@@ -49,9 +53,7 @@ impl BindingTask {
         loop {
             match self.next_wake(&shutdown).await {
                 Wake::Job(job) => self.on_job(*job).await,
-                Wake::Printed(line) => {
-                    info!(binding = %self.key, line = line.text, "idle worker printed");
-                }
+                Wake::Printed(line) => self.on_printed(line).await,
                 Wake::WorkerEnded(reason) => {
                     info!(binding = %self.key, %reason, "idle worker ended");
                     self.worker = None;
@@ -61,6 +63,12 @@ impl BindingTask {
         }
         if let Some(worker) = self.worker.take() {
             worker.retire(self.config.grace).await;
+        }
+    }
+
+    async fn on_printed(&mut self, line: OutputLine) {
+        if let Some(scope) = &self.last {
+            log_output(&self.registry, scope, line, &mut self.allowance).await;
         }
     }
 
@@ -97,6 +105,12 @@ impl BindingTask {
         plugin: &Plugin,
         invocation: Invocation,
     ) -> Result<Finished, InvocationError> {
+        let (binding, id) = (self.key.clone(), invocation.id.clone());
+        self.last = Some(Scope {
+            binding,
+            invocation: id,
+        });
+        self.allowance = Allowance::new();
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
             None => self.start_worker().await?,

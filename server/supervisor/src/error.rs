@@ -80,7 +80,10 @@ impl fmt::Display for PluginFailure {
 /// Why an invocation did not complete, by whom to blame.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum InvocationError {
-    /// The plugin's source does not load, or it raised.
+    /// The plugin's source does not load; nothing ran.
+    #[error("{0}")]
+    Load(PluginFailure),
+    /// The plugin raised.
     #[error("{0}")]
     Plugin(PluginFailure),
     /// The process ended or was ended.

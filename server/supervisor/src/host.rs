@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::process::HostProcess;
-pub(crate) use self::worker::{OutputLine, WorkerProcess, exited};
+pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of};
 use crate::{config::Config, error::HostError, registry::Token};
 use outrigger_sandbox::Launcher;
@@ -36,6 +36,7 @@ pub(crate) enum HostCommand {
         worker: WorkerId,
         signal: i32,
     },
+    Abandon,
 }
 
 /// Talks to the host's task. Commands are as few as there are workers, so the
@@ -57,6 +58,11 @@ impl HostHandle {
     pub(crate) fn signal(&self, worker: WorkerId, signal: i32) {
         // Without a host there is no worker either.
         drop(self.0.send(HostCommand::Signal { worker, signal }));
+    }
+
+    /// Ends a host that does not do its work; its workers end with it.
+    pub(crate) fn abandon(&self) {
+        drop(self.0.send(HostCommand::Abandon));
     }
 }
 
@@ -165,6 +171,7 @@ impl HostTask {
                     drop(reply.send(Err(error)));
                 }
             }
+            HostCommand::Abandon => self.on_lost("it does not answer and was killed"),
             HostCommand::Signal { worker, signal } => {
                 let alive = self.workers.contains_key(&worker);
                 if let Some(process) = self.process.as_mut().filter(|_| alive) {

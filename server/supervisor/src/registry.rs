@@ -1,10 +1,11 @@
 //! Who may speak: tokens of workers that are expected, and keys of invocations that run.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc};
 
 use outrigger_proto::v1::{FromWorker, Hello, ToWorker};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
 pub(crate) type Token = [u8; 32];
 /// An invocation's secret for tickets and writes.
 pub(crate) type InvocationKey = [u8; 16];
+
+/// How many calls an invocation may make at the same time; more wait.
+const CALLS_MAX: usize = 8;
 
 /// A worker's control stream, after its token was found good.
 #[derive(Debug)]
@@ -34,6 +38,44 @@ pub(crate) struct Active {
     pub(crate) pid: u32,
     pub(crate) scope: Scope,
     pub(crate) tables: Vec<EventTable>,
+    /// Room for calls at the same time.
+    pub(crate) calls: Arc<Semaphore>,
+    /// Cancelled when the invocation is over, and with it every call.
+    pub(crate) over: CancellationToken,
+}
+
+impl Active {
+    pub(crate) fn new(key: InvocationKey, pid: u32, scope: Scope, tables: Vec<EventTable>) -> Self {
+        let (calls, over) = (
+            Arc::new(Semaphore::new(CALLS_MAX)),
+            CancellationToken::new(),
+        );
+        Self {
+            key,
+            pid,
+            scope,
+            tables,
+            calls,
+            over,
+        }
+    }
+
+    /// Makes a call on behalf of the invocation: waits for its turn, and ends with
+    /// the invocation.
+    pub(crate) async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let over = || Status::cancelled("the invocation is over");
+        let turn = async {
+            let _turn = self.calls.acquire().await.map_err(|_closed| over())?;
+            call.await
+        };
+        self.over
+            .run_until_cancelled(turn)
+            .await
+            .unwrap_or_else(|| Err(over()))
+    }
 }
 
 /// Shared by the services and the bindings. Its locks are held for moments only.
@@ -68,7 +110,10 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         match &self.who {
             Who::Worker(token) => drop(self.registry.expected.lock().remove(token)),
-            Who::Invocation(id) => drop(self.registry.active.lock().remove(id)),
+            Who::Invocation(id) => {
+                let active = self.registry.active.lock().remove(id);
+                active.inspect(|active| active.over.cancel());
+            }
         }
     }
 }

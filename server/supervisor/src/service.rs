@@ -3,11 +3,13 @@
 mod control;
 mod flight;
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use outrigger_model::{error::Report, shutdown::Gate};
-use outrigger_proto::{MESSAGE_BYTES_MAX, v1::supervisor_server::SupervisorServer};
+use outrigger_proto::{
+    FROM_WORKER_BYTES_MAX, TICKET_BYTES_MAX, v1::supervisor_server::SupervisorServer,
+};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
@@ -21,12 +23,8 @@ use crate::{error::SupervisorError, registry::Registry};
 
 /// The most bytes of one message to a worker: a plugin's source is the largest.
 const TO_WORKER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// A worker's synchronous write is one message.
-const FROM_WORKER_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
-/// A peer that does not answer pings for this long is gone. It is not killed for
-/// that; only its deadline kills a worker.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-
+/// How many calls one connection may have open, its control stream among them.
+const CALLS_MAX: usize = 32;
 /// Makes the socket, for this user only.
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
     let failed = |source: io::Error| SupervisorError::Socket {
@@ -44,11 +42,12 @@ pub(crate) async fn serve(listener: UnixListener, registry: Arc<Registry>, gate:
         .max_decoding_message_size(FROM_WORKER_BYTES_MAX)
         .max_encoding_message_size(TO_WORKER_BYTES_MAX);
     let data = FlightServiceServer::new(Data::new(registry))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(TICKET_BYTES_MAX)
         .max_encoding_message_size(TO_WORKER_BYTES_MAX);
+    // No keepalive: the kernel closes the socket of a process that ends, and one that is
+    // only slow or stopped is ended by its deadline and nothing else.
     let served = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .concurrency_limit_per_connection(CALLS_MAX)
         .add_service(control)
         .add_service(data)
         .serve_with_incoming_shutdown(

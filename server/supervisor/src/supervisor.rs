@@ -17,6 +17,7 @@ use crate::{
     invocation::{BindingKey, Finished, Invocation, Plugin},
     registry::Registry,
     service,
+    worker::Allowance,
 };
 
 /// Runs plugins. Clones are handles to the same supervisor.
@@ -69,21 +70,38 @@ impl Supervisor {
         plugin: Arc<Plugin>,
         invocation: Invocation,
     ) -> Result<Finished, InvocationError> {
-        let stopping = || InvocationError::Host("the server is shutting down".to_owned());
         if self.shared.gate.token().is_cancelled() {
-            return Err(stopping());
+            return Err(InvocationError::Host(
+                "the server is shutting down".to_owned(),
+            ));
         }
         let (reply, result) = oneshot::channel();
-        let binding = self.binding(&plugin.binding);
-        binding
+        let key = plugin.binding.clone();
+        let sent = self
+            .binding(&key)
             .send(Job {
                 plugin,
                 invocation,
                 reply,
             })
-            .await
-            .map_err(|_closed| stopping())?;
-        result.await.unwrap_or_else(|_closed| Err(stopping()))
+            .await;
+        let lost = || InvocationError::Host("the binding's task has ended".to_owned());
+        let result = match sent {
+            Ok(()) => result.await.unwrap_or_else(|_closed| Err(lost())),
+            Err(_closed) => Err(lost()),
+        };
+        if let Err(InvocationError::Host(_)) = &result {
+            self.forget_ended(&key);
+        }
+        result
+    }
+
+    /// Lets the next invocation make a new task where the last one has ended.
+    fn forget_ended(&self, key: &BindingKey) {
+        let mut bindings = self.shared.bindings.lock();
+        if bindings.get(key).is_some_and(mpsc::Sender::is_closed) {
+            bindings.remove(key);
+        }
     }
 
     /// Ends the binding's worker once it is idle.
@@ -105,6 +123,8 @@ impl Supervisor {
             config: shared.config.clone(),
             inbox,
             worker: None,
+            last: None,
+            allowance: Allowance::new(),
         };
         shared
             .gate

@@ -11,6 +11,7 @@
 //! Every path out of an exchange other than its proper end leaves the worker
 //! unusable: whoever holds it drops it, and dropping kills it.
 
+mod allowance;
 mod collect;
 mod messages;
 
@@ -24,6 +25,7 @@ use outrigger_proto::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
+pub(crate) use self::allowance::Allowance;
 use self::{
     collect::{Collected, Collector},
     messages::{check, failure, log_line, name},
@@ -32,15 +34,17 @@ use crate::{
     backend::{LogLevel, LogLine, Scope},
     config::Config,
     error::{ExitReason, HostError, InvocationError},
-    host::{HostHandle, OutputLine, WorkerProcess, exited},
+    host::{HostHandle, OutputLine, SIGKILL, WorkerProcess, exited},
     invocation::{BindingKey, Event, Finished, Invocation, Plugin},
     registry::{Active, InvocationKey, Link, Registry, Token},
 };
 
 /// How long a worker's stream may stay open after its process has ended, or the other way round.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
+/// How long the last message of an ended process may take.
+const LAST_MESSAGE_MAX: Duration = Duration::from_secs(1);
+const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
-const SIGKILL: i32 = 9;
 
 /// A connected worker. Dropping it kills its process.
 #[derive(Debug)]
@@ -70,7 +74,13 @@ impl Worker {
     ) -> Result<Self, HostError> {
         let token: Token = rand::random();
         let (_admission, link) = registry.expect(token);
-        let mut process = host.start_worker(token).await?;
+        // The first worker waits for its host too.
+        let start_max = config.host_start_max + config.worker_start_max;
+        let Ok(started) = timeout(start_max, host.start_worker(token)).await else {
+            host.abandon();
+            return Err(HostError::WorkerNotReady(start_max));
+        };
+        let mut process = started?;
         let hello = async {
             tokio::select! {
                 link = link => link.map_err(|_refused| "its hello was refused".to_owned()),
@@ -82,11 +92,12 @@ impl Worker {
             Err(_elapsed) => return Err(HostError::WorkerNotReady(config.worker_start_max)),
         };
         check_hello(&link, process.pid)?;
+        let clock = SystemClock::default();
         Ok(Self {
             process,
             link,
             bound: None,
-            clock: SystemClock::default(),
+            clock,
         })
     }
 
@@ -136,7 +147,7 @@ impl Worker {
                 self.bound = Some(plugin.revision.clone());
                 Ok(())
             }
-            Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
+            Ok(Ok(Err(error))) => Err(InvocationError::Load(failure(error))),
             Ok(Err(reason)) => Err(self.broken(reason).await),
             Err(_elapsed) => {
                 let reason = ExitReason::DeadlineExceeded { timeout: load_max };
@@ -185,12 +196,7 @@ impl Worker {
         let budget = config.lines_bytes_max.0;
         let message = messages::invoke(&invocation, key, budget);
         let Event::Writes(tables) = invocation.event;
-        let active = Active {
-            key,
-            pid: self.pid(),
-            scope: scope.clone(),
-            tables,
-        };
+        let active = Active::new(key, self.pid(), scope.clone(), tables);
         let admission = registry.admit(active);
         self.send(to_worker::Message::Invoke(message));
         let outcome = timeout_at(deadline, self.exchange(registry, &scope, budget)).await;
@@ -205,12 +211,14 @@ impl Worker {
             Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
             Ok(Err(reason)) => {
                 let error = self.broken(reason).await;
-                self.log_remaining_output(registry, &scope).await;
+                self.log_remaining_output(registry, &scope, &mut Allowance::new())
+                    .await;
                 Err(error)
             }
             Err(_elapsed) => {
                 let stderr = self.stop_late(&scope, config.grace).await;
-                self.log_remaining_output(registry, &scope).await;
+                self.log_remaining_output(registry, &scope, &mut Allowance::new())
+                    .await;
                 let reason = ExitReason::DeadlineExceeded {
                     timeout: invocation.timeout,
                 };
@@ -221,7 +229,10 @@ impl Worker {
 
     /// Whether a worker that gave this result can run the next invocation.
     pub(crate) fn is_usable_after<T>(result: &Result<T, InvocationError>) -> bool {
-        matches!(result, Ok(_) | Err(InvocationError::Plugin(_)))
+        matches!(
+            result,
+            Ok(_) | Err(InvocationError::Load(_) | InvocationError::Plugin(_))
+        )
     }
 
     /// Listens until the invocation is over.
@@ -232,27 +243,33 @@ impl Worker {
         budget: usize,
     ) -> Result<Result<Collected, PluginError>, Break> {
         let mut collector = Collector::new(budget);
+        let mut allowance = Allowance::new();
         let started = self.clock.now();
         loop {
             let message = tokio::select! {
                 biased;
                 message = next(&mut self.link) => message?,
                 Some(line) = self.process.output.recv() => {
-                    log_output(registry, scope, line).await;
+                    log_output(registry, scope, line, &mut allowance).await;
                     continue;
+                }
+                // Something that the plugin started may hold the stream open.
+                _ = exited(&mut self.process.exit) => {
+                    timeout(LAST_MESSAGE_MAX, next(&mut self.link)).await.unwrap_or(Err(Break::Ended))?
                 }
             };
             check(&message, scope).map_err(Break::Violation)?;
             match message {
                 from_worker::Message::Log(log) => {
                     let line = log_line(log, started, self.clock.now());
-                    registry.backend.log(scope, line).await;
+                    say(registry, scope, line, &mut allowance).await;
                 }
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
                 }
                 from_worker::Message::Completed(completed) => {
-                    self.log_remaining_output(registry, scope).await;
+                    self.log_remaining_output(registry, scope, &mut allowance)
+                        .await;
                     return match completed.outcome {
                         Some(completed::Outcome::Ok(_)) => {
                             Ok(Ok(collector.finish().map_err(Break::Violation)?))
@@ -269,9 +286,23 @@ impl Worker {
         }
     }
 
-    async fn log_remaining_output(&mut self, registry: &Registry, scope: &Scope) {
+    /// Logs what was printed up to now, and how much was not logged.
+    async fn log_remaining_output(
+        &mut self,
+        registry: &Registry,
+        scope: &Scope,
+        allowance: &mut Allowance,
+    ) {
         while let Ok(line) = self.process.output.try_recv() {
-            log_output(registry, scope, line).await;
+            log_output(registry, scope, line, allowance).await;
+        }
+        if let Some(text) = allowance.report() {
+            let line = LogLine {
+                level: LogLevel::Warn,
+                text,
+                time: self.clock.now(),
+            };
+            registry.backend.log(scope, line).await;
         }
     }
 
@@ -293,6 +324,10 @@ impl Worker {
             Break::Ended => self.last_words().await,
             Break::Violation(what) => ExitReason::ProtocolViolation(what),
         };
+        if reason == ExitReason::HostLost {
+            // Whatever ended the host says nothing about this plugin.
+            return InvocationError::Host(reason.to_string());
+        }
         InvocationError::Worker {
             reason,
             stderr: self.kill().await,
@@ -311,6 +346,8 @@ impl Worker {
 
     /// Ends a worker that missed a deadline: asks the plugin, asks the process, kills.
     async fn stop_late(&mut self, scope: &Scope, grace: Duration) -> Vec<String> {
+        // Where it is stuck, for the log: all Python stacks on standard error.
+        self.process.signal(SIGUSR1);
         let invocation = scope.invocation.to_string();
         self.send(to_worker::Message::Cancel(Cancel { invocation }));
         // KeyboardInterrupt lets the plugin clean up; its result no longer counts.
@@ -337,18 +374,37 @@ impl Worker {
     /// Kills the process group and returns what it last printed on standard error.
     async fn kill(&mut self) -> Vec<String> {
         self.process.signal(SIGKILL);
-        timeout(LAST_WORDS_MAX, self.process.wait())
-            .await
-            .map_or(Vec::new(), |exit| exit.stderr)
+        match timeout(LAST_WORDS_MAX, self.process.wait()).await {
+            Ok(exit) => exit.stderr,
+            Err(_elapsed) => {
+                // Only its host can kill it; one that does not must end itself.
+                self.process.abandon_host();
+                Vec::new()
+            }
+        }
     }
 
-    /// Ends an idle worker.
-    pub(crate) async fn retire(mut self, grace: Duration) {
+    /// Ends an idle worker: it leaves once the stream has ended.
+    pub(crate) async fn retire(self, grace: Duration) {
         self.send(to_worker::Message::Drain(Drain {}));
-        if timeout(grace, self.process.wait()).await.is_err() {
-            debug!(pid = self.pid(), "worker ignores the drain, killing it");
-            self.kill().await;
+        let Self {
+            mut process, link, ..
+        } = self;
+        let Link {
+            to_worker,
+            mut from_worker,
+            ..
+        } = link;
+        drop(to_worker);
+        let ended = timeout(grace, async {
+            while let Ok(Some(_)) = from_worker.message().await {}
+            drop(from_worker);
+            process.wait().await;
+        });
+        if ended.await.is_err() {
+            debug!(pid = process.pid, "worker ignores the drain, killing it");
         }
+        // Dropping a process that still lives kills it.
     }
 }
 
@@ -383,34 +439,40 @@ async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
     }
 }
 
-async fn log_output(registry: &Registry, scope: &Scope, line: OutputLine) {
+/// Logs a line if the invocation may still say something.
+async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) {
+    if !allowance.takes(line.text.len(), line.time) {
+        return;
+    }
+    if let Some(text) = allowance.report() {
+        let notice = LogLine {
+            level: LogLevel::Warn,
+            text,
+            time: line.time,
+        };
+        registry.backend.log(scope, notice).await;
+    }
+    registry.backend.log(scope, line).await;
+}
+
+/// Logs what a worker printed.
+pub(crate) async fn log_output(
+    registry: &Registry,
+    scope: &Scope,
+    line: OutputLine,
+    allowance: &mut Allowance,
+) {
     let OutputLine {
         stderr,
         text,
         time,
         dropped,
     } = line;
-    if dropped > 0 {
-        let text = format!("{dropped} lines of output were dropped");
-        registry
-            .backend
-            .log(
-                scope,
-                LogLine {
-                    level: LogLevel::Warn,
-                    text,
-                    time,
-                },
-            )
-            .await;
-    }
+    allowance.dropped += dropped;
     let level = if stderr {
         LogLevel::Warn
     } else {
         LogLevel::Info
     };
-    registry
-        .backend
-        .log(scope, LogLine { level, text, time })
-        .await;
+    say(registry, scope, LogLine { level, text, time }, allowance).await;
 }

@@ -5,6 +5,7 @@
 //! with the moved cursor. Nothing here is ever awaited by a writer.
 
 mod backend;
+mod last_good;
 mod logs;
 mod manager;
 mod retry;

@@ -9,12 +9,16 @@ use std::{
 };
 
 use outrigger_model::{
+    bytes::ByteSize,
     ids::{Sequence, TriggerId},
     shutdown::Gate,
 };
 use outrigger_storage::Storage;
 use outrigger_supervisor::Supervisor;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{self, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -29,6 +33,8 @@ use crate::{
 pub struct Config {
     /// How many rows are handed over in one invocation, unless one log entry has more.
     pub batch_rows_max: usize,
+    /// Likewise in bytes.
+    pub batch_bytes_max: ByteSize,
     /// How long an invocation may take.
     pub invocation_timeout: Duration,
 }
@@ -38,7 +44,9 @@ pub struct Config {
 pub struct ManagerTask {
     engine: Engine,
     running: HashMap<TriggerId, CancellationToken>,
-    tasks: JoinSet<TriggerId>,
+    tasks: JoinSet<()>,
+    /// Whose task it is.
+    owners: HashMap<task::Id, TriggerId>,
 }
 
 enum Wake {
@@ -67,6 +75,7 @@ impl ManagerTask {
             engine,
             running: HashMap::new(),
             tasks: JoinSet::new(),
+            owners: HashMap::new(),
         }
     }
 
@@ -98,11 +107,18 @@ impl ManagerTask {
                 changed = news.changed() => {
                     return changed.map_or(Wake::Shutdown, |()| Wake::Changed);
                 }
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(trigger) => return Wake::Ended(trigger),
-                    // The panic itself is in the log; its trigger stays stopped.
-                    Err(error) => error!(%error, "a trigger's task has failed"),
-                },
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let task = match ended {
+                        Ok((task, ())) => task,
+                        Err(panic) => {
+                            error!(%panic, "a trigger's task has panicked, starting it again");
+                            panic.id()
+                        }
+                    };
+                    if let Some(trigger) = self.owners.remove(&task) {
+                        return Wake::Ended(trigger);
+                    }
+                }
                 () = shutdown.cancelled() => return Wake::Shutdown,
             }
         }
@@ -125,11 +141,8 @@ impl ManagerTask {
             let stop = CancellationToken::new();
             self.running.insert(trigger.id, stop.clone());
             let task = WalTask::new(self.engine.clone(), database.id, trigger.clone(), stop);
-            let id = trigger.id;
-            self.tasks.spawn(async move {
-                task.run().await;
-                id
-            });
+            let task = self.tasks.spawn(task.run());
+            self.owners.insert(task.id(), trigger.id);
         }
         for (trigger, stop) in &self.running {
             if !wanted.contains(trigger) && !stop.is_cancelled() {

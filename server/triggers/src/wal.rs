@@ -21,15 +21,19 @@ use outrigger_supervisor::{
 };
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::{
     backend::{binding_key, describe},
+    last_good::LastGood,
     logs::{PluginLogger, mirror},
     manager::Config,
     retry,
-    source::{PluginDirectory, PluginSource, SourceError},
+    source::{PluginDirectory, PluginSource},
 };
+
+/// How many entries without rows the durable cursor may lag behind.
+const UNSAVED_ENTRIES_MAX: u64 = 1000;
 
 /// What every trigger's task works with.
 #[derive(Clone, Debug)]
@@ -48,11 +52,11 @@ pub(crate) struct WalTask {
     trigger: Arc<Trigger>,
     filter: Filter,
     feed: Feed,
-    /// As far as this task has looked; the durable cursor lags behind where there
-    /// was nothing to deliver.
+    /// As far as this task has looked.
     cursor: Sequence,
-    /// The last source that could be read.
-    source: Option<PluginSource>,
+    /// The cursor that a restart would find.
+    durable: Sequence,
+    sources: LastGood,
     stop: CancellationToken,
 }
 
@@ -81,7 +85,10 @@ impl WalTask {
             database,
             table,
             rows_max: engine.config.batch_rows_max,
+            bytes_max: engine.config.batch_bytes_max.0,
         };
+        let plugin = trigger.definition.plugin.clone();
+        let sources = LastGood::new(engine.plugins.clone(), plugin);
         let (feed, cursor) = (engine.storage.feed(), trigger.cursor);
         Self {
             engine,
@@ -89,7 +96,8 @@ impl WalTask {
             filter,
             feed,
             cursor,
-            source: None,
+            durable: cursor,
+            sources,
             stop,
         }
     }
@@ -122,12 +130,14 @@ impl WalTask {
     ) -> Next {
         if delivery.tables.is_empty() {
             self.cursor = delivery.through;
+            self.save_cursor().await;
             return self.wait_for_news(news).await;
         }
         for attempt in 1.. {
             match self.attempt(&delivery, attempt).await {
                 Next::Done => {
                     self.cursor = delivery.through;
+                    self.durable = delivery.through;
                     break;
                 }
                 Next::Stop => return Next::Stop,
@@ -138,6 +148,24 @@ impl WalTask {
             }
         }
         Next::Done
+    }
+
+    /// Makes the cursor durable where it has passed many entries without rows, so that a
+    /// restart need not read them again. Failing is no harm.
+    async fn save_cursor(&mut self) {
+        if self.cursor.0 - self.durable.0 < UNSAVED_ENTRIES_MAX {
+            return;
+        }
+        let cursor = Some((self.trigger.id, self.cursor));
+        let commit = Commit {
+            writes: Vec::new(),
+            cursor,
+            change: None,
+            logs: Box::new(|_| Vec::new()),
+        };
+        if self.engine.storage.commit(commit).await.is_ok() {
+            self.durable = self.cursor;
+        }
     }
 
     async fn wait_for_news(&self, news: &mut watch::Receiver<Sequence>) -> Next {
@@ -161,20 +189,38 @@ impl WalTask {
     /// Runs the plugin once on the delivered rows, and commits what comes of it.
     async fn attempt(&mut self, delivery: &Delivery, attempt: u32) -> Next {
         let id = self.invocation_id(delivery);
-        let source = match self.read_source().await {
+        let mut source = match self.sources.current().await {
             Ok(source) => source,
             Err(error) => {
                 let text = format!("error executing wal plugin: {}", Report(&error));
                 return self.on_failure(delivery, &id, text).await;
             }
         };
-        self.log(
-            &id,
-            LogLevel::Info,
-            "starting execution of wal plugin.".to_owned(),
-        )
-        .await;
-        let plugin = Arc::new(self.plugin(source));
+        let starting = "starting execution of wal plugin.".to_owned();
+        self.log(&id, LogLevel::Info, starting).await;
+        let mut result = self.invoke(&source, delivery, &id, attempt).await;
+        if let Err(error @ InvocationError::Load(_)) = &result
+            && let Some(last_good) = self.sources.on_broken(&source)
+        {
+            let text = failure_text(error);
+            let text = format!("{text}\nthe last version that loads goes on running");
+            self.log(&id, LogLevel::Error, text).await;
+            source = last_good;
+            result = self.invoke(&source, delivery, &id, attempt).await;
+        }
+        if let Ok(_) | Err(InvocationError::Plugin(_)) = &result {
+            self.sources.on_loaded(source);
+        }
+        self.on_result(delivery, &id, result).await
+    }
+
+    async fn invoke(
+        &self,
+        source: &PluginSource,
+        delivery: &Delivery,
+        id: &InvocationId,
+        attempt: u32,
+    ) -> Result<Finished, InvocationError> {
         let tables = delivery.tables.iter().map(|table| EventTable {
             name: table.name.clone(),
             batches: table.batches.clone(),
@@ -185,45 +231,41 @@ impl WalTask {
             timeout: self.engine.config.invocation_timeout,
             event: Event::Writes(tables.collect()),
         };
-        match self.engine.supervisor.invoke(plugin, invocation).await {
-            Ok(finished) => self.on_finished(delivery, &id, finished).await,
-            Err(InvocationError::Host(_)) if self.stop.is_cancelled() => Next::Stop,
-            // The plugin did not run, so this says nothing about it.
-            Err(error @ InvocationError::Host(_)) => {
-                let text = format!("error executing wal plugin: {error}; trying again");
-                self.log(&id, LogLevel::Error, text).await;
-                Next::Again
-            }
-            Err(error) => {
-                let text = failure_text(&error);
-                if let InvocationError::Worker { reason, .. } = &error {
-                    let trigger = &self.trigger.definition.name;
-                    warn!(trigger, invocation = %id, %reason, "a plugin's worker ended");
-                }
-                self.on_failure(delivery, &id, text).await
-            }
-        }
+        let plugin = Arc::new(self.plugin(source.clone()));
+        self.engine.supervisor.invoke(plugin, invocation).await
     }
 
-    /// The plugin's source as it is now; the last good one if it cannot be read any more.
-    async fn read_source(&mut self) -> Result<PluginSource, SourceError> {
-        match self
-            .engine
-            .plugins
-            .read(&self.trigger.definition.plugin)
-            .await
-        {
-            Ok(source) => {
-                self.source = Some(source.clone());
-                Ok(source)
+    async fn on_result(
+        &self,
+        delivery: &Delivery,
+        id: &InvocationId,
+        result: Result<Finished, InvocationError>,
+    ) -> Next {
+        let error = match result {
+            Ok(finished) => return self.on_finished(delivery, id, finished).await,
+            Err(error) => error,
+        };
+        match &error {
+            // The shutdown has ended the worker, not the plugin: the rows come again.
+            InvocationError::Host(_) | InvocationError::Worker { .. }
+                if self.stop.is_cancelled() =>
+            {
+                Next::Stop
             }
-            Err(error) => match &self.source {
-                Some(last_good) => {
-                    debug!(error = %Report(&error), "plugin file is gone, using its last content");
-                    Ok(last_good.clone())
-                }
-                None => Err(error),
-            },
+            // The plugin did not run, or not to its end, for reasons that are not its own.
+            InvocationError::Host(_) => {
+                let text = format!("error executing wal plugin: {error}; trying again");
+                self.log(id, LogLevel::Error, text).await;
+                Next::Again
+            }
+            InvocationError::Worker { reason, .. } => {
+                let trigger = &self.trigger.definition.name;
+                warn!(trigger, invocation = %id, %reason, "a plugin's worker ended");
+                self.on_failure(delivery, id, failure_text(&error)).await
+            }
+            InvocationError::Load(_) | InvocationError::Plugin(_) => {
+                self.on_failure(delivery, id, failure_text(&error)).await
+            }
         }
     }
 
@@ -237,9 +279,12 @@ impl WalTask {
         }
     }
 
-    /// The same for every attempt at the same rows, also after a restart.
+    /// The same for every attempt at the same rows, also after a restart; rows that were
+    /// written meanwhile may join them then, which makes another id.
     fn invocation_id(&self, delivery: &Delivery) -> InvocationId {
-        let (first, last) = (self.cursor.next(), delivery.through);
+        let (first, last) = delivery
+            .entries
+            .unwrap_or((delivery.through, delivery.through));
         InvocationId(format!("{}-{first}-{last}", self.trigger.id).into())
     }
 
@@ -391,7 +436,9 @@ impl Voice {
 /// The contract's line, then everything that helps to find the reason.
 fn failure_text(error: &InvocationError) -> String {
     let details = match error {
-        InvocationError::Plugin(failure) => failure.traceback.trim_end().to_owned(),
+        InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
+            failure.traceback.trim_end().to_owned()
+        }
         InvocationError::Worker { stderr, .. } => stderr.join("\n"),
         InvocationError::Host(_) => String::new(),
     };

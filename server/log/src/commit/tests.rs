@@ -112,3 +112,34 @@ async fn a_second_writer_stops_the_log() {
     ));
     assert_eq!(*log.view.0.lock(), []);
 }
+
+/// Cannot take anything in.
+struct Panics;
+
+impl View for Panics {
+    fn apply(&self, _entry: Arc<Entry>) -> Result<(), String> {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leaves_nobody_waiting() {
+    let store = Arc::new(EntryStore::new(
+        Arc::new(InMemory::new()),
+        "n",
+        Durability::Store,
+    ));
+    let config = Config {
+        flush_interval: Duration::from_secs(1),
+        buffer_bytes_max: 1 << 20,
+        buffer_wait_max: Duration::from_secs(5),
+    };
+    let (committer, task) = committer(store, Arc::new(Panics), Sequence(0), config);
+    #[expect(clippy::disallowed_methods, reason = "the test owns the task")]
+    let task = tokio::spawn(task.run(CancellationToken::new()));
+    let receipt = submit(&committer, &["a"]).await;
+    assert!(matches!(receipt.wait().await, Err(LogError::Stopped)));
+    assert!(matches!(committer.failed().await, LogError::Panicked));
+    assert!(matches!(committer.reserve(1).await, Err(LogError::Stopped)));
+    assert!(task.await.is_err());
+}

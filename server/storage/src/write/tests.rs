@@ -186,6 +186,7 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
         database,
         table: Some("m".to_owned()),
         rows_max: 100,
+        bytes_max: 1 << 20,
     };
     let delivery = storage.feed().read(trigger.cursor, &filter).await.unwrap();
     assert_eq!(delivery.tables.len(), 1);

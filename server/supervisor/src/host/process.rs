@@ -19,6 +19,9 @@ use crate::{
     output::Tail,
 };
 
+/// How long a message may wait until the host reads.
+const SEND_MAX: Duration = Duration::from_secs(5);
+
 /// A host that is ready. Ends with its workers when dropped.
 #[derive(Debug)]
 pub(crate) struct HostProcess {
@@ -48,11 +51,12 @@ impl HostProcess {
         let launched = launcher
             .launch(Launch {
                 program: config.python.clone(),
-                arguments: ["-m", "outrigger_plugin_host", "host"]
+                // -P: nothing in the working directory is imported by the trusted host.
+                arguments: ["-P", "-m", "outrigger_plugin_host", "host"]
                     .map(Into::into)
                     .to_vec(),
                 environment,
-                directory: config.directory.clone(),
+                directory: config.run_directory.clone(),
                 stdin: Some(theirs.into()),
             })
             .await?;
@@ -115,8 +119,12 @@ impl HostProcess {
         self.socket.receive().await?.ok_or_else(closed)
     }
 
+    /// Says something to it. A host that does not read is as good as gone.
     pub(crate) async fn send(&mut self, message: to_host::Message) -> io::Result<()> {
-        self.socket.send(message).await
+        let stuck = || io::Error::new(io::ErrorKind::TimedOut, "it does not read its socket");
+        timeout(SEND_MAX, self.socket.send(message))
+            .await
+            .unwrap_or_else(|_elapsed| Err(stuck()))
     }
 
     /// Closes its socket, which tells it to end, and waits for that.

@@ -46,6 +46,11 @@ impl WorkerProcess {
         self.host.signal(self.id, signal);
     }
 
+    /// Gives up a host that does not reap a killed worker.
+    pub(crate) fn abandon_host(&self) {
+        self.host.abandon();
+    }
+
     /// Waits until it was reaped.
     pub(crate) async fn wait(&mut self) -> WorkerExit {
         exited(&mut self.exit).await

@@ -65,12 +65,14 @@ impl SupervisorService for Control {
         let lines = String::from_utf8(request.text)
             .map_err(|_invalid| Status::invalid_argument("the lines are not UTF-8"))?;
         let target = (!request.target.is_empty()).then_some(request.target);
-        let written = self
+        let write = self
             .registry
             .backend
-            .write(&active.scope, target, lines, request.no_sync)
-            .await;
-        let error = written.err().map(|error| error.message).unwrap_or_default();
+            .write(&active.scope, target, lines, request.no_sync);
+        let error = active
+            .call(async { Ok(write.await.err().map(|error| error.message)) })
+            .await?
+            .unwrap_or_default();
         Ok(Response::new(WriteReply { error }))
     }
 }

@@ -45,12 +45,10 @@ impl Data {
             target,
             parameters,
         };
-        let QueryStream { schema, batches } = self
-            .registry
-            .backend
-            .query(&active.scope, request)
-            .await
-            .map_err(|error| status(&error))?;
+        let query = self.registry.backend.query(&active.scope, request);
+        let QueryStream { schema, batches } = active
+            .call(async { query.await.map_err(|error| status(&error)) })
+            .await?;
         let batches = batches.map_err(|error| FlightError::from(status(&error)));
         Ok(encode(schema, batches.boxed()))
     }
@@ -83,7 +81,9 @@ impl FlightService for Data {
             Some(flight_ticket::What::Query(query)) => self.query(&active, query).await?,
             None => return Err(Status::invalid_argument("the ticket asks for nothing")),
         };
-        Ok(Response::new(stream))
+        // What is not fetched when the invocation ends is not fetched at all.
+        let over = active.over.clone().cancelled_owned();
+        Ok(Response::new(stream.take_until(over).boxed()))
     }
 
     async fn handshake(
