@@ -13,7 +13,7 @@ STORIES_AT_A_TIME ?= 2
 
 HOST_PY := plugin-host-py
 # Python outside of the package: the demo, the examples, the stories' clients.
-OTHER_PY := demo examples integration-tests/clients
+OTHER_PY := bench demo examples integration-tests/clients
 DEV_VENV := $(TARGET)/py-dev
 DEV_PYTHON := $(DEV_VENV)/bin/python
 DEV_STAMP := $(DEV_VENV)/.installed

@@ -27,7 +27,7 @@ from pathlib import Path
 ROWS = 50_000
 COLUMNS = ("host", "load", "count", "up", "time")
 
-PLUGIN = '''
+PLUGIN = """
 def work(rows):
     total = 0
     for row in rows:
@@ -38,11 +38,11 @@ def process_writes(influxdb3_local, table_batches, args=None):
     for batch in table_batches:
         work(batch["rows"])
         influxdb3_local.info("rows", len(batch["rows"]))
-'''
+"""
 
 IN_PROCESS = (
     PLUGIN
-    + '''
+    + """
 import json, sys, time
 rounds, rows = int(sys.argv[1]), int(sys.argv[2])
 columns = {
@@ -65,7 +65,7 @@ for _ in range(rounds):
     loops.append(ended - built)
     builds.append(ended - started)
 print(json.dumps({"loop": loops, "build": builds}))
-'''
+"""
 )
 
 DURATION = re.compile(r"(\d+)(us|ms|ns|s|m)\b")
@@ -76,6 +76,7 @@ class Server:
     """A server with the plugin's trigger, on a temporary directory."""
 
     def __init__(self, binary: Path, venv: Path, directory: Path) -> None:
+        """Start it, and wait until it listens."""
         plugins = directory / "plugins"
         plugins.mkdir()
         (plugins / "rows.py").write_text(PLUGIN)
@@ -87,7 +88,7 @@ class Server:
             *("--plugin-dir", plugins, "--virtual-env-location", venv),
             *("--wal-flush-interval", "20ms", "--tcp-listener-file-path", address),
         ]
-        self._process = subprocess.Popen(  # noqa: S603 - our own binary
+        self._process = subprocess.Popen(
             [str(argument) for argument in arguments], stdout=self._log, stderr=self._log
         )
         deadline = time.monotonic() + 900
@@ -114,20 +115,20 @@ class Server:
         urllib.request.urlopen(request).read()  # noqa: S310
 
     def write(self, lines: str) -> float:
-        """Writes lines and returns how long that took, in seconds."""
+        """Write lines and return how long that took, in seconds."""
         started = time.perf_counter()
         url = self._url + "/api/v3/write_lp?db=bench&precision=nanosecond"
         urllib.request.urlopen(url, lines.encode()).read()  # noqa: S310
         return time.perf_counter() - started
 
     def query(self, sql: str) -> list[dict[str, str]]:
-        """Runs a query."""
+        """Run a query."""
         parameters = urllib.parse.urlencode({"db": "bench", "q": sql, "format": "json"})
         with urllib.request.urlopen(f"{self._url}/api/v3/query_sql?{parameters}") as answer:  # noqa: S310
             return json.load(answer)
 
     def invocations(self, count: int) -> list[float]:
-        """The times of the first `count` invocations, in seconds, once they are logged."""
+        """Return the times of the first `count` invocations in seconds, once they are logged."""
         sql = (
             "SELECT log_text FROM system.processing_engine_logs "
             "WHERE log_text LIKE 'finished execution%' ORDER BY event_time"
@@ -140,19 +141,19 @@ class Server:
         return [seconds(row["log_text"]) for row in rows[:count]]
 
     def stop(self) -> None:
-        """Ends the server."""
+        """End the server."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
         self._log.close()
 
 
 def seconds(text: str) -> float:
-    """Reads `finished execution in 12ms 34us 567ns`."""
+    """Read `finished execution in 12ms 34us 567ns`."""
     return sum(int(number) * SECONDS[unit] for number, unit in DURATION.findall(text))
 
 
 def lines(start: int) -> str:
-    """A batch of line protocol."""
+    """Make a batch of line protocol."""
     return "\n".join(
         f"m,host=host-{n % 100} load={n * 0.25},count={n}i,up={'true' if n % 2 == 0 else 'false'} "
         f"{1_700_000_000_000_000_000 + start + n}"
@@ -161,7 +162,7 @@ def lines(start: int) -> str:
 
 
 def main() -> None:
-    """Runs the comparison and prints a table."""
+    """Run the comparison and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", type=Path, default=Path("target/release/influxdb3"))
     parser.add_argument("--venv", type=Path, default=Path("target/bench-venv"))
@@ -181,7 +182,7 @@ def main() -> None:
             server.stop()
     python = options.venv / "bin/python"
     arguments = [str(python), "-c", IN_PROCESS, str(options.rounds), str(ROWS)]
-    output = subprocess.run(arguments, check=True, capture_output=True).stdout  # noqa: S603
+    output = subprocess.run(arguments, check=True, capture_output=True).stdout
     local = json.loads(output)
     loop = statistics.median(local["loop"])
     print(f"{ROWS} rows x {len(COLUMNS)} columns, median of {options.rounds} rounds\n")

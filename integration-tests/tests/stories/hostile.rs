@@ -52,12 +52,17 @@ async fn run(how: &str, reason: &str) {
         .start()
         .await;
     let db = server.database("db").create().await;
-    db.trigger("t", "hostile.py").argument("how", how).create().await;
+    db.trigger("t", "hostile.py")
+        .argument("how", how)
+        .create()
+        .await;
     db.write("work f=1 1").await;
     let count = "SELECT count(*) AS runs FROM runs";
     db.until(count, json!([{ "runs": 1 }])).await;
     db.write("attack f=1 1").await;
-    let failures = db.until_logged("t", 1, "the worker broke the protocol").await;
+    let failures = db
+        .until_logged("t", 1, "the worker broke the protocol")
+        .await;
     check_reason(&failures[0].text, reason);
     db.write("work f=1 2").await;
     db.until(count, json!([{ "runs": 2 }])).await;
@@ -92,7 +97,11 @@ async fn an_empty_message_ends_the_worker() {
 
 #[tokio::test]
 async fn more_lines_than_the_limit_end_the_worker() {
-    run("flood", "it buffered more bytes of lines than the limit of an invocation").await;
+    run(
+        "flood",
+        "it buffered more bytes of lines than the limit of an invocation",
+    )
+    .await;
 }
 
 /// Uses the secrets of its own invocation from a process that it starts.
