@@ -46,7 +46,7 @@ pub(crate) fn mirror(line: &PluginLog) {
         ..
     } = line;
     let invocation = invocation_id.as_deref().unwrap_or_default();
-    info!(target: "plugin", trigger, invocation, level = log_level.as_str(), text = ?log_text);
+    info!(target: "plugin", trigger, invocation, log_level = log_level.as_str(), text = ?log_text);
 }
 
 /// Stores log lines.
