@@ -6,6 +6,7 @@ pyarrow serves Flight on another, since the two cannot share one.
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import sys
@@ -45,6 +46,7 @@ class FakeServer:
     """Records messages of one worker and sends it what the test says."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self.socket = str(directory / "server.sock")
         self.received: queue.Queue[Any] = queue.Queue()
         self.writes: list[Any] = []
@@ -98,6 +100,8 @@ class FakeServer:
             [sys.executable, _RUN_WORKER, self.socket, self.flight_location],
             stderr=subprocess.PIPE,
             text=True,
+            # A worker that the test kills leaves its files, and they go with the directory.
+            env={**os.environ, "TMPDIR": str(self._directory)},
         )
 
     def send(self, **message: Any) -> None:
@@ -113,21 +117,24 @@ class FakeServer:
         return getattr(message, message.WhichOneof("message"))
 
     def bind(self, source: str, args: dict[str, str] | None = None, revision: str = "r1") -> Any:
-        bind: dict[str, Any] = {
-            "binding": "b",
-            "plugin_name": "plugin.py",
-            "revision": revision,
-            "single_file": {"text": source.encode()},
-        }
+        self.send_bind(args, revision, single_file={"text": source.encode()})
+        return self.next()
+
+    def send_bind(
+        self, args: dict[str, str] | None = None, revision: str = "r1", **source: Any
+    ) -> None:
+        bind = {"binding": "b", "plugin_name": "plugin.py", "revision": revision, **source}
         if args is not None:
             bind["arguments"] = {"values": args}
         self.send(bind=bind)
-        return self.next()
 
     def start_invocation(self, *tables: tuple[str, int], lines_bytes_max: int = 1 << 20) -> str:
+        refs = [{"name": t, "rows": n, "index": i} for i, (t, n) in enumerate(tables)]
+        return self.start_event(lines_bytes_max, writes={"tables": refs})
+
+    def start_event(self, lines_bytes_max: int = 1 << 20, **event: Any) -> str:
         self._invocations += 1
         name = f"i{self._invocations}"
-        refs = [{"name": t, "rows": n, "index": i} for i, (t, n) in enumerate(tables)]
         self.send(
             invoke={
                 "invocation": name,
@@ -135,7 +142,7 @@ class FakeServer:
                 "key": b"k" * 16,
                 "timeout_ms": 1000,
                 "lines_bytes_max": lines_bytes_max,
-                "writes": {"tables": refs},
+                **event,
             }
         )
         return name
@@ -151,6 +158,14 @@ class FakeServer:
 
     def invoke(self, *tables: tuple[str, int], **limits: int) -> tuple[Any, list[Any]]:
         self.start_invocation(*tables, **limits)
+        return self.finish()
+
+    def schedule(self, call_time_ns: int) -> tuple[Any, list[Any]]:
+        self.start_event(schedule={"call_time_ns": call_time_ns})
+        return self.finish()
+
+    def request(self, **request: Any) -> tuple[Any, list[Any]]:
+        self.start_event(request=request)
         return self.finish()
 
     def drain(self) -> int:

@@ -273,6 +273,21 @@ def test_arrow_flight_works_after_a_fork(host: HostProcess, fake: FakeServer) ->
     assert fake.finish()[1][0].text == "{'a': [1, None]}"
 
 
+def test_a_package_lives_in_the_workers_own_temporary_directory(
+    host: HostProcess, fake: FakeServer, tmp_path: Path
+) -> None:
+    host.start_worker(fake.socket, environment={"TMPDIR": str(tmp_path)})
+    fake.next()
+    text = b"def process_request(*_):\n    return __file__\n"
+    fake.send_bind(package={"name": "p", "files": [{"path": "__init__.py", "text": text}]})
+    assert fake.next().DESCRIPTOR.name == "Ready"
+    file = Path(fake.request()[0].ok.response.body.decode())
+    assert (file.parents[2], file.name) == (tmp_path, "__init__.py")
+    fake.send(drain={})
+    assert host.next("exited").code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fork_is_quick(host: HostProcess, fake: FakeServer) -> None:
     began = time.perf_counter()
     host.start_worker(fake.socket)

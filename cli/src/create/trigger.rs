@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use outrigger_triggers::spec::{SpecError, TriggerSpec};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     client::Client,
@@ -26,17 +27,14 @@ pub(crate) struct CreateTrigger {
     /// Deprecated: use --path
     #[arg(long, value_name = "NAME", conflicts_with = "path")]
     plugin_filename: Option<String>,
-    /// When to run: `all_tables` or `table:NAME`
+    /// When to run: `all_tables`, `table:NAME`, `every:DURATION`, `cron:EXPRESSION` or
+    /// `request:PATH`
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     trigger_spec: String,
-    /// What the plugin gets as its arguments: key=value,key2=value2
-    #[arg(
-        long,
-        value_name = "KEY=VALUE",
-        value_delimiter = ',',
-        value_parser = parse_argument
-    )]
-    trigger_arguments: Vec<(String, String)>,
+    /// What the plugin gets as its arguments: key=value,key2=value2, or a JSON object, whose
+    /// values may hold commas
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_arguments)]
+    trigger_arguments: Vec<Arguments>,
     /// Create the trigger without letting it run
     #[arg(long)]
     disabled: bool,
@@ -46,9 +44,28 @@ pub(crate) struct CreateTrigger {
     /// What happens when a run fails
     #[arg(long, value_enum, ignore_case = true, default_value = "log")]
     error_behavior: ErrorBehavior,
+    /// How long one run may take, for example 30s; the server's own limit otherwise
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<String>,
+    /// Where a trigger on writes starts: with what comes, or with the oldest that is kept
+    #[arg(long, value_enum, ignore_case = true)]
+    start: Option<Start>,
     /// The name of the new trigger
     #[arg(value_name = "TRIGGER_NAME")]
     name: String,
+}
+
+/// Arguments for the plugin.
+type Arguments = BTreeMap<String, String>;
+
+/// Where a trigger on writes starts.
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Start {
+    /// With what is written from now on
+    Now,
+    /// With the oldest entry of the log
+    Earliest,
 }
 
 /// What happens when a run of the plugin fails.
@@ -78,6 +95,10 @@ struct TriggerRequest {
 struct TriggerSettings {
     run_async: bool,
     error_behavior: ErrorBehavior,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<Start>,
 }
 
 impl CreateTrigger {
@@ -98,7 +119,7 @@ impl CreateTrigger {
             .path
             .or(self.plugin_filename)
             .context("Either --path or --plugin-filename must be provided")?;
-        let arguments: BTreeMap<_, _> = self.trigger_arguments.into_iter().collect();
+        let arguments: Arguments = self.trigger_arguments.into_iter().flatten().collect();
         Ok(TriggerRequest {
             db: self.database.database,
             plugin_filename,
@@ -107,6 +128,8 @@ impl CreateTrigger {
             trigger_settings: TriggerSettings {
                 run_async: self.run_asynchronous,
                 error_behavior: self.error_behavior,
+                timeout: self.timeout,
+                start: self.start,
             },
             trigger_arguments: (!arguments.is_empty()).then_some(arguments),
             disabled: self.disabled,
@@ -121,11 +144,36 @@ fn parse_spec(text: &str) -> Result<String, SpecError> {
     text.parse::<TriggerSpec>().map(|spec| spec.to_string())
 }
 
-fn parse_argument(text: &str) -> Result<(String, String), &'static str> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or("must be formatted as \"key=value\"")?;
-    Ok((key.to_owned(), value.to_owned()))
+/// Checks a duration before anything is sent; the server reads it in the same way.
+fn parse_duration(text: &str) -> Result<String, humantime::DurationError> {
+    humantime::parse_duration(text).map(|_| text.to_owned())
+}
+
+/// Reads `key=value,key2=value2`, or a JSON object of scalars.
+fn parse_arguments(text: &str) -> Result<Arguments, String> {
+    if text.trim_start().starts_with('{') {
+        let object: BTreeMap<String, Value> =
+            serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
+        return object.into_iter().map(json_argument).collect();
+    }
+    text.split(',')
+        .map(|argument| {
+            let (key, value) = argument
+                .split_once('=')
+                .ok_or("must be formatted as \"key=value\"")?;
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+fn json_argument((key, value): (String, Value)) -> Result<(String, String), String> {
+    match value {
+        Value::String(text) => Ok((key, text)),
+        Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
+        _ => Err(format!(
+            "argument {key:?} must be a string, a number or a boolean"
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -200,7 +200,10 @@ impl Builder {
     fn make_files(&self) {
         fs::create_dir_all(self.files.plugins()).expect("make the plugin directory");
         for (name, source) in &self.plugins {
-            fs::write(self.files.plugins().join(name), source).expect("write a plugin");
+            let path = self.files.plugins().join(name);
+            let directory = path.parent().expect("it is in the plugin directory");
+            fs::create_dir_all(directory).expect("make a package");
+            fs::write(path, source).expect("write a plugin");
         }
     }
 }

@@ -1,4 +1,4 @@
-"""How is a plugin's source loaded, run and, when it fails, explained?
+"""How is a plugin that is one file loaded and run, and how is any plugin's failure explained?
 
 A single file is compiled once but executed for every invocation, in fresh globals: published
 plugins rely on their module-level state starting anew, on `__file__` being undefined, and on
@@ -13,7 +13,7 @@ import linecache
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from outrigger_plugin_host import _errors
 from outrigger_plugin_host import _messages as pb
@@ -22,22 +22,22 @@ from outrigger_plugin_host._line_builder import LineBuilder
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
+    from outrigger_plugin_host._entry_points import EntryPoint
+
 MESSAGE_BYTES_MAX = 8 * 1024
 TRACEBACK_BYTES_MAX = 64 * 1024
 _CUT_MARK = "\n… [cut] …\n"
 _PACKAGE_DIRECTORY = str(Path(__file__).parent)
 
-PROCESS_WRITES = (
-    "process_writes",
-    "process_writes(influxdb3_local, table_batches, args=None)",
-)
+
+class Plugin(Protocol):
+    """What a worker runs."""
+
+    def call(self, entry_point: EntryPoint, *args: Any) -> Any:
+        """Call the entry point with positional arguments; return what it returns."""
 
 
-class EntryPointMissingError(Exception):
-    """The plugin does not define the function that its trigger calls."""
-
-
-class Plugin:
+class SingleFile:
     """A compiled single-file plugin."""
 
     def __init__(self, name: str, text: bytes) -> None:
@@ -45,18 +45,11 @@ class Plugin:
         _remember_source(name, text)
         self._code: CodeType = compile(text, name, "exec", dont_inherit=True)
 
-    def call(self, entry_point: tuple[str, str], *args: Any) -> None:
+    def call(self, entry_point: EntryPoint, *args: Any) -> Any:
         """Execute the module and call its entry point with positional arguments."""
         module: dict[str, Any] = {"__builtins__": builtins}
         exec(self._code, module)  # noqa: S102 - running the plugin is what we are here for
-        name, signature = entry_point
-        function = module.get(name)
-        if function is None:
-            raise EntryPointMissingError(
-                f"the {name} function is not present in the plugin. "
-                f"Should be defined as: {signature}"
-            )
-        function(*args)
+        return entry_point.expect(module.get(entry_point.name))(*args)
 
 
 def install_names() -> None:
@@ -73,12 +66,15 @@ def install_names() -> None:
         setattr(main, found.__name__, found)
 
 
-def plugin_error(error: BaseException) -> Any:
-    """Describe an exception for the server; never raises an Exception itself."""
+def plugin_error(error: BaseException, before: str = "", after: str = "") -> Any:
+    """Describe an exception for the server; never raises an Exception itself.
+
+    `before` and `after` stand around its message.
+    """
     kind = type(error).__name__
     return pb.PluginError(
         type=_cut(kind, MESSAGE_BYTES_MAX),
-        message=_cut(_message(error), MESSAGE_BYTES_MAX),
+        message=_cut(before + _message(error) + after, MESSAGE_BYTES_MAX),
         traceback=_cut_middle(_traceback(error), TRACEBACK_BYTES_MAX),
     )
 

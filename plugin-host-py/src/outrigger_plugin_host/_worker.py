@@ -18,12 +18,20 @@ import grpc
 
 from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._cache import Cache
+from outrigger_plugin_host._entry_points import (
+    PROCESS_REQUEST,
+    PROCESS_SCHEDULED_CALL,
+    PROCESS_WRITES,
+    call_time,
+)
 from outrigger_plugin_host._errors import ProtocolError
 from outrigger_plugin_host._flight import Fetch, FlightFetch
 from outrigger_plugin_host._interrupts import Interrupts
 from outrigger_plugin_host._local import Connections, InfluxDB3Local, fetch_batch, flush_lines
 from outrigger_plugin_host._outbox import Outbox
-from outrigger_plugin_host._plugin import PROCESS_WRITES, Plugin, install_names, plugin_error
+from outrigger_plugin_host._package import Package, PackageImportError
+from outrigger_plugin_host._plugin import Plugin, SingleFile, install_names, plugin_error
+from outrigger_plugin_host._responses import response
 from outrigger_plugin_host._rpc import Supervisor, describe
 from outrigger_plugin_host._tables import TableBatch
 from outrigger_plugin_host._version import PROTOCOL, VERSION
@@ -58,6 +66,7 @@ class Worker:
         self._finished = threading.Event()
         self._bind: Any = None
         self._plugin: Plugin | None = None
+        self._package: Package | None = None
         self._outbox.send(pb.FromWorker(hello=_hello(token)))
         self._stream = supervisor.attach_worker(iter(self._outbox))
         self._control = threading.Thread(target=self._read, name="outrigger-control", daemon=True)
@@ -72,6 +81,7 @@ class Worker:
             _say(f"protocol error: {error}")
             return EXIT_LOST
         finally:
+            self._remove_files()
             self._finished.set()
 
     def _serve(self) -> int:
@@ -101,48 +111,83 @@ class Worker:
     def _on_bind(self, bind: Any) -> None:
         if self._bind is not None and bind.binding != self._bind.binding:
             raise ProtocolError(f"bound to {self._bind.binding}, cannot serve {bind.binding}")
-        if bind.WhichOneof("source") != "single_file":
-            raise ProtocolError("a plugin source of a kind that this version does not know")
         self._bind = bind
         try:
-            self._plugin = Plugin(bind.plugin_name, bind.single_file.text)
+            self._plugin = self._load(bind)
+        except ProtocolError:
+            raise
+        except PackageImportError as error:
+            described = plugin_error(error.reason, error.before, error.after)
         except Exception as error:  # noqa: BLE001 - whatever it is, the source caused it
-            # The last good source stays; the server decides whether to use it.
-            failed = pb.LoadFailed(revision=bind.revision, error=plugin_error(error))
-            self._outbox.send(pb.FromWorker(load_failed=failed))
+            described = plugin_error(error)
+        else:
+            self._outbox.send(pb.FromWorker(ready=pb.Ready(revision=bind.revision)))
             return
-        self._outbox.send(pb.FromWorker(ready=pb.Ready(revision=bind.revision)))
+        # The last good source stays; the server decides whether to use it.
+        failed = pb.LoadFailed(revision=bind.revision, error=described)
+        self._outbox.send(pb.FromWorker(load_failed=failed))
+
+    def _load(self, bind: Any) -> Plugin:
+        kind = bind.WhichOneof("source")
+        if kind == "single_file":
+            return SingleFile(bind.plugin_name, bind.single_file.text)
+        if kind != "package":
+            raise ProtocolError("a plugin source of a kind that this version does not know")
+        package = self._package
+        if package is None or not package.is_imported:
+            self._remove_files()
+            files = [(file.path, file.text) for file in bind.package.files]
+            package = self._package = Package(bind.package.name, bind.revision, files)
+        elif package.revision != bind.revision:
+            raise ProtocolError("a package was imported; another revision needs another worker")
+        package.load()
+        return package
+
+    def _remove_files(self) -> None:
+        if self._package is not None:
+            self._package.remove()
 
     def _on_invoke(self, invoke: Any) -> None:
         if self._plugin is None:
             raise ProtocolError("an invocation without a plugin")
-        plugin, errors = self._plugin, list[Any]()
+        plugin, errors, answers = self._plugin, list[Any](), list[Any]()
         self._outbox.open(invoke.invocation)
 
         def work() -> None:
             # Described in here because that, too, runs code of the plugin that may hang.
             try:
-                self._run_plugin(plugin, invoke)
+                answers.append(self._run_plugin(plugin, invoke))
             except BaseException as error:  # noqa: BLE001 - SystemExit ends the run, not the worker
                 errors.append(plugin_error(error))
 
         interrupted = self._interrupts.run(invoke.invocation, work)
         if interrupted is not None and not errors:
             errors.append(plugin_error(interrupted))
-        completed = pb.Completed(invocation=invoke.invocation)
-        if errors:
-            completed.error.CopyFrom(errors[0])
-        else:
-            completed.ok.SetInParent()
+        outcome = {"error": errors[0]} if errors else {"ok": answers[0]}
+        completed = pb.Completed(invocation=invoke.invocation, **outcome)
         self._outbox.complete(pb.FromWorker(completed=completed))
 
-    def _run_plugin(self, plugin: Plugin, invoke: Any) -> None:
-        if invoke.WhichOneof("event") != "writes":
+    def _run_plugin(self, plugin: Plugin, invoke: Any) -> Any:
+        """Run the invocation; return the Ok of its Completed."""
+        local, args = InfluxDB3Local(invoke, self._connections), self._arguments()
+        answer = None
+        kind = invoke.WhichOneof("event")
+        if kind == "writes":
+            batches = [_table_batch(local, table) for table in invoke.writes.tables]
+            plugin.call(PROCESS_WRITES, local, batches, args)
+        elif kind == "schedule":
+            time = call_time(invoke.schedule.call_time_ns)
+            plugin.call(PROCESS_SCHEDULED_CALL, local, time, args)
+        elif kind == "request":
+            event = invoke.request
+            query, headers = dict(event.query), dict(event.headers)
+            returned = plugin.call(PROCESS_REQUEST, local, query, headers, event.body, args)
+            # It may be a generator, so this runs the plugin too.
+            answer = response(returned)
+        else:
             raise ProtocolError("an event of a kind that this version does not know")
-        local = InfluxDB3Local(invoke, self._connections)
-        batches = [_table_batch(local, table) for table in invoke.writes.tables]
-        plugin.call(PROCESS_WRITES, local, batches, self._arguments())
         flush_lines(local)
+        return pb.Completed.Ok(response=answer)
 
     def _arguments(self) -> dict[str, str] | None:
         if not self._bind.HasField("arguments"):
@@ -166,6 +211,7 @@ class Worker:
         # Nothing that still runs can count any more.
         self._interrupts.cancel(None)
         if not self._finished.wait(_GOODBYE_S):
+            self._remove_files()
             os._exit(_exit_code(ended))
 
 

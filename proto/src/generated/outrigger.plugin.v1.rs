@@ -116,14 +116,14 @@ pub struct WorkerOutput {
     #[prost(bytes = "vec", tag = "3")]
     pub data: ::prost::alloc::vec::Vec<u8>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromWorker {
     #[prost(oneof = "from_worker::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<from_worker::Message>,
 }
 /// Nested message and enum types in `FromWorker`.
 pub mod from_worker {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Hello(super::Hello),
@@ -193,21 +193,41 @@ pub struct Bind {
     /// The plugin's own arguments; absent where the user gave none (the plugin then gets None).
     #[prost(message, optional, tag = "5")]
     pub arguments: ::core::option::Option<Arguments>,
-    #[prost(oneof = "bind::Source", tags = "4")]
+    #[prost(oneof = "bind::Source", tags = "4, 6")]
     pub source: ::core::option::Option<bind::Source>,
 }
 /// Nested message and enum types in `Bind`.
 pub mod bind {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Source {
         /// A plugin that is one file: its text.
         #[prost(message, tag = "4")]
         SingleFile(super::SingleFile),
+        /// A plugin that is a directory.
+        #[prost(message, tag = "6")]
+        Package(super::Package),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SingleFile {
     #[prost(bytes = "vec", tag = "1")]
+    pub text: ::prost::alloc::vec::Vec<u8>,
+}
+/// A directory with **init**.py, imported once; a newer one comes to a new worker.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Package {
+    /// The name it is imported by: the directory's.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<SourceFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SourceFile {
+    /// Relative to the directory, "/" between its parts.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
     pub text: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -248,7 +268,7 @@ pub struct Invoke {
     /// Bytes of Lines that the invocation may send in all.
     #[prost(uint64, tag = "5")]
     pub lines_bytes_max: u64,
-    #[prost(oneof = "invoke::Event", tags = "6")]
+    #[prost(oneof = "invoke::Event", tags = "6, 7, 8")]
     pub event: ::core::option::Option<invoke::Event>,
 }
 /// Nested message and enum types in `Invoke`.
@@ -257,6 +277,10 @@ pub mod invoke {
     pub enum Event {
         #[prost(message, tag = "6")]
         Writes(super::WriteEvent),
+        #[prost(message, tag = "7")]
+        Schedule(super::ScheduleEvent),
+        #[prost(message, tag = "8")]
+        Request(super::RequestEvent),
     }
 }
 /// Rows were written: call process_writes(influxdb3_local, table_batches, args).
@@ -264,6 +288,31 @@ pub mod invoke {
 pub struct WriteEvent {
     #[prost(message, repeated, tag = "1")]
     pub tables: ::prost::alloc::vec::Vec<TableRef>,
+}
+/// It is time: call process_scheduled_call(influxdb3_local, call_time, args).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScheduleEvent {
+    /// The scheduled time in nanoseconds since the epoch.
+    #[prost(int64, tag = "1")]
+    pub call_time_ns: i64,
+}
+/// An HTTP request came: call
+/// process_request(influxdb3_local, query_parameters, request_headers, request_body, args).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestEvent {
+    #[prost(map = "string, string", tag = "1")]
+    pub query: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Names in lower case.
+    #[prost(map = "string, string", tag = "2")]
+    pub headers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bytes = "vec", tag = "3")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
 }
 /// A table's rows of one event; fetched by Flight when first touched.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -346,7 +395,7 @@ pub struct Lines {
     #[prost(bytes = "vec", tag = "3")]
     pub text: ::prost::alloc::vec::Vec<u8>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Completed {
     #[prost(string, tag = "1")]
     pub invocation: ::prost::alloc::string::String,
@@ -355,15 +404,37 @@ pub struct Completed {
 }
 /// Nested message and enum types in `Completed`.
 pub mod completed {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Ok {}
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Ok {
+        /// What to answer to a RequestEvent; absent for other events.
+        #[prost(message, optional, tag = "1")]
+        pub response: ::core::option::Option<super::Response>,
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Outcome {
         #[prost(message, tag = "2")]
         Ok(Ok),
         #[prost(message, tag = "3")]
         Error(super::PluginError),
     }
+}
+/// An HTTP response.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Response {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    /// At most 12 MiB.
+    #[prost(bytes = "vec", tag = "3")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 /// An exception that the plugin did not catch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

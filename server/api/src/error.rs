@@ -41,6 +41,8 @@ fn codes(kind: ErrorKind) -> (StatusCode, Code) {
 pub(crate) struct HttpError {
     status: StatusCode,
     body: ErrorBody,
+    /// A plugin failed, which stands in its own log and is no fault of the server's.
+    of_plugin: bool,
 }
 
 #[derive(Debug)]
@@ -63,13 +65,29 @@ impl HttpError {
     /// A refusal that only HTTP knows, so that no kind stands for it.
     pub(crate) fn with_status(status: StatusCode, text: impl Into<String>) -> Self {
         let body = ErrorBody::Text(text.into());
-        Self { status, body }
+        Self {
+            status,
+            body,
+            of_plugin: false,
+        }
     }
 
-    fn json(kind: ErrorKind, body: Value) -> Self {
+    /// A plugin did not answer, or not in a way that can be sent.
+    pub(crate) fn of_plugin(kind: ErrorKind, text: &str) -> Self {
+        let error = Self::json(kind, serde_json::json!({ "error": text }));
         Self {
-            status: codes(kind).0,
+            of_plugin: true,
+            ..error
+        }
+    }
+
+    /// A failure that is told as JSON.
+    fn json(kind: ErrorKind, body: Value) -> Self {
+        let (status, _) = codes(kind);
+        Self {
+            status,
             body: ErrorBody::Json(body),
+            of_plugin: false,
         }
     }
 
@@ -136,7 +154,7 @@ impl IntoResponse for HttpError {
             ErrorBody::Text(text) => (text, false),
             ErrorBody::Json(value) => (value.to_string(), true),
         };
-        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR && !self.of_plugin {
             error!(error = text, "request failed");
         }
         let mut response = Response::new(Body::from(text));

@@ -1,6 +1,7 @@
 //! Which path leads where, and what every answer has in common.
 
 mod databases;
+mod engine;
 mod health;
 mod query;
 mod request;
@@ -46,6 +47,10 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
         .route(TRIGGER, triggers)
         .route(&format!("{TRIGGER}/enable"), post(triggers::enable))
         .route(&format!("{TRIGGER}/disable"), post(triggers::disable))
+        .route(
+            &format!("{}{{*path}}", engine::PREFIX),
+            get(engine::call).post(engine::call),
+        )
         .route("/health", get(health::health))
         .route("/api/v1/health", get(health::health))
         .route("/ping", get(health::ping).post(health::ping))

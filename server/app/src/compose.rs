@@ -26,7 +26,7 @@ use outrigger_supervisor::{
     environment::{self, EnvironmentError},
 };
 use outrigger_triggers::{
-    ManagerTask, PluginBackend, PluginLogger, TriggerService, source::PluginDirectory,
+    ManagerTask, PluginBackend, PluginLogger, Routes, TriggerService, source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tracing::{info, warn};
@@ -45,8 +45,8 @@ const INSTALL_MAX: Duration = Duration::from_mins(15);
 const HOST_START_MAX: Duration = Duration::from_mins(1);
 /// How long a forked worker may take to connect.
 const WORKER_START_MAX: Duration = Duration::from_secs(30);
-/// How long compiling a plugin may take.
-const LOAD_MAX: Duration = Duration::from_secs(30);
+/// How long compiling a plugin may take, or importing a package with all it needs.
+const LOAD_MAX: Duration = Duration::from_mins(5);
 /// How long a worker that should end may take.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -97,17 +97,19 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
             target_partitions: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
     );
+    let routes = Routes::default();
     let parts = Parts {
         config,
         storage: &storage,
         queries: &queries,
         shutdown: &shutdown,
+        routes: &routes,
     };
     let (plugins, run_directory) = parts.start_plugins().await?;
     let api = Api::new(Deps {
         storage: storage.clone(),
         queries,
-        triggers: TriggerService::new(storage.clone(), plugins),
+        triggers: TriggerService::new(storage.clone(), plugins, routes.clone()),
         config: outrigger_api::Config {
             max_request_bytes: config.max_request_bytes,
         },
@@ -134,6 +136,7 @@ struct Parts<'a> {
     storage: &'a Storage,
     queries: &'a QueryEngine,
     shutdown: &'a Shutdown,
+    routes: &'a Routes,
 }
 
 impl Parts<'_> {
@@ -201,6 +204,7 @@ impl Parts<'_> {
             supervisor,
             PluginDirectory(Some(directory.to_owned())),
             logger,
+            self.routes.clone(),
             self.config.triggers.clone(),
         );
         let invocations = self.shutdown.gate(Phase::Invocations);

@@ -54,6 +54,9 @@ pub enum CatalogChange {
         id: TriggerId,
         /// What the user said.
         definition: TriggerDefinition,
+        /// The cursor is before the first entry instead.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        earliest: bool,
     },
     /// A trigger goes.
     DeleteTrigger {

@@ -17,6 +17,16 @@ pub enum CatalogError {
     /// The database name is not allowed.
     #[error("invalid database name")]
     DatabaseName(#[from] DatabaseNameError),
+    /// Another trigger answers requests to the path.
+    #[error("the path {path:?} belongs to trigger {trigger:?} of database {database:?}")]
+    PathTaken {
+        /// The path.
+        path: String,
+        /// Its owner.
+        trigger: String,
+        /// The owner's database.
+        database: String,
+    },
     /// There is no such database.
     #[error("database not found: {0}")]
     NoDatabase(String),
@@ -58,7 +68,9 @@ impl CatalogError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Exists { .. } | Self::TriggerRuns(_) => ErrorKind::Conflict,
+            Self::Exists { .. } | Self::PathTaken { .. } | Self::TriggerRuns(_) => {
+                ErrorKind::Conflict
+            }
             Self::DatabaseName(_) | Self::Internal | Self::ColumnType { .. } => ErrorKind::Invalid,
             Self::NoDatabase(_) | Self::NoTrigger { .. } => ErrorKind::NotFound,
             Self::UnknownId { .. } => ErrorKind::Internal,

@@ -10,7 +10,7 @@ use outrigger_model::{
 
 use crate::{
     CatalogChange, CatalogError,
-    trigger::{Trigger, TriggerDefinition},
+    trigger::{Trigger, TriggerDefinition, TriggerEvent},
 };
 
 /// A table.
@@ -147,11 +147,13 @@ impl Catalog {
         }
     }
 
-    /// The change that creates a trigger.
+    /// The change that creates a trigger; with `earliest`, one that begins with the
+    /// oldest entry of the log.
     pub fn create_trigger(
         &self,
         database: &str,
         definition: TriggerDefinition,
+        earliest: bool,
     ) -> Result<CatalogChange, CatalogError> {
         let database = self.database(database)?;
         if database.triggers.contains_key(&definition.name) {
@@ -160,11 +162,28 @@ impl Catalog {
                 name: definition.name,
             });
         }
+        if let TriggerEvent::RequestPath { path } = &definition.event
+            && let Some((owner_database, owner)) = self.request_trigger(path)
+        {
+            return Err(CatalogError::PathTaken {
+                path: path.clone(),
+                trigger: owner.definition.name.clone(),
+                database: owner_database.name.to_string(),
+            });
+        }
         let id = TriggerId(self.last_trigger.0 + 1);
         Ok(CatalogChange::CreateTrigger {
             database: database.id,
             id,
             definition,
+            earliest,
+        })
+    }
+
+    /// The trigger that answers requests to `path`.
+    pub fn request_trigger(&self, path: &str) -> Option<(&Arc<Database>, &Arc<Trigger>)> {
+        self.triggers().find(|(_, trigger)| {
+            matches!(&trigger.definition.event, TriggerEvent::RequestPath { path: own } if own == path)
         })
     }
 
@@ -230,14 +249,20 @@ impl Catalog {
                 database,
                 id,
                 definition,
+                earliest,
             } => {
                 self.last_trigger = self.last_trigger.max(id);
                 self.trigger_homes.insert(id, database);
                 let name = definition.name.clone();
+                let cursor = if earliest {
+                    Sequence::default()
+                } else {
+                    sequence
+                };
                 let trigger = Arc::new(Trigger {
                     id,
                     definition,
-                    cursor: sequence,
+                    cursor,
                 });
                 self.database_mut(database)?.triggers.insert(name, trigger);
             }
@@ -333,7 +358,7 @@ mod tests {
     use outrigger_model::schema::ColumnType;
 
     use super::*;
-    use crate::trigger::{ErrorBehavior, TriggerEvent};
+    use crate::trigger::ErrorBehavior;
 
     #[test]
     fn a_database_is_created_once_and_its_name_can_be_used_again_after_deletion() {
@@ -416,8 +441,9 @@ mod tests {
             arguments: None,
             error_behavior: ErrorBehavior::Log,
             disabled: false,
+            timeout: None,
         };
-        let create = catalog.create_trigger(database, definition).unwrap();
+        let create = catalog.create_trigger(database, definition, false).unwrap();
         catalog.apply(Sequence(2), create).unwrap();
         catalog
     }

@@ -1,7 +1,7 @@
 //! What is kept about a trigger. How its specification is written and what it
 //! means is the `triggers` crate's; here it is only a value that is stored.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use outrigger_model::ids::{Sequence, TriggerId};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,21 @@ pub enum TriggerEvent {
     SingleTableWalWrite {
         /// The table; need not exist yet.
         table_name: String,
+    },
+    /// The times of a cron expression, in UTC.
+    Schedule {
+        /// With seconds first, and days of the week from 1 for Sunday.
+        schedule: String,
+    },
+    /// The multiples of a duration since the Unix epoch.
+    Every {
+        /// At least a millisecond, at most a year.
+        duration: Duration,
+    },
+    /// HTTP requests.
+    RequestPath {
+        /// What follows `/api/v3/engine/`; unique over all databases.
+        path: String,
     },
 }
 
@@ -74,6 +89,9 @@ pub struct TriggerDefinition {
     pub error_behavior: ErrorBehavior,
     /// A disabled trigger does not fire.
     pub disabled: bool,
+    /// How long one invocation may take; the server's own limit if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
 }
 
 /// A trigger as it is.
@@ -98,6 +116,21 @@ mod tests {
         check(
             TriggerEvent::SingleTableWalWrite { table_name },
             r#"{"single_table_wal_write":{"table_name":"t"}}"#,
+        );
+        let schedule = "0 * * * * *".to_owned();
+        check(
+            TriggerEvent::Schedule { schedule },
+            r#"{"schedule":{"schedule":"0 * * * * *"}}"#,
+        );
+        let duration = Duration::from_secs(10);
+        check(
+            TriggerEvent::Every { duration },
+            r#"{"every":{"duration":{"secs":10,"nanos":0}}}"#,
+        );
+        let path = "x".to_owned();
+        check(
+            TriggerEvent::RequestPath { path },
+            r#"{"request_path":{"path":"x"}}"#,
         );
     }
 

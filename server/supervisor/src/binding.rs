@@ -111,6 +111,9 @@ impl BindingTask {
             invocation: id,
         });
         self.allowance = Allowance::new();
+        if let Some(old) = self.worker.take_if(|worker| !worker.accepts(plugin)) {
+            old.retire(self.config.grace).await;
+        }
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
             None => self.start_worker().await?,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use outrigger_model::clock::Timestamp;
 
 /// What a worker is bound to for life. The server chooses it; the same key means the same worker.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -30,6 +31,17 @@ impl fmt::Display for InvocationId {
 pub enum Source {
     /// One file: its text.
     SingleFile(Bytes),
+    /// A directory.
+    Package(Package),
+}
+
+/// A directory of source files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Package {
+    /// The name it is imported by.
+    pub name: String,
+    /// Paths relative to the directory, and texts.
+    pub files: Vec<(String, Bytes)>,
 }
 
 /// What a worker is bound to.
@@ -61,6 +73,35 @@ pub struct EventTable {
 pub enum Event {
     /// Rows were written.
     Writes(Vec<EventTable>),
+    /// It is time.
+    Schedule {
+        /// The time that was scheduled.
+        call_time: Timestamp,
+    },
+    /// A request came.
+    Request(Request),
+}
+
+/// An HTTP request, as plugins see it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Request {
+    /// The query string's parameters.
+    pub query: BTreeMap<String, String>,
+    /// Headers, their names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body, unpacked.
+    pub body: Bytes,
+}
+
+/// An HTTP response, as a plugin wants it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Response {
+    /// From 100 to 999.
+    pub status: u16,
+    /// In the order in which they are sent; not checked beyond being text.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// An invocation to be made.
@@ -81,6 +122,8 @@ pub struct Invocation {
 pub struct Finished {
     /// Lines by target; `None` is the plugin's own.
     pub lines: BTreeMap<Option<String>, String>,
+    /// What to answer; present after a request.
+    pub response: Option<Response>,
     /// How long the plugin ran.
     pub wall: Duration,
     /// The process it ran in.

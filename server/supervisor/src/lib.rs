@@ -27,6 +27,7 @@ pub use backend::{
 pub use config::Config;
 pub use error::{ExitReason, HostError, InvocationError, PluginFailure, SupervisorError};
 pub use invocation::{
-    BindingKey, Event, EventTable, Finished, Invocation, InvocationId, Plugin, Source,
+    BindingKey, Event, EventTable, Finished, Invocation, InvocationId, Package, Plugin, Request,
+    Response, Source,
 };
 pub use supervisor::Supervisor;

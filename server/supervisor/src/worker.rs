@@ -35,7 +35,7 @@ use crate::{
     config::Config,
     error::{ExitReason, HostError, InvocationError},
     host::{HostHandle, OutputLine, SIGKILL, WorkerProcess, exited},
-    invocation::{BindingKey, Event, Finished, Invocation, Plugin},
+    invocation::{BindingKey, Event, Finished, Invocation, Plugin, Response, Source},
     registry::{Active, InvocationKey, Link, Registry, Token},
 };
 
@@ -131,6 +131,15 @@ impl Worker {
         }
     }
 
+    /// Whether the worker can run this source: one that has imported a package keeps it.
+    pub(crate) fn accepts(&self, plugin: &Plugin) -> bool {
+        let same = self
+            .bound
+            .as_ref()
+            .is_none_or(|bound| *bound == plugin.revision);
+        same || matches!(plugin.source, Source::SingleFile(_))
+    }
+
     /// Gives the worker its plugin, or a newer source of it.
     pub(crate) async fn bind(
         &mut self,
@@ -195,16 +204,21 @@ impl Worker {
         let deadline = started + invocation.timeout;
         let budget = config.lines_bytes_max.0;
         let message = messages::invoke(&invocation, key, budget);
-        let Event::Writes(tables) = invocation.event;
+        let asked = matches!(invocation.event, Event::Request(_));
+        let tables = match invocation.event {
+            Event::Writes(tables) => tables,
+            Event::Schedule { .. } | Event::Request(_) => Vec::new(),
+        };
         let active = Active::new(key, self.pid(), scope.clone(), tables);
         let admission = registry.admit(active);
         self.send(to_worker::Message::Invoke(message));
-        let outcome = timeout_at(deadline, self.exchange(registry, &scope, budget)).await;
+        let outcome = timeout_at(deadline, self.exchange(registry, &scope, budget, asked)).await;
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
         match outcome {
-            Ok(Ok(Ok(lines))) => Ok(Finished {
+            Ok(Ok(Ok((lines, response)))) => Ok(Finished {
                 lines,
+                response,
                 wall: started.elapsed(),
                 pid: self.pid(),
             }),
@@ -241,7 +255,8 @@ impl Worker {
         registry: &Registry,
         scope: &Scope,
         budget: usize,
-    ) -> Result<Result<Collected, PluginError>, Break> {
+        asked: bool,
+    ) -> Result<Result<(Collected, Option<Response>), PluginError>, Break> {
         let mut collector = Collector::new(budget);
         let mut allowance = Allowance::new();
         let started = self.clock.now();
@@ -271,8 +286,10 @@ impl Worker {
                     self.log_remaining_output(registry, scope, &mut allowance)
                         .await;
                     return match completed.outcome {
-                        Some(completed::Outcome::Ok(_)) => {
-                            Ok(Ok(collector.finish().map_err(Break::Violation)?))
+                        Some(completed::Outcome::Ok(ok)) => {
+                            let lines = collector.finish().map_err(Break::Violation)?;
+                            let response = messages::response(ok.response, asked);
+                            Ok(Ok((lines, response.map_err(Break::Violation)?)))
                         }
                         Some(completed::Outcome::Error(error)) => Ok(Err(error)),
                         None => Err(Break::Violation("completed without an outcome".to_owned())),

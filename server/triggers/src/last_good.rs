@@ -67,6 +67,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::source::PluginText;
 
     #[tokio::test]
     async fn a_source_that_does_not_load_leaves_the_last_good_one_running() {
@@ -85,7 +86,10 @@ mod tests {
         assert_eq!(sources.current().await.unwrap(), good);
 
         fs::write(&file, "mended").unwrap();
-        assert_eq!(sources.current().await.unwrap().text, "mended");
+        assert_eq!(
+            sources.current().await.unwrap().text,
+            PluginText::File("mended".into())
+        );
         fs::remove_file(&file).unwrap();
         assert_eq!(sources.current().await.unwrap(), good);
     }
@@ -95,7 +99,7 @@ mod tests {
         let plugins = PluginDirectory(None);
         let mut sources = LastGood::new(plugins, "p.py".to_owned());
         let source = PluginSource {
-            text: "x".into(),
+            text: PluginText::File("x".into()),
             revision: "1".to_owned(),
         };
         assert_eq!(sources.on_broken(&source), None);

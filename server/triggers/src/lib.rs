@@ -1,20 +1,26 @@
 //! When plugins run, on what, and what becomes of the result.
 //!
-//! A trigger is a cursor over the log. Its task reads what lies behind the cursor,
-//! has the supervisor run the plugin on it, and commits the plugin's lines together
-//! with the moved cursor. Nothing here is ever awaited by a writer.
+//! Every enabled trigger has a task: one that follows the log, one that follows a
+//! timetable, or one that answers requests. The task has the supervisor run the plugin,
+//! and commits the plugin's lines, for the log's followers together with the moved
+//! cursor. Nothing here is ever awaited by a writer.
 
 mod backend;
 mod last_good;
 mod logs;
 mod manager;
+mod requests;
 mod retry;
+mod runner;
+mod schedule;
 mod service;
 pub mod source;
 pub mod spec;
+pub mod timetable;
 mod wal;
 
 pub use backend::PluginBackend;
 pub use logs::{PluginLogger, PluginLoggerTask};
 pub use manager::{Config, ManagerTask};
-pub use service::{CreateTrigger, TriggerError, TriggerService};
+pub use requests::{AnswerError, Routes};
+pub use service::{CreateTrigger, Start, TriggerError, TriggerService};

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use outrigger_catalog::trigger::TriggerEvent;
 use outrigger_model::{
     bytes::ByteSize,
-    ids::{Sequence, TriggerId},
+    ids::{DatabaseId, Sequence, TriggerId},
     shutdown::Gate,
 };
 use outrigger_storage::Storage;
@@ -24,8 +25,12 @@ use tracing::{error, info};
 
 use crate::{
     logs::PluginLogger,
+    requests::{RequestTask, Routes},
+    runner::{Engine, Runner},
+    schedule::ScheduleTask,
     source::PluginDirectory,
-    wal::{Engine, WalTask},
+    timetable::Timetable,
+    wal::WalTask,
 };
 
 /// Limits of invocations.
@@ -62,6 +67,7 @@ impl ManagerTask {
         supervisor: Supervisor,
         plugins: PluginDirectory,
         logger: PluginLogger,
+        routes: Routes,
         config: Config,
     ) -> Self {
         let engine = Engine {
@@ -69,6 +75,7 @@ impl ManagerTask {
             supervisor,
             plugins,
             logger,
+            routes,
             config,
         };
         Self {
@@ -140,9 +147,8 @@ impl ManagerTask {
             info!(trigger = name, db = %database.name, cursor = %trigger.cursor, "trigger starts");
             let stop = CancellationToken::new();
             self.running.insert(trigger.id, stop.clone());
-            let task = WalTask::new(self.engine.clone(), database.id, trigger.clone(), stop);
-            let task = self.tasks.spawn(task.run());
-            self.owners.insert(task.id(), trigger.id);
+            let runner = Runner::new(self.engine.clone(), database.id, trigger.clone(), stop);
+            self.spawn(runner, database.id);
         }
         for (trigger, stop) in &self.running {
             if !wanted.contains(trigger) && !stop.is_cancelled() {
@@ -150,5 +156,33 @@ impl ManagerTask {
                 stop.cancel();
             }
         }
+    }
+
+    fn spawn(&mut self, runner: Runner, database: DatabaseId) {
+        let trigger = runner.trigger.clone();
+        let timetable = match &trigger.definition.event {
+            TriggerEvent::Every { duration } => Timetable::Every(*duration),
+            TriggerEvent::Schedule { schedule } => match Timetable::cron(schedule) {
+                Ok(timetable) => timetable,
+                Err(error) => {
+                    let trigger = &trigger.definition.name;
+                    return error!(trigger, %error, "a stored schedule cannot be read any more");
+                }
+            },
+            TriggerEvent::RequestPath { path } => {
+                let task = self
+                    .tasks
+                    .spawn(RequestTask::new(runner, path.clone()).run());
+                self.owners.insert(task.id(), trigger.id);
+                return;
+            }
+            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. } => {
+                let task = self.tasks.spawn(WalTask::new(runner, database).run());
+                self.owners.insert(task.id(), trigger.id);
+                return;
+            }
+        };
+        let task = self.tasks.spawn(ScheduleTask::new(runner, timetable).run());
+        self.owners.insert(task.id(), trigger.id);
     }
 }

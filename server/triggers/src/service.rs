@@ -1,12 +1,14 @@
 //! What users do with triggers: create, delete, enable, disable.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition};
 use outrigger_model::error::ErrorKind;
 use outrigger_storage::{Storage, WriteError};
+use outrigger_supervisor::{Request, Response};
 
 use crate::{
+    requests::{AnswerError, Routes},
     source::{PluginDirectory, SourceError},
     spec::{SpecError, TriggerSpec},
 };
@@ -28,6 +30,20 @@ pub struct CreateTrigger {
     pub error_behavior: ErrorBehavior,
     /// Whether it waits to be enabled.
     pub disabled: bool,
+    /// How long one invocation may take; the server's own limit if `None`.
+    pub timeout: Option<Duration>,
+    /// Where a WAL trigger starts.
+    pub start: Start,
+}
+
+/// Where a new WAL trigger starts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Start {
+    /// With what is written from now on.
+    #[default]
+    Now,
+    /// With the oldest entry of the log that is kept.
+    Earliest,
 }
 
 /// A request about a trigger that was refused or failed.
@@ -40,6 +56,9 @@ pub enum TriggerError {
     /// It wants something that this version does not have.
     #[error("asynchronous triggers (run_async) are not supported by this version yet")]
     Asynchronous,
+    /// An invocation would have no time.
+    #[error("the timeout must be longer than 0s")]
+    Timeout,
     /// The specification is wrong.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -55,7 +74,7 @@ impl TriggerError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoName | Self::Asynchronous | Self::Spec(_) => ErrorKind::Invalid,
+            Self::NoName | Self::Asynchronous | Self::Timeout | Self::Spec(_) => ErrorKind::Invalid,
             Self::Source(error) => error.kind(),
             Self::Storage(error) => error.kind(),
         }
@@ -68,12 +87,22 @@ impl TriggerError {
 pub struct TriggerService {
     storage: Storage,
     plugins: PluginDirectory,
+    routes: Routes,
 }
 
 impl TriggerService {
     /// A service over the server's parts.
-    pub fn new(storage: Storage, plugins: PluginDirectory) -> Self {
-        Self { storage, plugins }
+    pub fn new(storage: Storage, plugins: PluginDirectory, routes: Routes) -> Self {
+        Self {
+            storage,
+            plugins,
+            routes,
+        }
+    }
+
+    /// Has the request trigger of `path` answer.
+    pub async fn answer(&self, path: &str, request: Request) -> Result<Response, AnswerError> {
+        self.routes.answer(path, request).await
     }
 
     /// Creates a trigger; returns when it is durable. The plugin must be readable,
@@ -86,6 +115,9 @@ impl TriggerService {
         if request.run_async {
             return Err(TriggerError::Asynchronous);
         }
+        if request.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(TriggerError::Timeout);
+        }
         self.plugins.read(&request.plugin_filename).await?;
         let definition = TriggerDefinition {
             name: request.trigger_name,
@@ -94,12 +126,14 @@ impl TriggerService {
             arguments: request.trigger_arguments,
             error_behavior: request.error_behavior,
             disabled: request.disabled,
+            timeout: request.timeout,
         };
+        let earliest = request.start == Start::Earliest;
         let database = database.to_owned();
         self.storage
             .change(move |catalog| {
                 catalog
-                    .create_trigger(&database, definition.clone())
+                    .create_trigger(&database, definition.clone(), earliest)
                     .map(Some)
             })
             .await?;

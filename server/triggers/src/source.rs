@@ -1,7 +1,7 @@
 //! Where plugins' source comes from: the plugin directory, read by the server.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, Read},
     os::fd::OwnedFd,
@@ -20,11 +20,29 @@ use tokio::task::spawn_blocking;
 /// The largest source of one file.
 const SOURCE_BYTES_MAX: ByteSize = ByteSize::mib(8);
 
+/// How many files a plugin of several may have, and how deep they may lie.
+const FILES_MAX: usize = 1000;
+const DEPTH_MAX: usize = 16;
+
+/// What a plugin consists of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PluginText {
+    /// One file's content.
+    File(Bytes),
+    /// A directory with `__init__.py`.
+    Directory {
+        /// The name it is imported by.
+        name: String,
+        /// Paths relative to the directory, and contents, sorted.
+        files: Vec<(String, Bytes)>,
+    },
+}
+
 /// A plugin's source as it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PluginSource {
-    /// The file's content.
-    pub text: Bytes,
+    /// Its content.
+    pub text: PluginText,
     /// Changes whenever the content does.
     pub revision: String,
 }
@@ -47,18 +65,21 @@ pub enum SourceError {
     /// There is no such file.
     #[error("reading plugin file: Plugin not found: {}", .0.display())]
     NotFound(PathBuf),
-    /// It is a directory.
+    /// A directory is not a package.
+    #[error("Multi-file plugin directory must contain __init__.py: {}", .0.display())]
+    NoInit(PathBuf),
+    /// A directory has too much in it.
     #[error(
-        "reading plugin file: {} is a directory; plugins of several files are not supported by this \
-         version yet",
+        "reading plugin directory: {} has more than {FILES_MAX} files, or lies more than \
+         {DEPTH_MAX} directories deep",
         .0.display()
     )]
-    Directory(PathBuf),
+    TooMany(PathBuf),
     /// It is fetched from a repository.
     #[error("plugins from a repository (gh:) are not supported by this version yet: {0}")]
     Repository(String),
     /// It is too large.
-    #[error("reading plugin file: {} is larger than {SOURCE_BYTES_MAX}", .0.display())]
+    #[error("reading plugin: {} is larger than {SOURCE_BYTES_MAX}", .0.display())]
     TooLarge(PathBuf),
     /// The file system refused.
     #[error("reading plugin file: {}", path.display())]
@@ -93,40 +114,104 @@ impl PluginDirectory {
             path: name.into(),
             source,
         };
-        spawn_blocking(move || read_file(&root, &owned))
+        spawn_blocking(move || read_plugin(&root, &owned))
             .await
             .map_err(|panic| unfinished(io::Error::other(panic)))?
     }
 }
 
-fn read_file(root: &Path, name: &str) -> Result<PluginSource, SourceError> {
+fn read_plugin(root: &Path, name: &str) -> Result<PluginSource, SourceError> {
     if name.starts_with("gh:") {
         return Err(SourceError::Repository(name.to_owned()));
     }
-    let path = root.join(name);
+    let name = name.trim_end_matches('/');
     let file = File::from(open_beneath(root, name)?);
+    let path = root.join(name);
     let failed = |source| SourceError::Read {
         path: path.clone(),
         source,
     };
-    if file.metadata().map_err(failed)?.is_dir() {
-        return Err(SourceError::Directory(path));
-    }
-    let limit = SOURCE_BYTES_MAX.0 as u64;
-    let mut text = Vec::new();
-    file.take(limit + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
-    if text.len() as u64 > limit {
-        return Err(SourceError::TooLarge(path));
-    }
+    let mut budget = SOURCE_BYTES_MAX.0;
+    let text = if file.metadata().map_err(failed)?.is_dir() {
+        read_package(root, name, &mut budget)?
+    } else {
+        PluginText::File(read_file(file, &path, &mut budget)?)
+    };
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    let revision = format!("{:016x}-{}", hasher.finish(), text.len());
-    Ok(PluginSource {
-        text: text.into(),
-        revision,
-    })
+    match &text {
+        PluginText::File(text) => text.hash(&mut hasher),
+        PluginText::Directory { name, files } => (name, files).hash(&mut hasher),
+    }
+    let revision = format!("{:016x}-{}", hasher.finish(), SOURCE_BYTES_MAX.0 - budget);
+    Ok(PluginSource { text, revision })
+}
+
+/// Reads a file to its end, as long as the budget lasts.
+fn read_file(file: File, path: &Path, budget: &mut usize) -> Result<Bytes, SourceError> {
+    let mut text = Vec::new();
+    file.take(*budget as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(|source| SourceError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    match budget.checked_sub(text.len()) {
+        Some(left) => *budget = left,
+        None => return Err(SourceError::TooLarge(path.to_owned())),
+    }
+    Ok(text.into())
+}
+
+fn read_package(root: &Path, name: &str, budget: &mut usize) -> Result<PluginText, SourceError> {
+    let path = root.join(name);
+    let mut names = Vec::new();
+    list(&path, "", DEPTH_MAX, &mut names)?;
+    names.sort_unstable();
+    if !names.iter().any(|name| name == "__init__.py") {
+        return Err(SourceError::NoInit(path));
+    }
+    let mut files = Vec::new();
+    for relative in names {
+        let below = format!("{name}/{relative}");
+        let file = File::from(open_beneath(root, &below)?);
+        let text = read_file(file, &root.join(below), budget)?;
+        files.push((relative, text));
+    }
+    let name = name.rsplit('/').next().unwrap_or(name).to_owned();
+    Ok(PluginText::Directory { name, files })
+}
+
+/// Collects the files below `directory`, without what Python caches and what is hidden.
+/// Only names: each file is opened beneath the plugin directory afterwards.
+fn list(
+    directory: &Path,
+    prefix: &str,
+    depth: usize,
+    names: &mut Vec<String>,
+) -> Result<(), SourceError> {
+    let failed = |source| SourceError::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        if name == "__pycache__" || name.starts_with('.') {
+            continue;
+        }
+        let kind = entry.file_type().map_err(failed)?;
+        if names.len() >= FILES_MAX || depth == 0 {
+            return Err(SourceError::TooMany(directory.to_owned()));
+        }
+        if kind.is_dir() {
+            list(&entry.path(), &format!("{prefix}{name}/"), depth - 1, names)?;
+        } else {
+            names.push(format!("{prefix}{name}"));
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file below `root`. The kernel refuses whatever leads out of it, also by
@@ -147,12 +232,12 @@ fn open_beneath(root: &Path, name: &str) -> Result<OwnedFd, SourceError> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(directory, name.trim_end_matches('/'), how).map_err(failed)
+    openat2(directory, name, how).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -162,13 +247,46 @@ mod tests {
         fs::create_dir(root.path().join("sub")).unwrap();
         fs::write(root.path().join("sub/p.py"), "a = 1").unwrap();
         symlink("sub/p.py", root.path().join("link.py")).unwrap();
-        let first = read_file(root.path(), "sub/p.py").unwrap();
-        assert_eq!(first.text, "a = 1");
-        assert_eq!(read_file(root.path(), "link.py").unwrap(), first);
+        let first = read_plugin(root.path(), "sub/p.py").unwrap();
+        assert_eq!(first.text, PluginText::File("a = 1".into()));
+        assert_eq!(read_plugin(root.path(), "link.py").unwrap(), first);
         fs::write(root.path().join("sub/p.py"), "a = 2").unwrap();
         assert_ne!(
-            read_file(root.path(), "sub/p.py").unwrap().revision,
+            read_plugin(root.path(), "sub/p.py").unwrap().revision,
             first.revision
+        );
+    }
+
+    #[test]
+    fn a_directory_is_read_with_everything_that_is_source() {
+        let root = tempfile::tempdir().unwrap();
+        let package = root.path().join("group/pack");
+        fs::create_dir_all(package.join("inner/__pycache__")).unwrap();
+        for (name, text) in [
+            ("__init__.py", "from .inner import x"),
+            ("inner/__init__.py", "x = 1"),
+            ("inner/__pycache__/x.pyc", "cached"),
+            (".hidden", "hidden"),
+            ("data.json", "{}"),
+        ] {
+            fs::write(package.join(name), text).unwrap();
+        }
+        let source = read_plugin(root.path(), "group/pack/").unwrap();
+        let PluginText::Directory { name, files } = &source.text else {
+            panic!("{source:?}")
+        };
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            (name.as_str(), names),
+            (
+                "pack",
+                vec!["__init__.py", "data.json", "inner/__init__.py"]
+            )
+        );
+        fs::write(package.join("inner/__init__.py"), "x = 2").unwrap();
+        assert_ne!(
+            read_plugin(root.path(), "group/pack").unwrap().revision,
+            source.revision
         );
     }
 
@@ -177,17 +295,20 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "x").unwrap();
         let root = outside.path().join("plugins");
-        fs::create_dir(&root).unwrap();
+        fs::create_dir_all(root.join("package")).unwrap();
+        fs::write(root.join("package/__init__.py"), "").unwrap();
         symlink("../secret", root.join("link.py")).unwrap();
+        symlink("../../secret", root.join("package/link.py")).unwrap();
         symlink("..", root.join("up")).unwrap();
         let absolute = outside.path().join("secret");
         for name in [
             "../secret",
             "link.py",
             "up/secret",
+            "package",
             absolute.to_str().unwrap(),
         ] {
-            let result = read_file(&root, name);
+            let result = read_plugin(&root, name);
             assert!(
                 matches!(result, Err(SourceError::Traversal(_))),
                 "{name}: {result:?}"
@@ -199,9 +320,9 @@ mod tests {
     fn what_is_not_a_plugin_is_named() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("package")).unwrap();
-        let read = |name| read_file(root.path(), name);
+        let read = |name| read_plugin(root.path(), name);
         assert!(matches!(read("missing.py"), Err(SourceError::NotFound(_))));
-        assert!(matches!(read("package"), Err(SourceError::Directory(_))));
+        assert!(matches!(read("package"), Err(SourceError::NoInit(_))));
         assert!(matches!(read("gh:x/y.py"), Err(SourceError::Repository(_))));
     }
 }

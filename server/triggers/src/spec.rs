@@ -1,17 +1,25 @@
 //! How a trigger's specification is written.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use outrigger_catalog::trigger::TriggerEvent;
+
+use crate::timetable::{CronError, Timetable};
 
 /// The forms that a specification may have, for messages.
 pub const GRAMMAR: &str = "\
 expected one of:
-  all_tables        rows were written to any table of the database
-  table:<name>      rows were written to this table";
+  all_tables         rows were written to any table of the database
+  table:<name>       rows were written to this table
+  every:<duration>   at the multiples of a duration since 1970, for example every:10s or every:1h 30m
+  cron:<expression>  5 fields: minute hour day month weekday (0 or 7 is Sunday), or 6 or 7 fields:
+                     second minute hour day month weekday (1 is Sunday) [year]; or @hourly, @daily,
+                     @weekly, @monthly, @yearly; in UTC
+  request:<path>     HTTP requests to /api/v3/engine/<path>";
 
-/// Forms that are known and have their own, later, version.
-const LATER: [&str; 5] = ["every:", "cron:", "schedule:", "request:", "path:"];
+const EVERY_MIN: Duration = Duration::from_millis(1);
+/// A year, as humantime counts it.
+const EVERY_MAX: Duration = Duration::from_hours(8766);
 
 /// A valid specification.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,35 +30,68 @@ pub struct TriggerSpec(pub TriggerEvent);
 #[error("failed to parse trigger from {spec:?}: {reason}; {GRAMMAR}")]
 pub struct SpecError {
     spec: String,
-    reason: &'static str,
+    reason: String,
 }
 
 impl FromStr for TriggerSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = |reason| SpecError {
+        parse(text.trim()).map(Self).map_err(|reason| SpecError {
             spec: text.to_owned(),
             reason,
-        };
-        let spec = text.trim();
-        if let "all_tables" | "all-tables" = spec {
-            return Ok(Self(TriggerEvent::AllTablesWalWrite));
-        }
-        if let Some(table) = spec.strip_prefix("table:") {
-            let table_name = table.trim().to_owned();
-            if table_name.is_empty() {
-                return Err(refuse("table name is empty"));
-            }
-            return Ok(Self(TriggerEvent::SingleTableWalWrite { table_name }));
-        }
-        if LATER.iter().any(|prefix| spec.starts_with(prefix)) {
-            return Err(refuse(
-                "schedules and requests are not supported by this version yet",
-            ));
-        }
-        Err(refuse("it has none of the known forms"))
+        })
     }
+}
+
+fn parse(spec: &str) -> Result<TriggerEvent, String> {
+    if let "all_tables" | "all-tables" = spec {
+        return Ok(TriggerEvent::AllTablesWalWrite);
+    }
+    let Some((keyword, rest)) = spec.split_once(':') else {
+        return Err("it has none of the known forms".to_owned());
+    };
+    let rest = rest.trim();
+    match keyword {
+        "table" if rest.is_empty() => Err("table name is empty".to_owned()),
+        "table" => Ok(TriggerEvent::SingleTableWalWrite {
+            table_name: rest.to_owned(),
+        }),
+        "every" => parse_every(rest),
+        "cron" | "schedule" => parse_cron(rest).map_err(|error| error.to_string()),
+        "request" | "path" => parse_path(rest),
+        _ => Err("it has none of the known forms".to_owned()),
+    }
+}
+
+fn parse_every(text: &str) -> Result<TriggerEvent, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("couldn't parse to duration: {error}"))?;
+    if duration < EVERY_MIN {
+        return Err("the duration must be at least 1ms".to_owned());
+    }
+    if duration > EVERY_MAX {
+        return Err("don't support every schedules of over 1 year".to_owned());
+    }
+    Ok(TriggerEvent::Every { duration })
+}
+
+fn parse_cron(text: &str) -> Result<TriggerEvent, CronError> {
+    let schedule = Timetable::normalize_cron(text)?;
+    Ok(TriggerEvent::Schedule { schedule })
+}
+
+fn parse_path(path: &str) -> Result<TriggerEvent, String> {
+    let path = path.trim_start_matches('/');
+    if path.is_empty() {
+        return Err("request path is empty".to_owned());
+    }
+    if path.contains(|c: char| c.is_whitespace() || "?#".contains(c)) {
+        return Err("a request path has no blanks, '?' or '#'".to_owned());
+    }
+    Ok(TriggerEvent::RequestPath {
+        path: path.to_owned(),
+    })
 }
 
 impl fmt::Display for TriggerSpec {
@@ -58,6 +99,11 @@ impl fmt::Display for TriggerSpec {
         match &self.0 {
             TriggerEvent::AllTablesWalWrite => f.write_str("all_tables"),
             TriggerEvent::SingleTableWalWrite { table_name } => write!(f, "table:{table_name}"),
+            TriggerEvent::Schedule { schedule } => write!(f, "cron:{schedule}"),
+            TriggerEvent::Every { duration } => {
+                write!(f, "every:{}", humantime::format_duration(*duration))
+            }
+            TriggerEvent::RequestPath { path } => write!(f, "request:{path}"),
         }
     }
 }
@@ -72,6 +118,13 @@ mod tests {
         check(" all-tables ", "all_tables");
         check("table: cpu ", "table:cpu");
         check("table:with space", "table:with space");
+        check("every:60s", "every:1m");
+        check("every:90m", "every:1h 30m");
+        check("cron:0 0 6 * * 2-6", "cron:0 0 6 * * 2-6");
+        check("schedule:*/5 * * * *", "cron:0 */5 * * * *");
+        check("cron:@daily", "cron:@daily");
+        check("request:hooks/in", "request:hooks/in");
+        check("path:/hooks", "request:hooks");
     }
 
     #[test]
@@ -79,12 +132,20 @@ mod tests {
         check_refused("table:", "table name is empty");
         check_refused("All_Tables", "none of the known forms");
         check_refused("", "none of the known forms");
-        check_refused("every:10s", "not supported by this version yet");
+        check_refused("every:10", "couldn't parse to duration");
+        check_refused("every:0s", "at least 1ms");
+        check_refused("every:366d", "over 1 year");
+        check_refused("request:", "request path is empty");
+        check_refused("request:a b", "no blanks");
+        check_refused("cron:* * *", "3 fields");
+        check_refused("cron:0 0 0 30 2 *", "never");
     }
 
     #[track_caller]
     fn check(text: &str, printed: &str) {
-        assert_eq!(text.parse::<TriggerSpec>().unwrap().to_string(), printed);
+        let spec = text.parse::<TriggerSpec>().unwrap();
+        assert_eq!(spec.to_string(), printed);
+        assert_eq!(printed.parse::<TriggerSpec>().unwrap(), spec);
     }
 
     #[track_caller]

@@ -1,7 +1,7 @@
 //! `/api/v3/configure/processing_engine_trigger`: creates, deletes, enables and disables
 //! triggers. What a trigger may be is decided by the [`TriggerService`](outrigger_triggers::TriggerService).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 use outrigger_catalog::trigger::ErrorBehavior;
-use outrigger_triggers::CreateTrigger;
+use outrigger_triggers::{CreateTrigger, Start};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -38,6 +38,12 @@ struct Settings {
     run_async: bool,
     #[serde(default)]
     error_behavior: Option<String>,
+    /// Ours: how long one run may take, for example "30s".
+    #[serde(default)]
+    timeout: Option<String>,
+    /// Ours: "now" or "earliest".
+    #[serde(default)]
+    start: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,7 +129,24 @@ impl CreateBody {
             run_async: settings.run_async,
             error_behavior,
             disabled: self.disabled,
+            timeout: settings.timeout.as_deref().map(timeout).transpose()?,
+            start: start(settings.start.as_deref())?,
         })
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, HttpError> {
+    let refuse = |error| HttpError::invalid(format!("timeout {text:?} is no duration: {error}"));
+    humantime::parse_duration(text).map_err(refuse)
+}
+
+fn start(text: Option<&str>) -> Result<Start, HttpError> {
+    match text {
+        None | Some("now") => Ok(Start::Now),
+        Some("earliest") => Ok(Start::Earliest),
+        Some(other) => Err(HttpError::invalid(format!(
+            "unknown start {other:?}, expected now or earliest"
+        ))),
     }
 }
 
@@ -167,6 +190,8 @@ mod tests {
         for (field, value) in [
             ("trigger_arguments", json!({"a": [1]})),
             ("trigger_settings", json!({"error_behavior": "panic"})),
+            ("trigger_settings", json!({"timeout": "soon"})),
+            ("trigger_settings", json!({"start": "yesterday"})),
         ] {
             let mut body = json!({
                 "db": "db", "plugin_filename": "p.py", "trigger_name": "t",

@@ -293,9 +293,14 @@ impl Fixture {
             arguments: Some(BTreeMap::from([("k".to_owned(), "v".to_owned())])),
             error_behavior: ErrorBehavior::Retry,
             disabled: false,
+            timeout: None,
         };
         self.storage
-            .change(move |catalog| catalog.create_trigger("db", definition.clone()).map(Some))
+            .change(move |catalog| {
+                catalog
+                    .create_trigger("db", definition.clone(), false)
+                    .map(Some)
+            })
             .await
             .unwrap();
     }

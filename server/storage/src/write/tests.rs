@@ -168,9 +168,14 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
         arguments: None,
         error_behavior: ErrorBehavior::Log,
         disabled: false,
+        timeout: None,
     };
     let storage = fixture.storage.clone();
-    let make = move |catalog: &Catalog| catalog.create_trigger("db", definition.clone()).map(Some);
+    let make = move |catalog: &Catalog| {
+        catalog
+            .create_trigger("db", definition.clone(), false)
+            .map(Some)
+    };
     storage.change(make).await.unwrap();
     fixture.write("m f=1 2\nother f=1 2").await.unwrap();
 

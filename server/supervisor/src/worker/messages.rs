@@ -2,14 +2,14 @@
 
 use outrigger_model::clock::Timestamp;
 use outrigger_proto::v1::{
-    Arguments, Bind, Invoke, Log, PluginError, SingleFile, TableRef, WriteEvent, bind, from_worker,
-    invoke, log::Level,
+    Arguments, Bind, Invoke, Log, Package, PluginError, RequestEvent, ScheduleEvent, SingleFile,
+    SourceFile, TableRef, WriteEvent, bind, from_worker, invoke, log::Level,
 };
 
 use crate::{
     backend::{LogLevel, LogLine, Scope},
     error::PluginFailure,
-    invocation::{Event, EventTable, Invocation, Plugin, Source},
+    invocation::{Event, EventTable, Invocation, Plugin, Response, Source},
     registry::InvocationKey,
 };
 
@@ -49,14 +49,27 @@ pub(super) fn name(message: &from_worker::Message) -> &'static str {
 }
 
 pub(super) fn bind(plugin: &Plugin) -> Bind {
-    let Source::SingleFile(text) = &plugin.source;
+    let source = match &plugin.source {
+        Source::SingleFile(text) => bind::Source::SingleFile(SingleFile {
+            text: text.to_vec(),
+        }),
+        Source::Package(package) => bind::Source::Package(Package {
+            name: package.name.clone(),
+            files: package
+                .files
+                .iter()
+                .map(|(path, text)| SourceFile {
+                    path: path.clone(),
+                    text: text.to_vec(),
+                })
+                .collect(),
+        }),
+    };
     Bind {
         binding: plugin.binding.to_string(),
         plugin_name: plugin.name.clone(),
         revision: plugin.revision.clone(),
-        source: Some(bind::Source::SingleFile(SingleFile {
-            text: text.to_vec(),
-        })),
+        source: Some(source),
         arguments: plugin.arguments.clone().map(|values| Arguments {
             values: values.into_iter().collect(),
         }),
@@ -64,8 +77,35 @@ pub(super) fn bind(plugin: &Plugin) -> Bind {
 }
 
 pub(super) fn invoke(invocation: &Invocation, key: InvocationKey, budget: usize) -> Invoke {
-    let Event::Writes(tables) = &invocation.event;
-    let reference = |(index, table): (usize, &EventTable)| TableRef {
+    Invoke {
+        invocation: invocation.id.to_string(),
+        attempt: invocation.attempt,
+        key: key.to_vec(),
+        timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
+        lines_bytes_max: budget as u64,
+        event: Some(event(&invocation.event)),
+    }
+}
+
+fn event(event: &Event) -> invoke::Event {
+    match event {
+        Event::Writes(tables) => {
+            let tables = tables.iter().enumerate().map(table_reference).collect();
+            invoke::Event::Writes(WriteEvent { tables })
+        }
+        Event::Schedule { call_time } => invoke::Event::Schedule(ScheduleEvent {
+            call_time_ns: call_time.0,
+        }),
+        Event::Request(request) => invoke::Event::Request(RequestEvent {
+            query: request.query.clone().into_iter().collect(),
+            headers: request.headers.clone().into_iter().collect(),
+            body: request.body.to_vec(),
+        }),
+    }
+}
+
+fn table_reference((index, table): (usize, &EventTable)) -> TableRef {
+    TableRef {
         name: table.name.clone(),
         rows: table
             .batches
@@ -73,15 +113,33 @@ pub(super) fn invoke(invocation: &Invocation, key: InvocationKey, budget: usize)
             .map(|batch| batch.num_rows() as u64)
             .sum(),
         index: u32::try_from(index).expect("an event has fewer tables"),
-    };
-    let tables = tables.iter().enumerate().map(reference).collect();
-    Invoke {
-        invocation: invocation.id.to_string(),
-        attempt: invocation.attempt,
-        key: key.to_vec(),
-        timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
-        lines_bytes_max: budget as u64,
-        event: Some(invoke::Event::Writes(WriteEvent { tables })),
+    }
+}
+
+/// What a completed invocation answers; only a request has an answer.
+pub(super) fn response(
+    answer: Option<outrigger_proto::v1::Response>,
+    asked: bool,
+) -> Result<Option<Response>, String> {
+    match (answer, asked) {
+        (None, false) => Ok(None),
+        (None, true) => Err("completed a request without a response".to_owned()),
+        (Some(_), false) => Err("completed with a response to no request".to_owned()),
+        (Some(answer), true) => {
+            let status = u16::try_from(answer.status).ok();
+            let status = status.filter(|status| (100..=999).contains(status));
+            let status =
+                status.ok_or_else(|| format!("a response with status {}", answer.status))?;
+            let headers = answer
+                .headers
+                .into_iter()
+                .map(|header| (header.name, header.value));
+            Ok(Some(Response {
+                status,
+                headers: headers.collect(),
+                body: answer.body.into(),
+            }))
+        }
     }
 }
 

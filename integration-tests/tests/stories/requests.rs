@@ -1,0 +1,230 @@
+//! Triggers that answer HTTP requests.
+
+use outrigger_integration_tests::{Reply, Server};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::server;
+
+const ECHO: &str = "
+import json
+
+def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
+    assert type(request_body) is bytes
+    influxdb3_local.write(LineBuilder('requests').int64_field('bytes', len(request_body)))
+    return {
+        'query': query_parameters,
+        'key': request_headers.get('x-key'),
+        'authorization': request_headers.get('authorization'),
+        'body': request_body.decode(),
+        'args': args,
+    }
+";
+
+async fn call(server: &Server, path: &str, body: &str) -> Reply {
+    let request = server
+        .client()
+        .request(Method::POST, &format!("/api/v3/engine/{path}"));
+    let request = request
+        .header("X-Key", "secret")
+        .header("Authorization", "Bearer t");
+    server.client().answer(request.body(body.to_owned())).await
+}
+
+#[tokio::test]
+async fn a_request_reaches_the_plugin_and_its_answer_the_client() {
+    let server = server().plugin("echo.py", ECHO).start().await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "echo.py")
+        .spec("request:hooks/echo")
+        .argument("k", "v")
+        .create()
+        .await;
+    until_routed(&server, "hooks/echo").await;
+    let reply = call(&server, "hooks/echo?a=1&b=x%20y&a=2", "hello").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let expected = json!({
+        "query": { "a": "2", "b": "x y" }, "key": "secret", "authorization": null,
+        "body": "hello", "args": { "k": "v" },
+    });
+    assert_eq!(reply.json(), expected);
+    let stored = "SELECT count(*) AS n, max(bytes) AS bytes FROM requests WHERE bytes > 0";
+    db.until(stored, json!([{ "n": 1, "bytes": 5 }])).await;
+    db.disable("t").await;
+    until_gone(&server, "hooks/echo").await;
+}
+
+/// Waits until the path has a trigger; it starts just after it was created.
+async fn until_routed(server: &Server, path: &str) {
+    outrigger_integration_tests::eventually("the path is answered", async || {
+        let reply = call(server, path, "").await;
+        if reply.status == 404 {
+            Err(format!("{reply:?}"))
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+async fn until_gone(server: &Server, path: &str) {
+    outrigger_integration_tests::eventually("the path is gone", async || {
+        let reply = call(server, path, "").await;
+        if reply.status == 404 {
+            Ok(())
+        } else {
+            Err(format!("{reply:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_not_found() {
+    let server = server().start().await;
+    let reply = call(&server, "nothing/here", "").await;
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.json(), json!({ "error": "not found" }));
+}
+
+#[tokio::test]
+async fn a_path_has_one_owner_over_all_databases() {
+    let server = server().plugin("echo.py", ECHO).start().await;
+    let first = server.database("first").create().await;
+    let second = server.database("second").create().await;
+    first
+        .trigger("owner", "echo.py")
+        .spec("request:x")
+        .create()
+        .await;
+    let refused = second
+        .trigger("late", "echo.py")
+        .spec("request:x")
+        .try_create()
+        .await;
+    refused.check_refused(409, "belongs to trigger \"owner\" of database \"first\"");
+}
+
+/// Answers as its query parameter says.
+const FORMS: &str = "
+import os, time
+
+def process_request(influxdb3_local, query, headers, body, args=None):
+    form = query['form']
+    if form == 'text':
+        return 'text'
+    if form == 'bytes':
+        return b'\\x00\\xff'
+    if form == 'flask':
+        return 'made', 201, {'X-A': 'b'}
+    if form == 'alpha':
+        return 202, {'Content-Type': 'text/plain'}, 'alpha'
+    if form == 'list':
+        return [1, 2]
+    if form == 'generator':
+        return (part for part in ('a', b'b'))
+    if form == 'none':
+        return None
+    if form == 'raise':
+        raise ValueError('boom')
+    if form == 'exit':
+        os._exit(3)
+    if form == 'hang':
+        time.sleep(60)
+";
+
+#[tokio::test]
+async fn every_form_of_an_answer_works() {
+    let server = server()
+        .plugin("forms.py", FORMS)
+        .allow_log("a plugin's worker ended", "the plugin ends it on purpose")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "forms.py").spec("request:f").create().await;
+    until_routed(&server, "f?form=text").await;
+    for (form, status, body) in [
+        ("text", 200, "text"),
+        ("flask", 201, "made"),
+        ("alpha", 202, "alpha"),
+        ("list", 200, "[1, 2]"),
+        ("generator", 200, "ab"),
+    ] {
+        let reply = call(&server, &format!("f?form={form}"), "").await;
+        assert_eq!(
+            (reply.status, reply.body.as_str()),
+            (status, body),
+            "{form}"
+        );
+    }
+    for (form, part) in [
+        ("none", "Unsupported return type from Python function"),
+        ("raise", "Python function call failed: ValueError: boom"),
+        ("exit", "the worker exited with code 3"),
+    ] {
+        let reply = call(&server, &format!("f?form={form}"), "").await;
+        reply.check_refused(500, part);
+        assert!(reply.json()["error"].is_string(), "{reply:?}");
+    }
+    let after = call(&server, "f?form=text", "").await;
+    assert_eq!(after.status, 200, "a new worker answers");
+}
+
+#[tokio::test]
+async fn a_plugin_that_takes_too_long_is_a_gateway_timeout() {
+    let server = server().plugin("forms.py", FORMS).start().await;
+    let db = server.database("db").create().await;
+    let cli = server.command_line();
+    let arguments = [
+        "create",
+        "trigger",
+        "-d",
+        "db",
+        "--path",
+        "forms.py",
+        "--trigger-spec",
+        "request:slow",
+    ];
+    let created = cli.run(&[&arguments[..], &["--timeout", "1s", "t"]].concat());
+    assert_eq!(created.code, 0, "{created:?}");
+    until_routed(&server, "slow?form=text").await;
+    let reply = call(&server, "slow?form=hang", "").await;
+    reply.check_refused(504, "deadline of 1s");
+    let logged = db
+        .until_logged("t", 1, "the plugin ran longer than its deadline")
+        .await;
+    assert!(logged[0].text.contains("in process_request"), "{logged:?}");
+}
+
+/// Calls a request trigger of the same server while it runs.
+const CALLER: &str = "
+import urllib.request
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    if not any(batch['table_name'] == 'go' for batch in table_batches):
+        return
+    with urllib.request.urlopen(args['url'], b'from the other') as reply:
+        influxdb3_local.info('answered', reply.status)
+";
+
+#[tokio::test]
+async fn a_plugin_can_call_a_request_trigger_of_its_own_server() {
+    let server = server()
+        .plugin("echo.py", ECHO)
+        .plugin("caller.py", CALLER)
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("echo", "echo.py")
+        .spec("request:echo")
+        .create()
+        .await;
+    until_routed(&server, "echo").await;
+    let url = format!("{}/api/v3/engine/echo", server.client().url());
+    db.trigger("caller", "caller.py")
+        .argument("url", &url)
+        .create()
+        .await;
+    db.write("go f=1").await;
+    db.until_logged("caller", 1, "answered 200").await;
+}

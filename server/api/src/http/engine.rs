@@ -1,0 +1,136 @@
+//! `/api/v3/engine/<path>`: requests that plugins answer.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use outrigger_model::error::ErrorKind;
+use outrigger_supervisor::{Request as PluginRequest, Response as PluginResponse};
+use outrigger_triggers::AnswerError;
+use tracing::debug;
+
+use super::{Shared, request};
+use crate::error::HttpError;
+
+/// Where the paths of request triggers begin.
+pub(crate) const PREFIX: &str = "/api/v3/engine/";
+
+pub(crate) async fn call(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    // As it stands in the request line: what a trigger's path is compared with.
+    let path = request
+        .uri()
+        .path()
+        .strip_prefix(PREFIX)
+        .unwrap_or_default()
+        .to_owned();
+    let query = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+    let query: BTreeMap<String, String> = query.into_owned().collect();
+    let headers = plugin_headers(request.headers());
+    let body = request::body(request, shared.config.max_request_bytes).await?;
+    let answered = shared
+        .triggers
+        .answer(
+            &path,
+            PluginRequest {
+                query,
+                headers,
+                body,
+            },
+        )
+        .await;
+    response(answered.map_err(refuse)?)
+}
+
+fn refuse(error: AnswerError) -> HttpError {
+    HttpError::of_plugin(error.kind(), &error.to_string())
+}
+
+/// The headers as plugins get them: names in lower case, the last of several wins, and
+/// without the client's credentials, which are for the server.
+fn plugin_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    headers
+        .iter()
+        .filter(|(name, _)| *name != header::AUTHORIZATION)
+        .map(|(name, value)| {
+            (
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
+        .collect()
+}
+
+/// The plugin's response, if HTTP can carry it.
+fn response(answer: PluginResponse) -> Result<Response, HttpError> {
+    let unfit = |what: String| {
+        let text = format!("the plugin's response cannot be sent: {what}");
+        HttpError::of_plugin(ErrorKind::Internal, &text)
+    };
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status)
+        .ok()
+        .ok_or_else(|| unfit(format!("status {}", answer.status)))?;
+    for (name, value) in answer.headers {
+        let parsed = (HeaderName::try_from(&name), HeaderValue::try_from(&value));
+        let (Ok(header), Ok(value)) = parsed else {
+            return Err(unfit(format!("header {name:?} with value {value:?}")));
+        };
+        // The server itself says how long the body is and how it is framed.
+        if header == header::CONTENT_LENGTH || header == header::TRANSFER_ENCODING {
+            debug!(name, "left out a header of a plugin's response");
+            continue;
+        }
+        response.headers_mut().append(header, value);
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_get_no_credentials() {
+        let mut headers = HeaderMap::new();
+        headers.append("authorization", HeaderValue::from_static("Bearer x"));
+        headers.append("x-key", HeaderValue::from_static("1"));
+        headers.append("x-key", HeaderValue::from_static("2"));
+        headers.append("x-odd", HeaderValue::from_bytes(b"\xff").unwrap());
+        let expected = [("x-key", "2"), ("x-odd", "\u{fffd}")];
+        let given = plugin_headers(&headers);
+        let given: Vec<_> = given
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn responses_that_http_cannot_carry_are_refused() {
+        let answer = |name: &str, value: &str| PluginResponse {
+            status: 201,
+            headers: vec![(name.to_owned(), value.to_owned())],
+            body: "x".into(),
+        };
+        let sent = response(answer("X-A", "b")).unwrap();
+        assert_eq!(
+            (sent.status().as_u16(), &sent.headers()["x-a"]),
+            (201, &HeaderValue::from_static("b"))
+        );
+        assert!(response(answer("bad name", "b")).is_err());
+        assert!(response(answer("x", "a\nb")).is_err());
+        assert!(
+            response(answer("Content-Length", "999"))
+                .unwrap()
+                .headers()
+                .is_empty()
+        );
+    }
+}
