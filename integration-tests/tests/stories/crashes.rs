@@ -9,12 +9,11 @@ use std::{
     },
 };
 
-use outrigger_integration_tests::{Database, Server, eventually};
+use outrigger_integration_tests::{Builder, Database, Server, eventually};
 use tokio::task::JoinSet;
 
 use crate::server;
 
-const ROUNDS: usize = 20;
 const WRITERS: usize = 2;
 /// Every line of a write has a tag of its own, since lines of one write share their time.
 const LINES_PER_WRITE: usize = 5;
@@ -34,18 +33,54 @@ def process_writes(influxdb3_local, table_batches, args=None):
 /// twice does not replace itself.
 type RowId = (i64, String);
 
+/// Counts likewise, but raises, exits or is killed in every third run, before or after it
+/// has written.
+const FAILING: &str = "
+import os, random, signal, uuid
+
+def fail():
+    if random.random() < 0.15:
+        how = random.choice(['raise', 'exit', 'kill'])
+        if how == 'exit':
+            os._exit(3)
+        if how == 'kill':
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError('at random')
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    fail()
+    for batch in table_batches:
+        line = LineBuilder('reports').tag('run', uuid.uuid4().hex)
+        influxdb3_local.write(line.int64_field('row_count', len(batch['rows'])))
+    fail()
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_lose_no_row_and_count_none_twice() {
-    let mut server = server().plugin("counting.py", COUNTING).start().await;
+    survive(server().plugin("counting.py", COUNTING), "log", 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_fails_at_random_counts_every_row_once_over_fifty_kills() {
+    let server = server()
+        .plugin("counting.py", FAILING)
+        .allow_log("a plugin's worker ended", "the plugin ends it at random");
+    survive(server, "retry", 50).await;
+}
+
+/// Kills the server so many times while it works, and checks it after each.
+async fn survive(builder: Builder, error_behavior: &'static str, rounds: usize) {
+    let mut server = builder.start().await;
     let db = server.database("db").create().await;
     db.trigger("counting", "counting.py")
         .spec("table:stream")
+        .error_behavior(error_behavior)
         .create()
         .await;
     db.write(lines(0)).await;
     let mut acknowledged: BTreeSet<i64> = [0].into();
     let mut next = 1;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let moment = Moment {
             plugin_works: round % 2 == 0,
             acknowledged: 1 + round % 7,
