@@ -115,6 +115,12 @@ impl Runner {
         let error = match self.run(occasion, 1).await {
             Ok(mut finished) => {
                 let response = finished.response.take().ok_or(AnswerError::Unavailable)?;
+                if finished.lines.is_empty() {
+                    // Nothing to make durable that the client would have to wait for.
+                    self.log(&occasion.id, LogLevel::Info, finished_text(&finished))
+                        .await;
+                    return Ok(response);
+                }
                 return match self.on_finished(occasion, finished).await {
                     Next::Done => Ok(response),
                     Next::Again | Next::Stop => Err(AnswerError::Unavailable),
@@ -219,6 +225,7 @@ impl Runner {
     /// Commits the plugin's lines and the cursor together.
     async fn on_finished(&self, occasion: &Occasion, finished: Finished) -> Next {
         let own = Target::Existing(self.database);
+        let text = finished_text(&finished);
         let writes = finished
             .lines
             .into_iter()
@@ -228,12 +235,11 @@ impl Runner {
             })
             .collect();
         let voice = self.voice(&occasion.id);
-        let (kind, took) = (self.kind(), humantime::format_duration(finished.wall));
+        let kind = self.kind();
         let logs = move |rejected: &[RejectedWrite]| {
             let rejections = rejected.iter().map(|write| voice.rejection(kind, write));
-            let text = format!("finished execution in {took}");
             rejections
-                .chain([voice.line(LogLevel::Info, text)])
+                .chain([voice.line(LogLevel::Info, text.clone())])
                 .collect()
         };
         let cursor = occasion.cursor.map(|cursor| (self.trigger.id, cursor));
@@ -330,6 +336,13 @@ impl Runner {
         };
         with_details(first, error)
     }
+}
+
+fn finished_text(finished: &Finished) -> String {
+    format!(
+        "finished execution in {}",
+        humantime::format_duration(finished.wall)
+    )
 }
 
 fn with_details(first: String, error: &InvocationError) -> String {
