@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
     create::CreateCommand, delete::DeleteCommand, query::QueryCommand, show::ShowCommand,
-    switch::SwitchCommand, write::WriteCommand,
+    switch::SwitchCommand, update::UpdateCommand, write::WriteCommand,
 };
 
 /// A time-series database whose Python plugins run in processes of their own
@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Delete a database or a trigger
     #[command(subcommand)]
     Delete(DeleteCommand),
+    /// Update a trigger
+    #[command(subcommand)]
+    Update(UpdateCommand),
     /// Enable a trigger
     #[command(subcommand)]
     Enable(SwitchCommand),
@@ -65,6 +68,7 @@ impl Command {
             Self::Create(_) => "Create",
             Self::Show(_) => "Show",
             Self::Delete(_) => "Delete",
+            Self::Update(_) => "Update",
             Self::Enable(_) => "Enable",
             Self::Disable(_) => "Disable",
         }

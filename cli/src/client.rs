@@ -60,6 +60,18 @@ impl Client {
             .await
     }
 
+    /// Sends a JSON document, with parameters in the URL.
+    pub(crate) async fn send_json(
+        &self,
+        method: Method,
+        path: &str,
+        parameters: &Parameters<'_>,
+        document: &(impl Serialize + Sync),
+    ) -> Result<Answer, ClientError> {
+        let request = self.request(method, path).query(parameters);
+        self.send(request.json(document)).await
+    }
+
     /// Posts line protocol, compressed already if `gzip` is set.
     pub(crate) async fn post_lines(
         &self,

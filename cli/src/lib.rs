@@ -12,11 +12,13 @@ mod environment;
 mod format;
 mod input;
 mod output;
+mod plugin;
 mod query;
 mod quick_start;
 mod report;
 mod show;
 mod switch;
+mod update;
 mod write;
 
 use std::{env, ffi::OsString, future::Future, process::ExitCode};
@@ -65,6 +67,7 @@ fn run(command: Command) -> ExitCode {
         Command::Create(create) => block_on(create.run()),
         Command::Show(show) => block_on(show.run()),
         Command::Delete(delete) => block_on(delete.run()),
+        Command::Update(update) => block_on(update.run()),
         Command::Enable(enable) => block_on(enable.run(switch::Position::Enabled)),
         Command::Disable(disable) => block_on(disable.run(switch::Position::Disabled)),
     };

@@ -1,12 +1,14 @@
 //! The client against a real socket: what is sent, and what becomes of the answer.
 
 use clap::Parser;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
 
 use super::*;
+use crate::plugin::LocalPlugin;
 
 #[derive(Parser)]
 struct Arguments {
@@ -168,4 +170,52 @@ fn a_file_that_is_no_certificate_is_named() {
     let arguments = Arguments::try_parse_from(arguments).expect("valid arguments");
     let error = Client::new(&arguments.server).expect_err("not a certificate");
     assert_eq!(error.to_string(), format!("{path} is not a CA certificate"));
+}
+
+#[tokio::test]
+async fn a_plugin_is_sent_with_its_database() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("__init__.py");
+    std::fs::write(&path, "x = 1").expect("written");
+    let file = LocalPlugin::read(&path).expect("a file");
+    let package = LocalPlugin::read(directory.path()).expect("a directory");
+
+    let document = json!({ "plugin_name": "__init__.py", "content": "x = 1" });
+    check_sent(
+        "POST /api/v3/plugins/files?db=db",
+        document,
+        async |client| file.upload(client, "db").await,
+    )
+    .await;
+    let document = json!({ "plugin_name": "t", "content": "x = 1" });
+    check_sent(
+        "PUT /api/v3/plugins/files?db=db",
+        document,
+        async |client| file.replace(client, "db", "t").await,
+    )
+    .await;
+    let files = json!([{ "relative_path": "__init__.py", "content": "x = 1" }]);
+    let document = json!({ "plugin_name": "t", "files": files });
+    check_sent(
+        "PUT /api/v3/plugins/directory?db=db",
+        document,
+        async |client| package.replace(client, "db", "t").await,
+    )
+    .await;
+}
+
+async fn check_sent(
+    start: &str,
+    document: Value,
+    send: impl AsyncFnOnce(&Client) -> Result<(), ClientError>,
+) {
+    let (listener, host) = listener().await;
+    let client = client(&host, &[]);
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let (request, sent) = tokio::join!(serve_once(listener, answer), send(&client));
+    sent.expect("a success");
+    let (head, body) = request.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with(&format!("{start} HTTP/1.1")), "{head}");
+    let sent: Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(sent, document);
 }

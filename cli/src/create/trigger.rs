@@ -1,6 +1,6 @@
 //! `create trigger`: ties a plugin to what makes it run.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -12,6 +12,7 @@ use crate::{
     client::Client,
     connection::{DatabaseArgs, ServerArgs},
     output::say,
+    plugin::LocalPlugin,
 };
 
 /// `create trigger`.
@@ -21,7 +22,8 @@ pub(crate) struct CreateTrigger {
     server: ServerArgs,
     #[command(flatten)]
     database: DatabaseArgs,
-    /// The plugin's file or directory in the server's plugin directory, or `gh:…`
+    /// The plugin's file or directory in the server's plugin directory, or `gh:…`; with
+    /// --upload, on this machine
     #[arg(short, long, value_name = "PATH")]
     path: Option<String>,
     /// Deprecated: use --path
@@ -38,6 +40,9 @@ pub(crate) struct CreateTrigger {
     /// Create the trigger without letting it run
     #[arg(long)]
     disabled: bool,
+    /// Put the plugin into the server's plugin directory first
+    #[arg(long)]
+    upload: bool,
     /// Let several runs overlap
     #[arg(long)]
     run_asynchronous: bool,
@@ -104,7 +109,13 @@ struct TriggerSettings {
 impl CreateTrigger {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let client = Client::new(&self.server)?;
-        let request = self.request()?;
+        let upload = self.upload;
+        let mut request = self.request()?;
+        if upload {
+            let plugin = LocalPlugin::read(Path::new(&request.plugin_filename))?;
+            plugin.upload(&client, &request.db).await?;
+            request.plugin_filename = plugin.name;
+        }
         client
             .post("/api/v3/configure/processing_engine_trigger", &request)
             .await?;
@@ -247,6 +258,20 @@ mod tests {
             request["trigger_settings"],
             json!({ "run_async": true, "error_behavior": "retry" })
         );
+    }
+
+    #[test]
+    fn an_upload_is_asked_for() {
+        let upload = |arguments: &[&str]| {
+            let arguments = [&START[..], &["-p", "a.py"], arguments, &["t"]].concat();
+            let Ok(Command::Create(CreateCommand::Trigger(trigger))) = args::parse(&arguments)
+            else {
+                panic!("not a trigger: {arguments:?}");
+            };
+            trigger.upload
+        };
+        assert!(upload(&["--upload"]));
+        assert!(!upload(&[]));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod schedules;
 mod spine;
 mod startup;
 mod triggers;
+mod uploads;
 
 use outrigger_integration_tests::{Builder, Server};
 

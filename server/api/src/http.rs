@@ -3,6 +3,7 @@
 mod databases;
 mod engine;
 mod health;
+mod plugins;
 mod query;
 mod request;
 mod triggers;
@@ -16,7 +17,7 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tonic::Status;
@@ -47,6 +48,11 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
         .route(TRIGGER, triggers)
         .route(&format!("{TRIGGER}/enable"), post(triggers::enable))
         .route(&format!("{TRIGGER}/disable"), post(triggers::disable))
+        .route(
+            "/api/v3/plugins/files",
+            post(plugins::upload).put(plugins::update),
+        )
+        .route("/api/v3/plugins/directory", put(plugins::update_directory))
         .route(
             &format!("{}{{*path}}", engine::PREFIX),
             get(engine::call).post(engine::call),

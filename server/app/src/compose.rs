@@ -169,9 +169,14 @@ impl Parts<'_> {
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(ComposeError::RunDirectory)?;
+        // What plugins leave in their temporary directory goes with the server.
+        let temporary = run_directory.path().join("tmp");
+        std::fs::create_dir(&temporary).map_err(ComposeError::RunDirectory)?;
+        let mut environment = environment.clone();
+        environment.insert("TMPDIR".into(), temporary.into());
         let config = outrigger_supervisor::Config {
             python,
-            environment: environment.clone(),
+            environment,
             directory: directory.clone(),
             run_directory: run_directory.path().to_owned(),
             host_start_max: HOST_START_MAX,

@@ -17,6 +17,7 @@ mod service;
 pub mod source;
 pub mod spec;
 pub mod timetable;
+mod upload;
 mod wal;
 
 pub use backend::PluginBackend;
@@ -24,3 +25,4 @@ pub use logs::{PluginLogger, PluginLoggerTask};
 pub use manager::{Config, ManagerTask};
 pub use requests::{AnswerError, Routes};
 pub use service::{CreateTrigger, Start, TriggerError, TriggerService};
+pub use upload::UploadedFile;

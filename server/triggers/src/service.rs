@@ -1,4 +1,4 @@
-//! What users do with triggers: create, delete, enable, disable.
+//! What users do with triggers: create, delete, enable, disable, give them new source.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,6 +11,7 @@ use crate::{
     requests::{AnswerError, Routes},
     source::{PluginDirectory, SourceError},
     spec::{SpecError, TriggerSpec},
+    upload::UploadedFile,
 };
 
 /// What a client says when it creates a trigger.
@@ -62,7 +63,20 @@ pub enum TriggerError {
     /// The specification is wrong.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// The plugin cannot be read.
+    /// No database has a trigger of that name.
+    #[error("trigger not found: {0:?}")]
+    NotFound(String),
+    /// Several databases have a trigger of that name.
+    #[error(
+        "the trigger {trigger:?} exists in several databases ({databases}): say which with db="
+    )]
+    Ambiguous {
+        /// The name.
+        trigger: String,
+        /// The databases, comma-separated.
+        databases: String,
+    },
+    /// The plugin cannot be read or written.
     #[error("Plugin error")]
     Source(#[from] SourceError),
     /// The catalog refused, or the change could not be made durable.
@@ -75,14 +89,16 @@ impl TriggerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoName | Self::Asynchronous | Self::Timeout | Self::Spec(_) => ErrorKind::Invalid,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Ambiguous { .. } => ErrorKind::Conflict,
             Self::Source(error) => error.kind(),
             Self::Storage(error) => error.kind(),
         }
     }
 }
 
-/// Creates, deletes, enables and disables triggers. The manager sees the change
-/// in the catalog and does the rest.
+/// Creates, deletes, enables and disables triggers, and takes their source. The manager
+/// sees the change in the catalog and does the rest.
 #[derive(Clone, Debug)]
 pub struct TriggerService {
     storage: Storage,
@@ -166,5 +182,58 @@ impl TriggerService {
             .change(move |catalog| catalog.set_trigger_disabled(&database, &trigger, disabled))
             .await?;
         Ok(())
+    }
+
+    /// Writes a file into the plugin directory, whether or not a trigger uses it.
+    pub async fn upload_file(&self, name: &str, content: String) -> Result<(), TriggerError> {
+        Ok(self.plugins.write_file(name, content).await?)
+    }
+
+    /// Replaces a trigger's file, or the `__init__.py` of its directory. The next run has it.
+    pub async fn update_file(
+        &self,
+        database: Option<&str>,
+        trigger: &str,
+        content: String,
+    ) -> Result<(), TriggerError> {
+        let plugin = self.plugin_of(database, trigger)?;
+        Ok(self.plugins.write_plugin(&plugin, content).await?)
+    }
+
+    /// Replaces a trigger's whole directory. The next run has it.
+    pub async fn update_directory(
+        &self,
+        database: Option<&str>,
+        trigger: &str,
+        files: Vec<UploadedFile>,
+    ) -> Result<(), TriggerError> {
+        let plugin = self.plugin_of(database, trigger)?;
+        Ok(self.plugins.write_package(&plugin, files).await?)
+    }
+
+    /// The plugin of a trigger, whose name must be unique if its database is not given.
+    fn plugin_of(&self, database: Option<&str>, name: &str) -> Result<String, TriggerError> {
+        let catalog = self.storage.catalog();
+        if let Some(database) = database {
+            let find = || catalog.database(database)?.trigger(name);
+            let trigger = find().map_err(WriteError::from)?;
+            return Ok(trigger.definition.plugin.clone());
+        }
+        let found: Vec<_> = catalog
+            .triggers()
+            .filter(|(_, trigger)| trigger.definition.name == name)
+            .collect();
+        match &found[..] {
+            [] => Err(TriggerError::NotFound(name.to_owned())),
+            [(_, trigger)] => Ok(trigger.definition.plugin.clone()),
+            several => Err(TriggerError::Ambiguous {
+                trigger: name.to_owned(),
+                databases: several
+                    .iter()
+                    .map(|(database, _)| database.name.to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+        }
     }
 }

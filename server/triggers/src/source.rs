@@ -18,11 +18,14 @@ use outrigger_model::{bytes::ByteSize, error::ErrorKind};
 use tokio::task::spawn_blocking;
 
 /// The largest source of one file.
-const SOURCE_BYTES_MAX: ByteSize = ByteSize::mib(8);
+pub(crate) const SOURCE_BYTES_MAX: ByteSize = ByteSize::mib(8);
 
 /// How many files a plugin of several may have, and how deep they may lie.
-const FILES_MAX: usize = 1000;
-const DEPTH_MAX: usize = 16;
+pub(crate) const FILES_MAX: usize = 1000;
+pub(crate) const DEPTH_MAX: usize = 16;
+
+/// The file that makes a directory a plugin.
+pub(crate) const INIT: &str = "__init__.py";
 
 /// What a plugin consists of.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -79,8 +82,31 @@ pub enum SourceError {
     #[error("plugins from a repository (gh:) are not supported by this version yet: {0}")]
     Repository(String),
     /// It is too large.
-    #[error("reading plugin: {} is larger than {SOURCE_BYTES_MAX}", .0.display())]
+    #[error("plugin too large: {} is larger than {SOURCE_BYTES_MAX}", .0.display())]
     TooLarge(PathBuf),
+    /// An upload's name cannot be one.
+    #[error(
+        "invalid plugin file name {0:?}: its parts must not be empty, start with a dot or be longer \
+         than 200 bytes, and not more than {DEPTH_MAX}"
+    )]
+    BadName(String),
+    /// An upload has two files of one name, or one below the other.
+    #[error("the plugin file {0:?} is there twice, or is a directory too")]
+    Twice(String),
+    /// An upload would replace something that is no file.
+    #[error("{0:?} is not a plugin file")]
+    NotFile(String),
+    /// An upload needs a directory, and this is none.
+    #[error("not a directory: {}", .0.display())]
+    NotDirectory(PathBuf),
+    /// An upload could not be written.
+    #[error("writing plugin file: {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The file system refused.
     #[error("reading plugin file: {}", path.display())]
     Read {
@@ -95,7 +121,7 @@ impl SourceError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Read { .. } => ErrorKind::Internal,
+            Self::Read { .. } | Self::Write { .. } => ErrorKind::Internal,
             _ => ErrorKind::Invalid,
         }
     }
@@ -167,7 +193,7 @@ fn read_package(root: &Path, name: &str, budget: &mut usize) -> Result<PluginTex
     let mut names = Vec::new();
     list(&path, "", DEPTH_MAX, &mut names)?;
     names.sort_unstable();
-    if !names.iter().any(|name| name == "__init__.py") {
+    if !names.iter().any(|name| name == INIT) {
         return Err(SourceError::NoInit(path));
     }
     let mut files = Vec::new();
