@@ -43,6 +43,8 @@ use crate::{
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 /// How long the last message of an ended process may take.
 const LAST_MESSAGE_MAX: Duration = Duration::from_secs(1);
+/// How long the dump of a late worker's stacks may take.
+const DUMP_MAX: Duration = Duration::from_secs(1);
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 
@@ -230,6 +232,7 @@ impl Worker {
                 Err(error)
             }
             Err(_elapsed) => {
+                self.dump_stacks(registry, &scope).await;
                 let stderr = self.stop_late(&scope, config.grace).await;
                 self.log_remaining_output(registry, &scope, &mut Allowance::new())
                     .await;
@@ -361,10 +364,29 @@ impl Worker {
         }
     }
 
+    /// Has the worker say where it is stuck: all Python stacks go to its standard error,
+    /// also while C code holds the interpreter. Waits for the plugin's own, which comes
+    /// last, so that the interrupt that follows does not change it.
+    async fn dump_stacks(&mut self, registry: &Registry, scope: &Scope) {
+        self.process.signal(SIGUSR1);
+        let mut allowance = Allowance::new();
+        let output = &mut self.process.output;
+        let dumped = timeout(DUMP_MAX, async {
+            while let Some(line) = output.recv().await {
+                let is_last = line.text.starts_with("Current thread");
+                log_output(registry, scope, line, &mut allowance).await;
+                if is_last {
+                    break;
+                }
+            }
+        });
+        if dumped.await.is_err() {
+            debug!(pid = self.pid(), "worker did not dump its stacks");
+        }
+    }
+
     /// Ends a worker that missed a deadline: asks the plugin, asks the process, kills.
     async fn stop_late(&mut self, scope: &Scope, grace: Duration) -> Vec<String> {
-        // Where it is stuck, for the log: all Python stacks on standard error.
-        self.process.signal(SIGUSR1);
         let invocation = scope.invocation.to_string();
         self.send(to_worker::Message::Cancel(Cancel { invocation }));
         // KeyboardInterrupt lets the plugin clean up; its result no longer counts.
