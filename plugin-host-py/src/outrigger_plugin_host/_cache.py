@@ -66,6 +66,12 @@ class Cache:
             entry = self._entries.pop(key, None)
         return entry is not None and entry[1] > self._now()
 
+    def count(self) -> int:
+        """Return how many objects are kept that have not expired."""
+        now = self._now()
+        with self._lock:
+            return sum(expires > now for _, expires in self._entries.values())
+
     def _sweep(self) -> list[Any]:
         """Drop what expired. Returned, so that destructors run outside the lock."""
         now = self._now()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from outrigger_plugin_host._timings import Timings
 from outrigger_plugin_host._values import rows_without_nulls
 
 if TYPE_CHECKING:
@@ -24,12 +25,19 @@ if TYPE_CHECKING:
 class TableBatch(dict[str, Any]):
     """The rows that were written to one table."""
 
-    __slots__ = ("_fetch", "_lock", "_pending", "_row_count", "_table")
+    __slots__ = ("_fetch", "_lock", "_pending", "_row_count", "_table", "_timings")
 
-    def __init__(self, name: str, row_count: int, fetch: Callable[[], pa.Table]) -> None:
+    def __init__(
+        self,
+        name: str,
+        row_count: int,
+        fetch: Callable[[], pa.Table],
+        timings: Timings | None = None,
+    ) -> None:
         """Promise `row_count` rows that `fetch` will get."""
         super().__init__(table_name=name, rows=None)
         self._fetch = fetch
+        self._timings = timings or Timings()
         self._lock = threading.RLock()
         self._pending = True
         self._row_count = row_count
@@ -44,7 +52,7 @@ class TableBatch(dict[str, Any]):
         """Return the rows as they came: an Arrow table, without building dicts."""
         with self._lock:
             if self._table is None:
-                self._table = self._fetch()
+                self._table = self._timings.transfer(self._fetch)
             return self._table
 
     def to_pandas(self) -> Any:
@@ -55,9 +63,13 @@ class TableBatch(dict[str, Any]):
         with self._lock:
             if not self._pending:
                 return
-            rows = rows_without_nulls(self.to_arrow()) if self._row_count else []
+            rows = self._build_rows() if self._row_count else []
             super().__setitem__("rows", rows)
             self._pending = False
+
+    def _build_rows(self) -> list[dict[str, Any]]:
+        table = self.to_arrow()
+        return self._timings.conversion(lambda: rows_without_nulls(table))
 
     def _replace(self) -> None:
         """Forget the promise: the plugin puts something else in place of the rows."""

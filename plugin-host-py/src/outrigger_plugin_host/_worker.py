@@ -34,6 +34,7 @@ from outrigger_plugin_host._plugin import Plugin, SingleFile, install_names, plu
 from outrigger_plugin_host._responses import response
 from outrigger_plugin_host._rpc import Supervisor, describe
 from outrigger_plugin_host._tables import TableBatch
+from outrigger_plugin_host._timings import Timings
 from outrigger_plugin_host._version import PROTOCOL, VERSION
 
 _GOODBYE_S = 5.0
@@ -151,12 +152,13 @@ class Worker:
         if self._plugin is None:
             raise ProtocolError("an invocation without a plugin")
         plugin, errors, answers = self._plugin, list[Any](), list[Any]()
+        timings = Timings()
         self._outbox.open(invoke.invocation)
 
         def work() -> None:
             # Described in here because that, too, runs code of the plugin that may hang.
             try:
-                answers.append(self._run_plugin(plugin, invoke))
+                answers.append(self._run_plugin(plugin, invoke, timings))
             except BaseException as error:  # noqa: BLE001 - SystemExit ends the run, not the worker
                 errors.append(plugin_error(error))
 
@@ -164,16 +166,22 @@ class Worker:
         if interrupted is not None and not errors:
             errors.append(plugin_error(interrupted))
         outcome = {"error": errors[0]} if errors else {"ok": answers[0]}
-        completed = pb.Completed(invocation=invoke.invocation, **outcome)
+        completed = pb.Completed(
+            invocation=invoke.invocation,
+            cached_objects=self._connections.cache.count(),
+            timings=timings.message(),
+            **outcome,
+        )
         self._outbox.complete(pb.FromWorker(completed=completed))
 
-    def _run_plugin(self, plugin: Plugin, invoke: Any) -> Any:
+    def _run_plugin(self, plugin: Plugin, invoke: Any, timings: Timings) -> Any:
         """Run the invocation; return the Ok of its Completed."""
         local, args = InfluxDB3Local(invoke, self._connections), self._arguments()
         answer = None
         kind = invoke.WhichOneof("event")
         if kind == "writes":
-            batches = [_table_batch(local, table) for table in invoke.writes.tables]
+            tables = invoke.writes.tables
+            batches = [_table_batch(local, table, timings) for table in tables]
             plugin.call(PROCESS_WRITES, local, batches, args)
         elif kind == "schedule":
             time = call_time(invoke.schedule.call_time_ns)
@@ -225,9 +233,9 @@ def _hello(token: bytes) -> Any:
     )
 
 
-def _table_batch(local: InfluxDB3Local, table: Any) -> TableBatch:
+def _table_batch(local: InfluxDB3Local, table: Any, timings: Timings) -> TableBatch:
     name, index = table.name, table.index
-    return TableBatch(name, table.rows, lambda: fetch_batch(local, name, index))
+    return TableBatch(name, table.rows, lambda: fetch_batch(local, name, index), timings)
 
 
 def _exit_code(ended: _StreamEnded) -> int:

@@ -399,6 +399,12 @@ pub struct Lines {
 pub struct Completed {
     #[prost(string, tag = "1")]
     pub invocation: ::prost::alloc::string::String,
+    /// Objects in the plugin's cache; a worker without any may be ended when it is idle.
+    #[prost(uint64, tag = "4")]
+    pub cached_objects: u64,
+    /// How the time was spent, for accounting.
+    #[prost(message, optional, tag = "5")]
+    pub timings: ::core::option::Option<Timings>,
     #[prost(oneof = "completed::Outcome", tags = "2, 3")]
     pub outcome: ::core::option::Option<completed::Outcome>,
 }
@@ -417,6 +423,19 @@ pub mod completed {
         #[prost(message, tag = "3")]
         Error(super::PluginError),
     }
+}
+/// How a worker spent an invocation's time, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Timings {
+    /// Waiting for rows.
+    #[prost(uint64, tag = "1")]
+    pub transfer_us: u64,
+    /// Making Python objects of rows.
+    #[prost(uint64, tag = "2")]
+    pub conversion_us: u64,
+    /// Everything else from the call of the entry point to its return.
+    #[prost(uint64, tag = "3")]
+    pub plugin_us: u64,
 }
 /// An HTTP response.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -10,7 +10,7 @@ use outrigger_log::{
 use outrigger_model::{bytes::ByteSize, clock::SystemClock};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
-use outrigger_triggers::{Routes, TriggerService, source::PluginDirectory};
+use outrigger_triggers::{Board, TriggerService, source::PluginDirectory};
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -52,7 +52,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
     let directory = PluginDirectory(Some(plugins.path().to_owned()));
     let deps = Deps {
         queries: QueryEngine::new(storage.clone(), limits),
-        triggers: TriggerService::new(storage.clone(), directory, Routes::default()),
+        triggers: TriggerService::new(storage.clone(), directory, Board::default()),
         storage,
         config: Config {
             max_request_bytes: ByteSize(1000),

@@ -1,9 +1,13 @@
 //! What can be said on the command line of `serve`, and in its environment. Checked
 //! only by itself; what it means together is [`crate::config`]'s.
 
+mod workers;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+
+pub(crate) use self::workers::WorkerArgs;
 
 /// Arguments of `influxdb3 serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -100,6 +104,9 @@ pub struct Args {
         help_heading = "Plugins"
     )]
     pub(crate) virtual_env_location: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) workers: WorkerArgs,
 
     /// What is logged, for example `info,outrigger_supervisor=debug`
     #[arg(

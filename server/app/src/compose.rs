@@ -26,7 +26,7 @@ use outrigger_supervisor::{
     environment::{self, EnvironmentError},
 };
 use outrigger_triggers::{
-    ManagerTask, PluginBackend, PluginLogger, Routes, TriggerService, source::PluginDirectory,
+    Board, ManagerTask, PluginBackend, PluginLogger, TriggerService, source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tracing::{info, warn};
@@ -97,19 +97,19 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
             target_partitions: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
     );
-    let routes = Routes::default();
+    let board = Board::default();
     let parts = Parts {
         config,
         storage: &storage,
         queries: &queries,
         shutdown: &shutdown,
-        routes: &routes,
+        board: &board,
     };
     let (plugins, run_directory) = parts.start_plugins().await?;
     let api = Api::new(Deps {
         storage: storage.clone(),
         queries,
-        triggers: TriggerService::new(storage.clone(), plugins, routes.clone()),
+        triggers: TriggerService::new(storage.clone(), plugins, board.clone()),
         config: outrigger_api::Config {
             max_request_bytes: config.max_request_bytes,
         },
@@ -136,7 +136,7 @@ struct Parts<'a> {
     storage: &'a Storage,
     queries: &'a QueryEngine,
     shutdown: &'a Shutdown,
-    routes: &'a Routes,
+    board: &'a Board,
 }
 
 impl Parts<'_> {
@@ -184,6 +184,7 @@ impl Parts<'_> {
             load_max: LOAD_MAX,
             grace: GRACE,
             lines_bytes_max: self.config.lines_bytes_max,
+            pool: self.config.pool.clone(),
         };
         self.start_triggers(config, launcher, directory)?;
         Ok((
@@ -209,7 +210,7 @@ impl Parts<'_> {
             supervisor,
             PluginDirectory(Some(directory.to_owned())),
             logger,
-            self.routes.clone(),
+            self.board.clone(),
             self.config.triggers.clone(),
         );
         let invocations = self.shutdown.gate(Phase::Invocations);

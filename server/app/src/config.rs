@@ -11,6 +11,7 @@ use std::{
 };
 
 use outrigger_model::bytes::ByteSize;
+use outrigger_supervisor::PoolLimits;
 
 use crate::args::{Args, ObjectStoreKind};
 
@@ -18,8 +19,6 @@ use crate::args::{Args, ObjectStoreKind};
 const WRITE_BUFFER_BYTES_MAX: ByteSize = ByteSize::mib(256);
 /// How long a writer waits for room before it is told to come back.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long an invocation may take.
-const INVOCATION_TIMEOUT: Duration = Duration::from_mins(10);
 /// How many rows are handed to a plugin at a time.
 const TRIGGER_BATCH_ROWS: usize = 100_000;
 /// How many bytes of them.
@@ -42,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) log: outrigger_log::commit::Config,
     pub(crate) plugins: PluginsConfig,
     pub(crate) triggers: outrigger_triggers::Config,
+    pub(crate) pool: PoolLimits,
     pub(crate) exec_mem_pool: ByteSize,
     pub(crate) lines_bytes_max: ByteSize,
     pub(crate) shutdown_phase_max: Duration,
@@ -98,6 +98,9 @@ impl Args {
         if self.wal_flush_interval.is_zero() {
             problem("--wal-flush-interval must be longer than 0s");
         }
+        if self.workers.plugin_timeout.is_zero() {
+            problem("--plugin-timeout must be longer than 0s");
+        }
         let plugins = self.plugins().unwrap_or_else(|text| {
             problem(&text);
             PluginsConfig::Disabled
@@ -120,8 +123,10 @@ impl Args {
             triggers: outrigger_triggers::Config {
                 batch_rows_max: TRIGGER_BATCH_ROWS,
                 batch_bytes_max: TRIGGER_BATCH_BYTES,
-                invocation_timeout: INVOCATION_TIMEOUT,
+                invocation_timeout: self.workers.plugin_timeout,
+                concurrency: self.workers.concurrency(),
             },
+            pool: self.workers.pool(),
             exec_mem_pool: EXEC_MEM_POOL,
             lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
             shutdown_phase_max: SHUTDOWN_PHASE_MAX,

@@ -10,6 +10,7 @@ use outrigger_model::{
 
 use crate::{
     CatalogChange, CatalogError,
+    progress::{EntryRange, Progress},
     trigger::{Trigger, TriggerDefinition, TriggerEvent},
 };
 
@@ -262,7 +263,7 @@ impl Catalog {
                 let trigger = Arc::new(Trigger {
                     id,
                     definition,
-                    cursor,
+                    progress: Progress::up_to(cursor),
                 });
                 self.database_mut(database)?.triggers.insert(name, trigger);
             }
@@ -278,18 +279,22 @@ impl Catalog {
                 let trigger = self.trigger_mut(id)?;
                 trigger.definition.disabled = disabled;
                 if !disabled {
-                    trigger.cursor = trigger.cursor.max(sequence);
+                    // What lies before is not delivered any more.
+                    trigger.progress.complete(EntryRange {
+                        after: Sequence::default(),
+                        through: sequence,
+                    });
                 }
             }
         }
         Ok(())
     }
 
-    /// Moves a trigger's cursor forward. The trigger may be gone: it was deleted
+    /// A trigger has dealt with a range of the log. It may be gone: it was deleted
     /// while its last invocation ran.
-    pub fn advance_cursor(&mut self, id: TriggerId, cursor: Sequence) {
+    pub fn complete(&mut self, id: TriggerId, range: EntryRange) {
         if let Ok(trigger) = self.trigger_mut(id) {
-            trigger.cursor = trigger.cursor.max(cursor);
+            trigger.progress.complete(range);
         }
     }
 
@@ -397,8 +402,8 @@ mod tests {
     fn a_trigger_starts_where_it_was_created_and_where_it_was_enabled() {
         let mut catalog = with_trigger("db", "t");
         assert_eq!(cursor(&catalog), Sequence(2));
-        catalog.advance_cursor(TriggerId(1), Sequence(5));
-        catalog.advance_cursor(TriggerId(1), Sequence(4));
+        catalog.complete(TriggerId(1), range(2, 5));
+        catalog.complete(TriggerId(1), range(0, 4));
         assert_eq!(cursor(&catalog), Sequence(5));
         for (sequence, disabled) in [(6, true), (9, false)] {
             let change = catalog
@@ -422,7 +427,7 @@ mod tests {
         let change = catalog.delete_trigger("db", "t", true).unwrap();
         catalog.apply(Sequence(3), change).unwrap();
         assert_eq!(catalog.triggers().count(), 0);
-        catalog.advance_cursor(TriggerId(1), Sequence(4));
+        catalog.complete(TriggerId(1), range(0, 4));
     }
 
     fn with_database(name: &str) -> Catalog {
@@ -442,6 +447,7 @@ mod tests {
             error_behavior: ErrorBehavior::Log,
             disabled: false,
             timeout: None,
+            run_async: false,
         };
         let create = catalog.create_trigger(database, definition, false).unwrap();
         catalog.apply(Sequence(2), create).unwrap();
@@ -449,6 +455,14 @@ mod tests {
     }
 
     fn cursor(catalog: &Catalog) -> Sequence {
-        catalog.trigger_by_id(TriggerId(1)).unwrap().1.cursor
+        let (_, trigger) = catalog.trigger_by_id(TriggerId(1)).unwrap();
+        trigger.progress.cursor()
+    }
+
+    fn range(after: u64, through: u64) -> EntryRange {
+        EntryRange {
+            after: Sequence(after),
+            through: Sequence(through),
+        }
     }
 }

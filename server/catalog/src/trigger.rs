@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
-use outrigger_model::ids::{Sequence, TriggerId};
+use outrigger_model::ids::TriggerId;
 use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
 
 /// When a trigger fires. The serialised form is the one that
 /// `system.processing_engine_triggers` shows and that existing clients parse.
@@ -92,6 +94,9 @@ pub struct TriggerDefinition {
     /// How long one invocation may take; the server's own limit if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// Whether invocations may overlap.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub run_async: bool,
 }
 
 /// A trigger as it is.
@@ -101,8 +106,8 @@ pub struct Trigger {
     pub id: TriggerId,
     /// What the user said.
     pub definition: TriggerDefinition,
-    /// The last log entry that it has dealt with. Moves only forward.
-    pub cursor: Sequence,
+    /// Which log entries it has dealt with.
+    pub progress: Progress,
 }
 
 #[cfg(test)]

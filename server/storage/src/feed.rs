@@ -152,10 +152,16 @@ impl Feed {
     }
 
     /// The rows of the entries behind `after` that pass the filter: as many entries as
-    /// there are and as fit, or a good number of entries without any.
-    pub async fn read(&self, after: Sequence, filter: &Filter) -> Result<Delivery, LogError> {
+    /// there are up to `until` and as fit, or a good number of entries without any.
+    pub async fn read(
+        &self,
+        after: Sequence,
+        until: Option<Sequence>,
+        filter: &Filter,
+    ) -> Result<Delivery, LogError> {
         let last = *self.state.recent.last.borrow();
         let last = last.min(Sequence(after.0.saturating_add(ENTRIES_MAX)));
+        let last = until.map_or(last, |until| last.min(until));
         let catalog = self.state.catalog();
         let mut found: BTreeMap<TableId, Vec<RecordBatch>> = BTreeMap::new();
         let mut entries: Option<(Sequence, Sequence)> = None;

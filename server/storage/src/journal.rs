@@ -1,18 +1,24 @@
-//! The server's own durable tables: rows that are only ever appended.
+//! The server's own durable tables: rows that are only ever appended, and of which the
+//! newest are kept.
 
-use std::sync::Arc;
+mod invocations;
+mod logs;
 
-use arrow::{
-    array::{ArrayRef, RecordBatch, StringArray, TimestampNanosecondArray},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+
+pub use self::{
+    invocations::{Outcome, PluginInvocation},
+    logs::{LogLevel, PluginLog},
 };
-use outrigger_model::clock::Timestamp;
+use crate::record::Meaning;
 
 /// A journal table.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum JournalTable {
     /// What plugins and the engine said: `system.processing_engine_logs`.
     PluginLogs,
+    /// What was run and what it cost: `system.plugin_invocations`.
+    PluginInvocations,
 }
 
 impl JournalTable {
@@ -20,85 +26,69 @@ impl JournalTable {
     pub(crate) fn number(self) -> u16 {
         match self {
             Self::PluginLogs => 1,
+            Self::PluginInvocations => 2,
         }
     }
 
     pub(crate) fn from_number(number: u16) -> Option<Self> {
-        (number == 1).then_some(Self::PluginLogs)
+        [Self::PluginLogs, Self::PluginInvocations]
+            .into_iter()
+            .find(|table| table.number() == number)
     }
 
     /// Its columns.
     pub fn schema(self) -> SchemaRef {
         match self {
-            Self::PluginLogs => plugin_log_schema(),
+            Self::PluginLogs => logs::schema(),
+            Self::PluginInvocations => invocations::schema(),
         }
     }
-}
 
-/// How important a log line is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum LogLevel {
-    /// As expected.
-    Info,
-    /// Unexpected, coped with.
-    Warn,
-    /// Something failed.
-    Error,
-}
-
-impl LogLevel {
-    /// As the column `log_level` shows it.
-    pub fn as_str(self) -> &'static str {
+    /// The column of the time at which its rows came to be.
+    pub fn time_column(self) -> &'static str {
         match self {
-            Self::Info => "INFO",
-            Self::Warn => "WARN",
-            Self::Error => "ERROR",
+            Self::PluginLogs => "event_time",
+            Self::PluginInvocations => "start_time",
+        }
+    }
+
+    /// About how many rows are kept: the oldest go first.
+    pub(crate) fn rows_max(self) -> usize {
+        match self {
+            Self::PluginLogs => 250_000,
+            Self::PluginInvocations => 100_000,
         }
     }
 }
 
-/// A row of [`JournalTable::PluginLogs`].
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PluginLog {
-    /// When it was said.
-    pub event_time: Timestamp,
-    /// The trigger's name.
-    pub trigger_name: String,
-    /// How important it is.
-    pub log_level: LogLevel,
-    /// What was said.
-    pub log_text: String,
-    /// The invocation it was said in; `None` for what concerns the trigger as a whole.
-    pub invocation_id: Option<String>,
+/// Rows for the journals.
+#[derive(Clone, Debug, Default)]
+pub struct JournalRows {
+    /// Of [`JournalTable::PluginLogs`].
+    pub logs: Vec<PluginLog>,
+    /// Of [`JournalTable::PluginInvocations`].
+    pub invocations: Vec<PluginInvocation>,
 }
 
-fn plugin_log_schema() -> SchemaRef {
-    let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
-    Arc::new(Schema::new(vec![
-        Field::new("event_time", time, false),
-        Field::new("trigger_name", DataType::Utf8, false),
-        Field::new("log_level", DataType::Utf8, false),
-        Field::new("log_text", DataType::Utf8, false),
-        Field::new("invocation_id", DataType::Utf8, true),
-    ]))
-}
+impl JournalRows {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.logs.is_empty() && self.invocations.is_empty()
+    }
 
-/// The rows as columns.
-pub(crate) fn plugin_log_batch(rows: &[PluginLog]) -> RecordBatch {
-    let text = |column: fn(&PluginLog) -> &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(column)))
-    };
-    let times = rows.iter().map(|row| row.event_time.0);
-    let invocations: StringArray = rows
-        .iter()
-        .map(|row| row.invocation_id.as_deref())
-        .collect();
-    let columns = vec![
-        Arc::new(TimestampNanosecondArray::from_iter_values(times)) as ArrayRef,
-        text(|row| &row.trigger_name),
-        text(|row| row.log_level.as_str()),
-        text(|row| &row.log_text),
-        Arc::new(invocations),
-    ];
-    RecordBatch::try_new(plugin_log_schema(), columns).expect("the columns are made for the schema")
+    /// The rows as records of the log.
+    pub(crate) fn meanings(&self) -> impl Iterator<Item = Meaning> {
+        let record = |table, rows: usize, batch: &dyn Fn() -> RecordBatch| {
+            (rows > 0).then(|| Meaning::Journal {
+                table,
+                batch: batch(),
+            })
+        };
+        let Self { logs, invocations } = self;
+        let logs = record(JournalTable::PluginLogs, logs.len(), &|| logs::batch(logs));
+        let invocations = record(JournalTable::PluginInvocations, invocations.len(), &|| {
+            invocations::batch(invocations)
+        });
+        logs.into_iter().chain(invocations)
+    }
 }

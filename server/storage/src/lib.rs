@@ -17,6 +17,6 @@ mod write;
 pub use error::{WriteError, WriteErrorBody};
 pub use state::{Snapshot, TableView};
 pub use write::{
-    Commit, Committed, MakeChange, MakeLogs, RejectedWrite, Storage, Target, TargetWrite,
+    Commit, Committed, MakeChange, MakeJournal, RejectedWrite, Storage, Target, TargetWrite,
     WriteRequest,
 };

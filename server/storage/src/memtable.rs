@@ -72,6 +72,21 @@ impl Memtable {
         Ok(())
     }
 
+    /// Drops the oldest chunks as long as at least `rows_max` rows are left.
+    pub(crate) fn forget_beyond(&mut self, rows_max: usize) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let mut rows: usize = chunks.iter().map(RecordBatch::num_rows).sum();
+        let mut dropped = 0;
+        for chunk in chunks.iter() {
+            rows -= chunk.num_rows();
+            if rows < rows_max {
+                break;
+            }
+            dropped += 1;
+        }
+        chunks.drain(..dropped);
+    }
+
     pub(crate) fn rows(&self) -> Rows {
         Rows {
             chunks: self.chunks.clone(),

@@ -3,7 +3,7 @@
 //! ```text
 //! kind 1  rows     database u32, table u32, Arrow IPC stream
 //! kind 2  catalog  a CatalogChange as JSON
-//! kind 3  cursor   trigger u32, sequence u64
+//! kind 3  done     trigger u32, through u64, after u64 (0 if absent)
 //! kind 4  journal  journal table u16, Arrow IPC stream
 //! ```
 
@@ -13,7 +13,7 @@ use arrow::{
     ipc::{reader::StreamReader, writer::StreamWriter},
 };
 use bytes::{Buf, BufMut, Bytes};
-use outrigger_catalog::CatalogChange;
+use outrigger_catalog::{CatalogChange, progress::EntryRange};
 use outrigger_log::entry::Record;
 use outrigger_model::ids::{DatabaseId, Sequence, TableId, TriggerId};
 
@@ -28,9 +28,10 @@ pub(crate) enum Meaning {
         batch: RecordBatch,
     },
     Catalog(CatalogChange),
-    Cursor {
+    /// A trigger has dealt with a range of entries.
+    Done {
         trigger: TriggerId,
-        sequence: Sequence,
+        range: EntryRange,
     },
     Journal {
         table: JournalTable,
@@ -54,7 +55,7 @@ pub(crate) enum RecordError {
 
 const ROWS: u8 = 1;
 const CATALOG: u8 = 2;
-const CURSOR: u8 = 3;
+const DONE: u8 = 3;
 const JOURNAL: u8 = 4;
 
 impl Meaning {
@@ -75,10 +76,11 @@ impl Meaning {
                 payload = change.encode();
                 CATALOG
             }
-            Self::Cursor { trigger, sequence } => {
+            Self::Done { trigger, range } => {
                 payload.put_u32_le(trigger.0);
-                payload.put_u64_le(sequence.0);
-                CURSOR
+                payload.put_u64_le(range.through.0);
+                payload.put_u64_le(range.after.0);
+                DONE
             }
             Self::Journal { table, batch } => {
                 payload.put_u16_le(table.number());
@@ -102,9 +104,13 @@ impl Meaning {
                 batch: decode_batch(payload)?,
             },
             CATALOG => Self::Catalog(CatalogChange::decode(&payload)?),
-            CURSOR => Self::Cursor {
+            DONE => Self::Done {
                 trigger: TriggerId(payload.try_get_u32_le().map_err(short)?),
-                sequence: Sequence(payload.try_get_u64_le().map_err(short)?),
+                range: EntryRange {
+                    through: Sequence(payload.try_get_u64_le().map_err(short)?),
+                    // Records without it were written before invocations could overlap.
+                    after: Sequence(payload.try_get_u64_le().unwrap_or_default()),
+                },
             },
             JOURNAL => {
                 let number = payload.try_get_u16_le().map_err(short)?;
@@ -160,13 +166,34 @@ mod tests {
             table,
             batch: rows.finish(),
         });
-        check(&Meaning::Cursor {
+        check(&Meaning::Done {
             trigger: TriggerId(3),
-            sequence: Sequence(4),
+            range: EntryRange {
+                after: Sequence(4),
+                through: Sequence(7),
+            },
         });
         check(&Meaning::Catalog(CatalogChange::DeleteDatabase {
             id: database,
         }));
+    }
+
+    #[test]
+    fn a_cursor_of_the_old_form_is_everything_up_to_it() {
+        let payload = [&3_u32.to_le_bytes()[..], &4_u64.to_le_bytes()].concat();
+        let record = Record {
+            kind: DONE,
+            payload: payload.into(),
+        };
+        let (trigger, range) = (
+            TriggerId(3),
+            EntryRange {
+                after: Sequence(0),
+                through: Sequence(4),
+            },
+        );
+        let done = Meaning::Done { trigger, range };
+        assert_eq!(Meaning::decode(&record).unwrap(), done);
     }
 
     #[test]
@@ -180,7 +207,7 @@ mod tests {
             Err(RecordError::Kind(9))
         ));
         assert!(matches!(
-            Meaning::decode(&record(CURSOR, b"abc")),
+            Meaning::decode(&record(DONE, b"abc")),
             Err(RecordError::Short)
         ));
         assert!(Meaning::decode(&record(ROWS, b"12345678\x04\0\0\0abcd")).is_err());

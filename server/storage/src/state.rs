@@ -178,11 +178,13 @@ impl Published {
                 Arc::make_mut(&mut self.catalog).apply(sequence, change)?;
                 self.drop_deleted_tables();
             }
-            Meaning::Cursor { trigger, sequence } => {
-                Arc::make_mut(&mut self.catalog).advance_cursor(trigger, sequence);
+            Meaning::Done { trigger, range } => {
+                Arc::make_mut(&mut self.catalog).complete(trigger, range);
             }
             Meaning::Journal { table, batch } => {
-                self.journals.entry(table).or_default().append(batch)?;
+                let rows = self.journals.entry(table).or_default();
+                rows.append(batch)?;
+                rows.forget_beyond(table.rows_max());
             }
         }
         Ok(())

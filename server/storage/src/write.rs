@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use outrigger_catalog::{Catalog, CatalogChange, CatalogError};
+use outrigger_catalog::{Catalog, CatalogChange, CatalogError, progress::EntryRange};
 use outrigger_log::{
     LogError,
     commit::{self, Committer, CommitterTask, Receipt, committer},
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     WriteError,
     feed::Feed,
-    journal::{JournalTable, PluginLog, plugin_log_batch},
+    journal::JournalRows,
     record::Meaning,
     state::{Snapshot, State},
     validate::{BadLines, Validated, validate},
@@ -81,19 +81,19 @@ pub struct RejectedWrite {
 pub struct Commit {
     /// Buffered lines by database. Bad lines reject their own database's lines only.
     pub writes: Vec<TargetWrite>,
-    /// The trigger's new cursor.
-    pub cursor: Option<(TriggerId, Sequence)>,
+    /// What the trigger has dealt with.
+    pub done: Option<(TriggerId, EntryRange)>,
     /// A catalog change that belongs to it, made from the catalog as it then is.
     pub change: Option<Box<MakeChange>>,
-    /// Log lines, made when it is known what was rejected.
-    pub logs: Box<MakeLogs>,
+    /// Rows for the journals, made when it is known what was rejected.
+    pub journal: Box<MakeJournal>,
 }
 
 impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Commit")
             .field("writes", &self.writes.len())
-            .field("cursor", &self.cursor)
+            .field("done", &self.done)
             .finish_non_exhaustive()
     }
 }
@@ -102,16 +102,16 @@ impl fmt::Debug for Commit {
 /// again if the catalog has changed meanwhile.
 pub type MakeChange = dyn Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync;
 
-/// Makes the log lines of a commit. May be called again if the catalog has changed meanwhile.
-pub type MakeLogs = dyn Fn(&[RejectedWrite]) -> Vec<PluginLog> + Send + Sync;
+/// Makes the journals' rows of a commit. May be called again if the catalog has changed meanwhile.
+pub type MakeJournal = dyn Fn(&[RejectedWrite]) -> JournalRows + Send + Sync;
 
 /// What became of a commit.
 #[derive(Debug)]
 pub struct Committed {
     /// The writes that were not stored.
     pub rejected: Vec<RejectedWrite>,
-    /// The log lines that were.
-    pub logs: Vec<PluginLog>,
+    /// The journals' rows that were.
+    pub journal: JournalRows,
 }
 
 /// The task that writes the log.
@@ -238,12 +238,12 @@ impl Storage {
         Ok(())
     }
 
-    /// Appends to the plugin log; returns when the lines are durable.
-    pub async fn append_logs(&self, rows: &[PluginLog]) -> Result<(), WriteError> {
-        let (table, batch) = (JournalTable::PluginLogs, plugin_log_batch(rows));
-        let record = Meaning::Journal { table, batch }.encode();
-        let permit = self.committer.reserve(record.encoded_bytes()).await?;
-        permit.submit(vec![record]).wait().await?;
+    /// Appends to the journals; returns when the rows are durable.
+    pub async fn append(&self, rows: &JournalRows) -> Result<(), WriteError> {
+        let records: Vec<Record> = rows.meanings().map(|meaning| meaning.encode()).collect();
+        let bytes = records.iter().map(Record::encoded_bytes).sum();
+        let permit = self.committer.reserve(bytes).await?;
+        permit.submit(records).wait().await?;
         Ok(())
     }
 
@@ -440,26 +440,18 @@ fn prepare_commit(catalog: &Arc<Catalog>, commit: &Commit, now: Timestamp) -> Pr
         catalog = changed.catalog.unwrap_or(catalog);
         records.extend(changed.records);
     }
-    let cursor = commit
-        .cursor
-        .map(|(trigger, sequence)| Meaning::Cursor { trigger, sequence });
-    records.extend(cursor);
-    let logs = (commit.logs)(&rejected);
-    records.extend(journal(&logs));
+    let done = commit
+        .done
+        .map(|(trigger, range)| Meaning::Done { trigger, range });
+    records.extend(done);
+    let journal = (commit.journal)(&rejected);
+    records.extend(journal.meanings());
     let records = records.iter().map(Meaning::encode).collect();
     Prepared {
         records,
         catalog: Some(catalog),
-        outcome: Committed { rejected, logs },
+        outcome: Committed { rejected, journal },
     }
-}
-
-fn journal(logs: &[PluginLog]) -> Option<Meaning> {
-    let table = JournalTable::PluginLogs;
-    (!logs.is_empty()).then(|| Meaning::Journal {
-        table,
-        batch: plugin_log_batch(logs),
-    })
 }
 
 fn first(lines: Vec<LineError>) -> LineError {

@@ -25,4 +25,26 @@ pub struct Config {
     pub grace: Duration,
     /// How many bytes an invocation may write.
     pub lines_bytes_max: ByteSize,
+    /// How many workers there are, and how long they live.
+    pub pool: PoolLimits,
+}
+
+/// How many workers there are, and how long they live. A worker only ever ends between
+/// invocations because of these.
+#[derive(Clone, Debug)]
+pub struct PoolLimits {
+    /// How many there may be in all; further invocations wait.
+    pub workers_max: usize,
+    /// How many wait warm for a plugin that has none yet.
+    pub spares: usize,
+    /// How long one that keeps no objects for its plugin may wait for the next invocation.
+    pub idle_max: Duration,
+    /// How many invocations one runs; no limit if `None`.
+    pub invocations_max: Option<u64>,
+    /// How long one lives; no limit if `None`.
+    pub age_max: Option<Duration>,
+    /// At what peak of memory one is replaced, in bytes; no limit if `None`.
+    pub memory_bytes_max: Option<u64>,
+    /// How long a plugin may keep a worker while another one has none and no more may be made.
+    pub fair_turn: Duration,
 }

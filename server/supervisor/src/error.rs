@@ -24,6 +24,20 @@ pub enum ExitReason {
     HostLost,
 }
 
+impl ExitReason {
+    /// Its kind, for counting.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Code(_) => "code",
+            Self::Signal(_) => "signal",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::ProtocolViolation(_) => "protocol_violation",
+            Self::HostLost => "host_lost",
+        }
+    }
+}
+
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -97,6 +111,17 @@ pub enum InvocationError {
     /// No worker could be had; the plugin did not run.
     #[error("no worker could be started: {0}")]
     Host(String),
+    /// Its workers died too often lately; the plugin did not run.
+    #[error("the plugin pauses because its workers die too often; the last time, {why}")]
+    Paused {
+        /// What ended the last worker.
+        why: String,
+        /// How long it still pauses.
+        left: Duration,
+    },
+    /// The binding was released while the invocation waited; the plugin did not run.
+    #[error("the plugin was released")]
+    Released,
 }
 
 /// Why a host did not do what it was asked.

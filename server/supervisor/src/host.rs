@@ -17,8 +17,13 @@ use tracing::{debug, warn};
 
 use self::process::HostProcess;
 pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
-use self::worker::{WorkerRecord, exit_of};
-use crate::{config::Config, error::HostError, registry::Token};
+use self::worker::{WorkerRecord, exit_of, usage_of};
+use crate::{
+    config::Config,
+    error::{ExitReason, HostError},
+    registry::Token,
+    usage::ProcessUsage,
+};
 use outrigger_sandbox::Launcher;
 
 /// A worker's number; never used twice.
@@ -237,7 +242,7 @@ impl HostTask {
             from_host::Message::Exited(exited) => {
                 if let Some(record) = self.workers.remove(&WorkerId(exited.worker)) {
                     debug!(worker = exited.worker, status = ?exited.status, "worker ended");
-                    record.on_exited(exit_of(&exited));
+                    record.on_exited(exit_of(&exited), usage_of(&exited));
                 }
             }
         }
@@ -257,7 +262,7 @@ impl HostTask {
 
     fn lose_workers(&mut self) {
         for (_, record) in self.workers.drain() {
-            record.on_exited(crate::error::ExitReason::HostLost);
+            record.on_exited(ExitReason::HostLost, ProcessUsage::default());
         }
     }
 }

@@ -6,6 +6,8 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use outrigger_model::clock::Timestamp;
 
+use crate::error::InvocationError;
+
 /// What a worker is bound to for life. The server chooses it; the same key means the same worker.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BindingKey(pub Arc<str>);
@@ -57,6 +59,8 @@ pub struct Plugin {
     pub source: Source,
     /// What it gets as `args`.
     pub arguments: Option<BTreeMap<String, String>>,
+    /// How many workers may run it at the same time; at least 1.
+    pub workers_max: usize,
 }
 
 /// The rows of one table in an event.
@@ -124,8 +128,56 @@ pub struct Finished {
     pub lines: BTreeMap<Option<String>, String>,
     /// What to answer; present after a request.
     pub response: Option<Response>,
-    /// How long the plugin ran.
-    pub wall: Duration,
-    /// The process it ran in.
+}
+
+/// How an invocation ended, and what it cost.
+#[derive(Clone, Debug)]
+pub struct Concluded {
+    /// What it leaves, or why it leaves nothing.
+    pub result: Result<Finished, InvocationError>,
+    /// What it cost; nothing if it did not run.
+    pub usage: Usage,
+}
+
+/// What an invocation cost. CPU times and memory are the kernel's figures for the whole
+/// worker process while the invocation ran.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// The process it ran in; 0 if it did not run.
     pub pid: u32,
+    /// How long it waited for a worker: behind other invocations, or for a fork.
+    pub queued: Duration,
+    /// How long the worker took to load the plugin; nothing where it had.
+    pub bound: Duration,
+    /// From the call until the worker's answer.
+    pub wall: Duration,
+    /// CPU time in user mode.
+    pub user_cpu: Duration,
+    /// CPU time in the kernel.
+    pub system_cpu: Duration,
+    /// The largest resident memory in bytes.
+    pub peak_memory_bytes: u64,
+    /// Rows of the event.
+    pub rows_in: u64,
+    /// Bytes of rows and of query results that the worker fetched.
+    pub bytes_in: u64,
+    /// Lines that it wrote, also with `write_sync`.
+    pub lines_out: u64,
+    /// Bytes of them.
+    pub bytes_out: u64,
+    /// Lines that it logged or printed.
+    pub log_lines: u64,
+    /// What the worker says of its own time.
+    pub phases: Phases,
+}
+
+/// How a worker says that it spent an invocation's time. Not to be trusted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Phases {
+    /// Fetching rows.
+    pub transfer: Duration,
+    /// Making Python objects of them.
+    pub conversion: Duration,
+    /// Everything else: the plugin's own code.
+    pub plugin: Duration,
 }

@@ -9,25 +9,28 @@
 //! the invocation that it is running; whatever it does, it can be killed.
 
 mod backend;
-mod binding;
 mod config;
 pub mod environment;
 mod error;
 mod host;
 mod invocation;
 mod output;
+mod pool;
 mod registry;
 mod service;
+mod status;
 mod supervisor;
+mod usage;
 mod worker;
 
 pub use backend::{
     Backend, BackendError, LogLevel, LogLine, QueryRequest, QueryStream, Scope, Value,
 };
-pub use config::Config;
+pub use config::{Config, PoolLimits};
 pub use error::{ExitReason, HostError, InvocationError, PluginFailure, SupervisorError};
 pub use invocation::{
-    BindingKey, Event, EventTable, Finished, Invocation, InvocationId, Package, Plugin, Request,
-    Response, Source,
+    BindingKey, Concluded, Event, EventTable, Finished, Invocation, InvocationId, Package, Phases,
+    Plugin, Request, Response, Source, Usage,
 };
+pub use status::{BindingStatus, Deaths, PauseStatus, PoolStatus, WorkerStatus};
 pub use supervisor::Supervisor;

@@ -1,6 +1,10 @@
 //! Who may speak: tokens of workers that are expected, and keys of invocations that run.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use outrigger_proto::v1::{FromWorker, Hello, ToWorker};
 use parking_lot::Mutex;
@@ -42,6 +46,17 @@ pub(crate) struct Active {
     pub(crate) calls: Arc<Semaphore>,
     /// Cancelled when the invocation is over, and with it every call.
     pub(crate) over: CancellationToken,
+    pub(crate) moved: Moved,
+}
+
+/// What an invocation has moved through its calls.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// Bytes of rows that it fetched.
+    pub(crate) bytes_in: AtomicU64,
+    /// Lines that it has stored, and their bytes.
+    pub(crate) lines_out: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
 }
 
 impl Active {
@@ -57,6 +72,7 @@ impl Active {
             tables,
             calls,
             over,
+            moved: Moved::default(),
         }
     }
 
@@ -147,9 +163,9 @@ impl Registry {
     }
 
     /// Lets an invocation fetch and write.
-    pub(crate) fn admit(&self, active: Active) -> Admission<'_> {
+    pub(crate) fn admit(&self, active: Arc<Active>) -> Admission<'_> {
         let id = active.scope.invocation.clone();
-        self.active.lock().insert(id.clone(), Arc::new(active));
+        self.active.lock().insert(id.clone(), active);
         Admission {
             registry: self,
             who: Who::Invocation(id),

@@ -1,38 +1,31 @@
-//! The supervisor itself: starts the socket and the host, and hands invocations
-//! to their bindings.
+//! The supervisor itself: starts the socket, the host and the pool, and is how the
+//! server talks to them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use outrigger_model::shutdown::Gate;
 use outrigger_sandbox::Launcher;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant},
+};
 
 use crate::{
     backend::Backend,
-    binding::{BindingTask, Job},
     config::Config,
     error::{InvocationError, SupervisorError},
-    host::{HostHandle, HostTask},
-    invocation::{BindingKey, Finished, Invocation, Plugin},
+    host::HostTask,
+    invocation::{BindingKey, Concluded, Invocation, Plugin, Usage},
+    pool::{Job, Message, PoolHandle, PoolTask},
     registry::Registry,
     service,
-    worker::Allowance,
+    status::PoolStatus,
 };
 
 /// Runs plugins. Clones are handles to the same supervisor.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    config: Config,
-    registry: Arc<Registry>,
-    host: HostHandle,
-    bindings: Mutex<HashMap<BindingKey, mpsc::Sender<Job>>>,
-    gate: Gate,
+    pool: PoolHandle,
 }
 
 impl Supervisor {
@@ -51,86 +44,61 @@ impl Supervisor {
         let socket = path.display().to_string();
         let (host, task) = HostTask::new(config.clone(), socket, launcher, gate.tasks().clone());
         gate.tasks().spawn(task.run(gate.token().clone()));
-        let bindings = Mutex::default();
-        Ok(Self {
-            shared: Arc::new(Shared {
-                config,
-                registry,
-                host,
-                bindings,
-                gate,
-            }),
-        })
+        let (pool, task) = PoolTask::new(config, host, registry, gate.clone());
+        gate.tasks().spawn(task.run());
+        Ok(Self { pool })
     }
 
-    /// Runs `invocation` on the worker that `plugin` is bound to; waits behind
-    /// earlier invocations of the same binding.
-    pub async fn invoke(
-        &self,
-        plugin: Arc<Plugin>,
-        invocation: Invocation,
-    ) -> Result<Finished, InvocationError> {
-        if self.shared.gate.token().is_cancelled() {
-            return Err(InvocationError::Host(
-                "the server is shutting down".to_owned(),
-            ));
-        }
-        let (reply, result) = oneshot::channel();
-        let key = plugin.binding.clone();
-        let sent = self
-            .binding(&key)
-            .send(Job {
-                plugin,
-                invocation,
-                reply,
-            })
-            .await;
-        let lost = || InvocationError::Host("the binding's task has ended".to_owned());
-        let result = match sent {
-            Ok(()) => result.await.unwrap_or_else(|_closed| Err(lost())),
-            Err(_closed) => Err(lost()),
+    /// Says that a binding will have invocations, so that a warm worker waits for the first.
+    pub fn prepare(&self, key: BindingKey) {
+        self.pool.tell(Message::Prepare(key));
+    }
+
+    /// Runs `invocation` on a worker of `plugin`'s binding; waits behind earlier
+    /// invocations of the binding, and for a worker.
+    pub async fn invoke(&self, plugin: Arc<Plugin>, invocation: Invocation) -> Concluded {
+        let submitted = Instant::now();
+        let (reply, concluded) = oneshot::channel();
+        let job = Job {
+            plugin,
+            invocation,
+            submitted,
+            reply,
         };
-        if let Err(InvocationError::Host(_)) = &result {
-            self.forget_ended(&key);
-        }
-        result
+        self.pool.tell(Message::Submit(job));
+        // A job is only dropped unanswered when the pool has ended.
+        concluded
+            .await
+            .unwrap_or_else(|_closed| stopped(submitted.elapsed()))
     }
 
-    /// Lets the next invocation make a new task where the last one has ended.
-    fn forget_ended(&self, key: &BindingKey) {
-        let mut bindings = self.shared.bindings.lock();
-        if bindings.get(key).is_some_and(mpsc::Sender::is_closed) {
-            bindings.remove(key);
-        }
-    }
-
-    /// Ends the binding's worker once it is idle.
+    /// Ends the binding's workers once they are idle; what waits for one is refused.
     pub fn release(&self, key: &BindingKey) {
-        self.shared.bindings.lock().remove(key);
+        self.pool.tell(Message::Release(key.clone()));
     }
 
-    fn binding(&self, key: &BindingKey) -> mpsc::Sender<Job> {
-        let shared = &self.shared;
-        let mut bindings = shared.bindings.lock();
-        if let Some(binding) = bindings.get(key) {
-            return binding.clone();
-        }
-        let (sender, inbox) = mpsc::channel(1);
-        let task = BindingTask {
-            key: key.clone(),
-            host: shared.host.clone(),
-            registry: shared.registry.clone(),
-            config: shared.config.clone(),
-            inbox,
-            worker: None,
-            last: None,
-            allowance: Allowance::new(),
-        };
-        shared
-            .gate
-            .tasks()
-            .spawn(task.run(shared.gate.token().clone()));
-        bindings.insert(key.clone(), sender.clone());
-        sender
+    /// Ends the pause of a binding whose workers died too often.
+    pub fn resume(&self, key: &BindingKey) {
+        self.pool.tell(Message::Resume(key.clone()));
+    }
+
+    /// What the pool does now.
+    pub async fn status(&self) -> PoolStatus {
+        let (reply, status) = oneshot::channel();
+        self.pool.tell(Message::Describe(reply));
+        status.await.unwrap_or_default()
+    }
+}
+
+fn stopped(queued: Duration) -> Concluded {
+    let usage = Usage {
+        queued,
+        ..Usage::default()
+    };
+    Concluded {
+        result: Err(InvocationError::Host(
+            "the server is shutting down".to_owned(),
+        )),
+        usage,
     }
 }

@@ -14,28 +14,33 @@
 mod allowance;
 mod collect;
 mod messages;
+mod meter;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use outrigger_model::clock::{Clock, SystemClock};
 use outrigger_proto::{
     PROTOCOL_VERSION,
-    v1::{Cancel, Drain, FromWorker, PluginError, ToWorker, completed, from_worker, to_worker},
+    v1::{
+        Cancel, Drain, FromWorker, PluginError, Timings, ToWorker, completed, from_worker,
+        to_worker,
+    },
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-pub(crate) use self::allowance::Allowance;
+pub(crate) use self::{allowance::Allowance, collect::count_lines};
 use self::{
-    collect::{Collected, Collector},
+    collect::Collector,
     messages::{check, failure, log_line, name},
+    meter::Meter,
 };
 use crate::{
     backend::{LogLevel, LogLine, Scope},
     config::Config,
     error::{ExitReason, HostError, InvocationError},
     host::{HostHandle, OutputLine, SIGKILL, WorkerProcess, exited},
-    invocation::{BindingKey, Event, Finished, Invocation, Plugin, Response, Source},
+    invocation::{BindingKey, Concluded, Event, Finished, Invocation, Plugin},
     registry::{Active, InvocationKey, Link, Registry, Token},
 };
 
@@ -55,7 +60,17 @@ pub(crate) struct Worker {
     link: Link,
     /// The revision that it has loaded.
     bound: Option<String>,
+    /// How many objects its plugin keeps in it, as it says.
+    cached_objects: u64,
     clock: SystemClock,
+}
+
+/// An invocation that runs, and what is kept of it meanwhile.
+#[derive(Debug)]
+struct Running {
+    scope: Scope,
+    allowance: Allowance,
+    meter: Meter,
 }
 
 /// What ended an exchange.
@@ -99,8 +114,15 @@ impl Worker {
             process,
             link,
             bound: None,
+            cached_objects: 0,
             clock,
         })
+    }
+
+    /// How many objects its plugin keeps in it: more than none forbid to end it for
+    /// being idle. Nothing else may rely on what it says.
+    pub(crate) fn cached_objects(&self) -> u64 {
+        self.cached_objects
     }
 
     /// Its process id.
@@ -131,15 +153,6 @@ impl Worker {
                 exit = exited(&mut self.process.exit) => return Err(exit.reason),
             }
         }
-    }
-
-    /// Whether the worker can run this source: one that has imported a package keeps it.
-    pub(crate) fn accepts(&self, plugin: &Plugin) -> bool {
-        let same = self
-            .bound
-            .as_ref()
-            .is_none_or(|bound| *bound == plugin.revision);
-        same || matches!(plugin.source, Source::SingleFile(_))
     }
 
     /// Gives the worker its plugin, or a newer source of it.
@@ -189,21 +202,45 @@ impl Worker {
     }
 
     /// Runs one invocation of the bound plugin. If the plugin completed or raised,
-    /// the worker may be used again; see [`Self::is_usable_after`].
+    /// the worker may be used again.
     pub(crate) async fn run(
         &mut self,
         registry: &Registry,
         config: &Config,
         binding: &BindingKey,
         invocation: Invocation,
-    ) -> Result<Finished, InvocationError> {
+    ) -> Concluded {
         let scope = Scope {
             binding: binding.clone(),
             invocation: invocation.id.clone(),
         };
+        let mut running = Running {
+            scope,
+            allowance: Allowance::new(),
+            meter: Meter::start(self.pid(), &invocation.event),
+        };
+        let result = self
+            .run_metered(registry, config, invocation, &mut running)
+            .await;
+        let exit = self.process.exit.borrow().as_ref().map(|exit| exit.usage);
+        let usage = running.meter.finish(exit, running.allowance.passed);
+        Concluded { result, usage }
+    }
+
+    async fn run_metered(
+        &mut self,
+        registry: &Registry,
+        config: &Config,
+        invocation: Invocation,
+        running: &mut Running,
+    ) -> Result<Finished, InvocationError> {
+        let Running {
+            scope,
+            allowance,
+            meter,
+        } = running;
         let key: InvocationKey = rand::random();
-        let started = Instant::now();
-        let deadline = started + invocation.timeout;
+        let deadline = Instant::now() + invocation.timeout;
         let budget = config.lines_bytes_max.0;
         let message = messages::invoke(&invocation, key, budget);
         let asked = matches!(invocation.event, Event::Request(_));
@@ -211,45 +248,35 @@ impl Worker {
             Event::Writes(tables) => tables,
             Event::Schedule { .. } | Event::Request(_) => Vec::new(),
         };
-        let active = Active::new(key, self.pid(), scope.clone(), tables);
+        let active = Arc::new(Active::new(key, self.pid(), scope.clone(), tables));
+        meter.watch(active.clone());
         let admission = registry.admit(active);
         self.send(to_worker::Message::Invoke(message));
-        let outcome = timeout_at(deadline, self.exchange(registry, &scope, budget, asked)).await;
+        let exchange = self.exchange(registry, scope, budget, asked, allowance);
+        let outcome = timeout_at(deadline, exchange).await;
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
         match outcome {
-            Ok(Ok(Ok((lines, response)))) => Ok(Finished {
-                lines,
-                response,
-                wall: started.elapsed(),
-                pid: self.pid(),
-            }),
+            Ok(Ok(Ok((finished, timings)))) => {
+                meter.on_finished(&finished, timings);
+                Ok(finished)
+            }
             Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
             Ok(Err(reason)) => {
                 let error = self.broken(reason).await;
-                self.log_remaining_output(registry, &scope, &mut Allowance::new())
-                    .await;
+                self.log_remaining_output(registry, scope, allowance).await;
                 Err(error)
             }
             Err(_elapsed) => {
-                self.dump_stacks(registry, &scope).await;
-                let stderr = self.stop_late(&scope, config.grace).await;
-                self.log_remaining_output(registry, &scope, &mut Allowance::new())
-                    .await;
+                self.dump_stacks(registry, scope, allowance).await;
+                let stderr = self.stop_late(scope, config.grace).await;
+                self.log_remaining_output(registry, scope, allowance).await;
                 let reason = ExitReason::DeadlineExceeded {
                     timeout: invocation.timeout,
                 };
                 Err(InvocationError::Worker { reason, stderr })
             }
         }
-    }
-
-    /// Whether a worker that gave this result can run the next invocation.
-    pub(crate) fn is_usable_after<T>(result: &Result<T, InvocationError>) -> bool {
-        matches!(
-            result,
-            Ok(_) | Err(InvocationError::Load(_) | InvocationError::Plugin(_))
-        )
     }
 
     /// Listens until the invocation is over.
@@ -259,16 +286,16 @@ impl Worker {
         scope: &Scope,
         budget: usize,
         asked: bool,
-    ) -> Result<Result<(Collected, Option<Response>), PluginError>, Break> {
+        allowance: &mut Allowance,
+    ) -> Result<Result<(Finished, Option<Timings>), PluginError>, Break> {
         let mut collector = Collector::new(budget);
-        let mut allowance = Allowance::new();
         let started = self.clock.now();
         loop {
             let message = tokio::select! {
                 biased;
                 message = next(&mut self.link) => message?,
                 Some(line) = self.process.output.recv() => {
-                    log_output(registry, scope, line, &mut allowance).await;
+                    log_output(registry, scope, line, allowance).await;
                     continue;
                 }
                 // Something that the plugin started may hold the stream open.
@@ -280,19 +307,20 @@ impl Worker {
             match message {
                 from_worker::Message::Log(log) => {
                     let line = log_line(log, started, self.clock.now());
-                    say(registry, scope, line, &mut allowance).await;
+                    say(registry, scope, line, allowance).await;
                 }
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
                 }
                 from_worker::Message::Completed(completed) => {
-                    self.log_remaining_output(registry, scope, &mut allowance)
-                        .await;
+                    self.log_remaining_output(registry, scope, allowance).await;
+                    self.cached_objects = completed.cached_objects;
                     return match completed.outcome {
                         Some(completed::Outcome::Ok(ok)) => {
                             let lines = collector.finish().map_err(Break::Violation)?;
                             let response = messages::response(ok.response, asked);
-                            Ok(Ok((lines, response.map_err(Break::Violation)?)))
+                            let response = response.map_err(Break::Violation)?;
+                            Ok(Ok((Finished { lines, response }, completed.timings)))
                         }
                         Some(completed::Outcome::Error(error)) => Ok(Err(error)),
                         None => Err(Break::Violation("completed without an outcome".to_owned())),
@@ -367,14 +395,13 @@ impl Worker {
     /// Has the worker say where it is stuck: all Python stacks go to its standard error,
     /// also while C code holds the interpreter. Waits for the plugin's own, which comes
     /// last, so that the interrupt that follows does not change it.
-    async fn dump_stacks(&mut self, registry: &Registry, scope: &Scope) {
+    async fn dump_stacks(&mut self, registry: &Registry, scope: &Scope, allowance: &mut Allowance) {
         self.process.signal(SIGUSR1);
-        let mut allowance = Allowance::new();
         let output = &mut self.process.output;
         let dumped = timeout(DUMP_MAX, async {
             while let Some(line) = output.recv().await {
                 let is_last = line.text.starts_with("Current thread");
-                log_output(registry, scope, line, &mut allowance).await;
+                log_output(registry, scope, line, allowance).await;
                 if is_last {
                     break;
                 }

@@ -1,6 +1,7 @@
 //! Which source of a plugin runs: the newest that loads.
 
 use outrigger_model::error::Report;
+use parking_lot::Mutex;
 use tracing::debug;
 
 use crate::source::{PluginDirectory, PluginSource, SourceError};
@@ -10,6 +11,12 @@ use crate::source::{PluginDirectory, PluginSource, SourceError};
 pub(crate) struct LastGood {
     plugins: PluginDirectory,
     name: String,
+    known: Mutex<Known>,
+}
+
+/// What is known from having tried.
+#[derive(Debug, Default)]
+struct Known {
     /// The last source that a worker has loaded.
     loaded: Option<PluginSource>,
     /// The revision that did not load since.
@@ -21,16 +28,17 @@ impl LastGood {
         Self {
             plugins,
             name,
-            loaded: None,
-            broken: None,
+            known: Mutex::default(),
         }
     }
 
     /// The source to run now: the file's, unless it is gone or known not to load and
     /// an earlier one did.
     pub(crate) async fn current(&self) -> Result<PluginSource, SourceError> {
-        match (self.plugins.read(&self.name).await, &self.loaded) {
-            (Ok(source), Some(loaded)) if self.broken.as_ref() == Some(&source.revision) => {
+        let read = self.plugins.read(&self.name).await;
+        let known = self.known.lock();
+        match (read, &known.loaded) {
+            (Ok(source), Some(loaded)) if known.broken.as_ref() == Some(&source.revision) => {
                 Ok(loaded.clone())
             }
             (Ok(source), _) => Ok(source),
@@ -43,21 +51,23 @@ impl LastGood {
     }
 
     /// A worker has loaded this source.
-    pub(crate) fn on_loaded(&mut self, source: PluginSource) {
-        self.broken = self
+    pub(crate) fn on_loaded(&self, source: PluginSource) {
+        let mut known = self.known.lock();
+        known.broken = known
             .broken
             .take()
             .filter(|broken| *broken != source.revision);
-        self.loaded = Some(source);
+        known.loaded = Some(source);
     }
 
     /// A worker could not load this source; returns the one to run instead, if there is one.
-    pub(crate) fn on_broken(&mut self, source: &PluginSource) -> Option<PluginSource> {
-        let instead = self
+    pub(crate) fn on_broken(&self, source: &PluginSource) -> Option<PluginSource> {
+        let mut known = self.known.lock();
+        let instead = known
             .loaded
             .clone()
             .filter(|loaded| loaded.revision != source.revision)?;
-        self.broken = Some(source.revision.clone());
+        known.broken = Some(source.revision.clone());
         Some(instead)
     }
 }
@@ -74,7 +84,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("p.py");
         let plugins = PluginDirectory(Some(directory.path().to_owned()));
-        let mut sources = LastGood::new(plugins, "p.py".to_owned());
+        let sources = LastGood::new(plugins, "p.py".to_owned());
         assert!(sources.current().await.is_err());
 
         fs::write(&file, "good").unwrap();
@@ -97,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn a_first_source_that_does_not_load_has_nothing_to_run_instead() {
         let plugins = PluginDirectory(None);
-        let mut sources = LastGood::new(plugins, "p.py".to_owned());
+        let sources = LastGood::new(plugins, "p.py".to_owned());
         let source = PluginSource {
             text: PluginText::File("x".into()),
             revision: "1".to_owned(),

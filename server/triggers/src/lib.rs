@@ -5,7 +5,9 @@
 //! and commits the plugin's lines, for the log's followers together with the moved
 //! cursor. Nothing here is ever awaited by a writer.
 
+mod account;
 mod backend;
+mod board;
 mod last_good;
 mod logs;
 mod manager;
@@ -16,13 +18,17 @@ mod schedule;
 mod service;
 pub mod source;
 pub mod spec;
+mod status;
 pub mod timetable;
 mod upload;
+mod voice;
 mod wal;
 
 pub use backend::PluginBackend;
+pub use board::Board;
 pub use logs::{PluginLogger, PluginLoggerTask};
 pub use manager::{Config, ManagerTask};
-pub use requests::{AnswerError, Routes};
+pub use requests::AnswerError;
 pub use service::{CreateTrigger, Start, TriggerError, TriggerService};
+pub use status::{Statuses, TriggerStatus};
 pub use upload::UploadedFile;

@@ -4,7 +4,7 @@
 use outrigger_model::error::Report;
 use outrigger_storage::{
     Storage,
-    journal::{LogLevel, PluginLog},
+    journal::{JournalRows, LogLevel, PluginInvocation, PluginLog},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,13 @@ const BATCH_MAX: usize = 2048;
 
 /// Takes log lines. Clones write to the same log.
 #[derive(Clone, Debug)]
-pub struct PluginLogger(mpsc::Sender<PluginLog>);
+pub struct PluginLogger(mpsc::Sender<Row>);
+
+#[derive(Debug)]
+enum Row {
+    Log(PluginLog),
+    Invocation(Box<PluginInvocation>),
+}
 
 impl PluginLogger {
     /// A logger and the task that stores what it takes.
@@ -30,7 +36,12 @@ impl PluginLogger {
     pub async fn log(&self, line: PluginLog) {
         mirror(&line);
         // The task ends at shutdown only; the server's log has the line anyhow.
-        drop(self.0.send(line).await);
+        drop(self.0.send(Row::Log(line)).await);
+    }
+
+    /// Records an invocation that commits nothing; waits while too much is not stored yet.
+    pub(crate) async fn account(&self, invocation: PluginInvocation) {
+        drop(self.0.send(Row::Invocation(Box::new(invocation))).await);
     }
 }
 
@@ -53,7 +64,7 @@ pub(crate) fn mirror(line: &PluginLog) {
 #[derive(Debug)]
 pub struct PluginLoggerTask {
     storage: Storage,
-    inbox: mpsc::Receiver<PluginLog>,
+    inbox: mpsc::Receiver<Row>,
 }
 
 impl PluginLoggerTask {
@@ -69,18 +80,26 @@ impl PluginLoggerTask {
                 }
                 () = shutdown.cancelled() => self.inbox.close(),
             }
-            self.store(&lines).await;
+            self.store(lines).await;
         }
     }
 
     /// Returns once the lines are durable, so that all that comes meanwhile is
     /// stored together the next time.
-    async fn store(&self, lines: &[PluginLog]) {
-        if lines.is_empty() {
+    async fn store(&self, waiting: Vec<Row>) {
+        let mut rows = JournalRows::default();
+        for row in waiting {
+            match row {
+                Row::Log(line) => rows.logs.push(line),
+                Row::Invocation(invocation) => rows.invocations.push(*invocation),
+            }
+        }
+        if rows.is_empty() {
             return;
         }
-        if let Err(error) = self.storage.append_logs(lines).await {
-            error!(lines = lines.len(), error = %Report(&error), "cannot store plugin log lines");
+        if let Err(error) = self.storage.append(&rows).await {
+            let lines = rows.logs.len();
+            error!(lines, error = %Report(&error), "cannot store plugin log lines");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::NonZeroUsize,
     time::Duration,
 };
 
@@ -24,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
+    backend::binding_key,
+    board::Board,
     logs::PluginLogger,
-    requests::{RequestTask, Routes},
+    requests::RequestTask,
     runner::{Engine, Runner},
     schedule::ScheduleTask,
     source::PluginDirectory,
@@ -36,6 +39,8 @@ use crate::{
 /// Limits of invocations.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// How many invocations of an asynchronous trigger may run at the same time.
+    pub concurrency: NonZeroUsize,
     /// How many rows are handed over in one invocation, unless one log entry has more.
     pub batch_rows_max: usize,
     /// Likewise in bytes.
@@ -57,6 +62,8 @@ pub struct ManagerTask {
 enum Wake {
     Changed,
     Ended(TriggerId),
+    /// Their pauses end.
+    Resume(Vec<TriggerId>),
     Shutdown,
 }
 
@@ -67,7 +74,7 @@ impl ManagerTask {
         supervisor: Supervisor,
         plugins: PluginDirectory,
         logger: PluginLogger,
-        routes: Routes,
+        board: Board,
         config: Config,
     ) -> Self {
         let engine = Engine {
@@ -75,7 +82,7 @@ impl ManagerTask {
             supervisor,
             plugins,
             logger,
-            routes,
+            board,
             config,
         };
         Self {
@@ -97,6 +104,7 @@ impl ManagerTask {
                     self.running.remove(&trigger);
                     self.reconcile();
                 }
+                Wake::Resume(triggers) => self.resume(&triggers),
                 Wake::Shutdown => break,
             }
         }
@@ -126,9 +134,17 @@ impl ManagerTask {
                         return Wake::Ended(trigger);
                     }
                 }
+                triggers = self.engine.board.wishes() => return Wake::Resume(triggers),
                 () = shutdown.cancelled() => return Wake::Shutdown,
             }
         }
+    }
+
+    fn resume(&self, triggers: &[TriggerId]) {
+        for trigger in triggers {
+            self.engine.supervisor.resume(&binding_key(*trigger));
+        }
+        self.engine.board.grant_resumption();
     }
 
     fn reconcile(&mut self) {
@@ -144,7 +160,7 @@ impl ManagerTask {
                 continue;
             }
             let name = &trigger.definition.name;
-            info!(trigger = name, db = %database.name, cursor = %trigger.cursor, "trigger starts");
+            info!(trigger = name, db = %database.name, cursor = %trigger.progress.cursor(), "trigger starts");
             let stop = CancellationToken::new();
             self.running.insert(trigger.id, stop.clone());
             let runner = Runner::new(self.engine.clone(), database.id, trigger.clone(), stop);

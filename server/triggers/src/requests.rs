@@ -5,12 +5,12 @@ use std::{collections::HashMap, sync::Arc};
 use outrigger_model::error::ErrorKind;
 use outrigger_supervisor::{Event, InvocationId, Request, Response};
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
-
-use crate::{
-    backend::binding_key,
-    runner::{Occasion, Runner},
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
 };
+
+use crate::runner::{Occasion, Runner};
 
 /// How many requests may wait for one trigger; further clients wait to get in.
 const WAITING_MAX: usize = 60;
@@ -29,18 +29,23 @@ pub enum AnswerError {
     #[error("{0}")]
     Deadline(String),
     /// No worker could be had, or the server is ending.
-    #[error("the plugin cannot run now; try again")]
-    Unavailable,
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 impl AnswerError {
+    /// Nothing more is known than that it may work later.
+    pub(crate) fn unavailable() -> Self {
+        Self::Unavailable("the plugin cannot run now; try again".to_owned())
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound => ErrorKind::NotFound,
             Self::Plugin(_) => ErrorKind::Internal,
             Self::Deadline(_) => ErrorKind::Deadline,
-            Self::Unavailable => ErrorKind::Unavailable,
+            Self::Unavailable(_) => ErrorKind::Unavailable,
         }
     }
 }
@@ -53,11 +58,15 @@ struct Job {
 
 /// Which trigger answers which path.
 #[derive(Clone, Debug, Default)]
-pub struct Routes(Arc<RwLock<HashMap<String, mpsc::Sender<Job>>>>);
+pub(crate) struct Routes(Arc<RwLock<HashMap<String, mpsc::Sender<Job>>>>);
 
 impl Routes {
     /// Has the path's trigger answer; waits behind earlier requests.
-    pub async fn answer(&self, path: &str, request: Request) -> Result<Response, AnswerError> {
+    pub(crate) async fn answer(
+        &self,
+        path: &str,
+        request: Request,
+    ) -> Result<Response, AnswerError> {
         let trigger = self
             .0
             .read()
@@ -69,7 +78,9 @@ impl Routes {
             .send(Job { request, reply })
             .await
             .or(Err(AnswerError::NotFound))?;
-        answer.await.unwrap_or(Err(AnswerError::Unavailable))
+        answer
+            .await
+            .unwrap_or_else(|_closed| Err(AnswerError::unavailable()))
     }
 
     fn add(&self, path: &str) -> mpsc::Receiver<Job> {
@@ -83,47 +94,60 @@ impl Routes {
     }
 }
 
-/// Answers one path's requests, one after the other.
+/// Answers one path's requests: one after the other, or, for an asynchronous trigger,
+/// several at the same time.
 #[derive(Debug)]
 pub(crate) struct RequestTask {
-    runner: Runner,
+    runner: Arc<Runner>,
     path: String,
     inbox: mpsc::Receiver<Job>,
+    running: JoinSet<()>,
 }
 
 impl RequestTask {
     pub(crate) fn new(runner: Runner, path: String) -> Self {
-        let inbox = runner.engine.routes.add(&path);
+        let inbox = runner.engine.board.routes.add(&path);
         Self {
-            runner,
+            runner: Arc::new(runner),
             path,
             inbox,
+            running: JoinSet::new(),
         }
     }
 
     /// Runs until it is stopped; requests that wait by then get no answer.
     pub(crate) async fn run(mut self) {
         let stop = self.runner.stop.clone();
+        let concurrency = self.runner.concurrency().get();
         while let Some(Some(job)) = stop.run_until_cancelled(self.inbox.recv()).await {
             // Nobody needs the answer for whom nobody waits any more.
-            if !job.reply.is_closed() {
-                let answer = self.answer(job.request).await;
-                drop(job.reply.send(answer));
+            if job.reply.is_closed() {
+                continue;
+            }
+            let runner = self.runner.clone();
+            self.running.spawn(async move {
+                let answered = answer(&runner, job.request).await;
+                drop(job.reply.send(answered));
+            });
+            while self.running.try_join_next().is_some() {}
+            if self.running.len() >= concurrency {
+                self.running.join_next().await;
             }
         }
-        self.runner.engine.routes.remove(&self.path);
-        let key = binding_key(self.runner.trigger.id);
-        self.runner.engine.supervisor.release(&key);
+        while self.running.join_next().await.is_some() {}
+        self.runner.engine.board.routes.remove(&self.path);
+        self.runner.release();
     }
+}
 
-    async fn answer(&mut self, request: Request) -> Result<Response, AnswerError> {
-        let now = self.runner.engine.storage.clock().now();
-        let occasion = Occasion {
-            id: InvocationId(format!("{}-request-{}", self.runner.trigger.id, now.0).into()),
-            event: Event::Request(request),
-            starting: "starting execution of request plugin.".to_owned(),
-            cursor: None,
-        };
-        self.runner.answer(&occasion).await
-    }
+async fn answer(runner: &Runner, request: Request) -> Result<Response, AnswerError> {
+    // The clock never says the same twice.
+    let now = runner.engine.storage.clock().now();
+    let occasion = Occasion {
+        id: InvocationId(format!("{}-request-{}", runner.trigger.id, now.0).into()),
+        event: Event::Request(request),
+        starting: "starting execution of request plugin.".to_owned(),
+        done: None,
+    };
+    runner.answer(&occasion).await
 }

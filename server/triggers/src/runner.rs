@@ -1,34 +1,40 @@
 //! How one trigger's plugin is run for an event, whatever the event is: the newest source
 //! that loads, the lines in the plugin log, the commit of what comes of it.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use outrigger_catalog::{
     Catalog, CatalogChange,
+    progress::EntryRange,
     trigger::{ErrorBehavior, Trigger, TriggerEvent},
 };
 use outrigger_model::{
     error::Report,
-    ids::{DatabaseId, Sequence, TriggerId},
+    ids::{DatabaseId, TriggerId},
 };
 use outrigger_storage::{
     Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite,
-    journal::{LogLevel, PluginLog},
+    journal::{JournalRows, LogLevel, PluginInvocation},
 };
 use outrigger_supervisor::{
-    Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Package, Plugin,
-    Response, Source, Supervisor,
+    Concluded, Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Package,
+    Plugin, Response, Source, Supervisor, Usage,
 };
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
-    backend::{binding_key, describe},
+    account::{self, Subject},
+    backend::binding_key,
+    board::Board,
     last_good::LastGood,
     logs::{PluginLogger, mirror},
     manager::Config,
-    requests::{AnswerError, Routes},
+    requests::AnswerError,
+    retry,
     source::{PluginDirectory, PluginSource, PluginText, SourceError},
+    voice::Voice,
 };
 
 /// What every trigger's task works with.
@@ -38,7 +44,7 @@ pub(crate) struct Engine {
     pub(crate) supervisor: Supervisor,
     pub(crate) plugins: PluginDirectory,
     pub(crate) logger: PluginLogger,
-    pub(crate) routes: Routes,
+    pub(crate) board: Board,
     pub(crate) config: Config,
 }
 
@@ -49,24 +55,34 @@ pub(crate) struct Occasion {
     pub(crate) event: Event,
     /// What the log says first.
     pub(crate) starting: String,
-    /// Where the trigger's cursor is once the event is dealt with.
-    pub(crate) cursor: Option<Sequence>,
+    /// What of the log the trigger has dealt with once the event is dealt with.
+    pub(crate) done: Option<EntryRange>,
 }
 
 /// What becomes of a trigger after an invocation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Next {
     /// The event is dealt with.
     Done,
     /// The same event again.
     Again,
+    /// The same event after this time; the plugin did not run.
+    Wait(Duration),
     /// The task ends.
     Stop,
 }
 
 /// Why a run has no result.
-enum Failure {
+#[derive(Debug)]
+pub(crate) enum Failure {
     Source(SourceError),
     Invocation(InvocationError),
+}
+
+/// What a run gave, and what is recorded of it.
+struct Ran {
+    result: Result<Finished, Failure>,
+    account: PluginInvocation,
 }
 
 /// Runs one trigger's plugin.
@@ -88,6 +104,7 @@ impl Runner {
     ) -> Self {
         let plugin = trigger.definition.plugin.clone();
         let sources = LastGood::new(engine.plugins.clone(), plugin);
+        engine.supervisor.prepare(binding_key(trigger.id));
         Self {
             engine,
             trigger,
@@ -97,71 +114,144 @@ impl Runner {
         }
     }
 
+    /// How many invocations may run at the same time.
+    pub(crate) fn concurrency(&self) -> NonZeroUsize {
+        if self.trigger.definition.run_async {
+            self.engine.config.concurrency
+        } else {
+            NonZeroUsize::MIN
+        }
+    }
+
+    /// Gives back what belongs to the trigger; nothing of it runs any more.
+    pub(crate) fn release(&self) {
+        let id = self.trigger.id;
+        self.engine.supervisor.release(&binding_key(id));
+        self.engine.board.statuses().forget(id);
+    }
+
+    /// Runs the plugin until the event is dealt with ([`Next::Done`]) or the trigger
+    /// stops ([`Next::Stop`]).
+    pub(crate) async fn deal_with(&self, occasion: &Occasion) -> Next {
+        let mut attempt = 1;
+        while !self.stop.is_cancelled() {
+            let pause = match self.attempt(occasion, attempt).await {
+                Next::Again => {
+                    let pause = retry::pause(attempt);
+                    attempt += 1;
+                    pause
+                }
+                Next::Wait(pause) => pause,
+                next => return next,
+            };
+            self.pause(pause).await;
+        }
+        Next::Stop
+    }
+
+    async fn pause(&self, pause: Duration) {
+        let nanos = i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX);
+        let mut until = self.engine.storage.clock().now();
+        until.0 = until.0.saturating_add(nanos);
+        self.engine
+            .board
+            .statuses()
+            .retries_at(self.trigger.id, until);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.engine.board.resumed() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
     /// Runs the plugin once, commits what comes of it, and does with a failure what the
     /// trigger's error behaviour says.
-    pub(crate) async fn attempt(&mut self, occasion: &Occasion, attempt: u32) -> Next {
-        match self.run(occasion, attempt).await {
-            Ok(finished) => self.on_finished(occasion, finished).await,
+    async fn attempt(&self, occasion: &Occasion, attempt: u32) -> Next {
+        let Ran { result, account } = self.run(occasion, attempt).await;
+        match result {
+            Ok(finished) => self.on_finished(occasion, finished, account).await,
             Err(Failure::Source(error)) => {
                 let text = format!("error executing {} plugin: {}", self.kind(), Report(&error));
-                self.on_failure(occasion, text).await
+                self.on_failure(occasion, text, account).await
             }
-            Err(Failure::Invocation(error)) => self.on_error(occasion, error).await,
+            Err(Failure::Invocation(error)) => self.on_error(occasion, error, account).await,
         }
     }
 
     /// Runs the plugin once and returns its answer; its lines are committed first.
-    pub(crate) async fn answer(&mut self, occasion: &Occasion) -> Result<Response, AnswerError> {
-        let error = match self.run(occasion, 1).await {
+    pub(crate) async fn answer(&self, occasion: &Occasion) -> Result<Response, AnswerError> {
+        let Ran { result, account } = self.run(occasion, 1).await;
+        let error = match result {
             Ok(mut finished) => {
-                let response = finished.response.take().ok_or(AnswerError::Unavailable)?;
+                let response = finished.response.take();
+                let response = response.ok_or_else(AnswerError::unavailable)?;
                 if finished.lines.is_empty() {
                     // Nothing to make durable that the client would have to wait for.
-                    self.log(&occasion.id, LogLevel::Info, finished_text(&finished))
-                        .await;
+                    let text = finished_text(&account);
+                    self.log(&occasion.id, LogLevel::Info, text).await;
+                    self.engine.logger.account(account).await;
                     return Ok(response);
                 }
-                return match self.on_finished(occasion, finished).await {
+                return match self.on_finished(occasion, finished, account).await {
                     Next::Done => Ok(response),
-                    Next::Again | Next::Stop => Err(AnswerError::Unavailable),
+                    _ => Err(AnswerError::unavailable()),
                 };
             }
             Err(Failure::Source(error)) => AnswerError::Plugin(Report(&error).to_string()),
             Err(Failure::Invocation(error)) => {
-                let text = self.failure_text("running request", &error);
+                let text = self.voice(&occasion.id).failure("running request", &error);
                 self.log(&occasion.id, LogLevel::Error, text).await;
                 answer_error(error)
             }
         };
+        self.engine.logger.account(account).await;
         Err(error)
     }
 
-    async fn run(&mut self, occasion: &Occasion, attempt: u32) -> Result<Finished, Failure> {
-        let mut source = self.sources.current().await.map_err(Failure::Source)?;
+    async fn run(&self, occasion: &Occasion, attempt: u32) -> Ran {
+        let subject = self.subject(occasion, attempt);
+        let (statuses, id) = (self.engine.board.statuses(), self.trigger.id);
+        statuses.began(id);
+        let (result, usage) = self.run_newest(occasion, attempt).await;
+        let outcome = match &result {
+            Ok(_) => account::ok(),
+            Err(failure) => account::failed(failure),
+        };
+        statuses.ended(id, outcome.detail.clone());
+        let account = account::row(subject, outcome, &usage);
+        Ran { result, account }
+    }
+
+    /// Runs the newest source, or the last one that loads.
+    async fn run_newest(
+        &self,
+        occasion: &Occasion,
+        attempt: u32,
+    ) -> (Result<Finished, Failure>, Usage) {
+        let mut source = match self.sources.current().await {
+            Ok(source) => source,
+            Err(error) => return (Err(Failure::Source(error)), Usage::default()),
+        };
         self.log(&occasion.id, LogLevel::Info, occasion.starting.clone())
             .await;
-        let mut result = self.invoke(&source, occasion, attempt).await;
-        if let Err(error @ InvocationError::Load(_)) = &result
+        let mut concluded = self.invoke(&source, occasion, attempt).await;
+        if let Err(error @ InvocationError::Load(_)) = &concluded.result
             && let Some(last_good) = self.sources.on_broken(&source)
         {
-            let text = self.failure_text("executing", error);
+            let text = self.voice(&occasion.id).failure("executing", error);
             let text = format!("{text}\nthe last version that loads goes on running");
             self.log(&occasion.id, LogLevel::Error, text).await;
             source = last_good;
-            result = self.invoke(&source, occasion, attempt).await;
+            concluded = self.invoke(&source, occasion, attempt).await;
         }
+        let Concluded { result, usage } = concluded;
         if let Ok(_) | Err(InvocationError::Plugin(_)) = &result {
             self.sources.on_loaded(source);
         }
-        result.map_err(Failure::Invocation)
+        (result.map_err(Failure::Invocation), usage)
     }
 
-    async fn invoke(
-        &self,
-        source: &PluginSource,
-        occasion: &Occasion,
-        attempt: u32,
-    ) -> Result<Finished, InvocationError> {
+    async fn invoke(&self, source: &PluginSource, occasion: &Occasion, attempt: u32) -> Concluded {
         let timeout = self.trigger.definition.timeout;
         let invocation = Invocation {
             id: occasion.id.clone(),
@@ -187,45 +277,64 @@ impl Runner {
             revision: source.revision.clone(),
             source: text,
             arguments: self.trigger.definition.arguments.clone(),
+            workers_max: self.concurrency().get(),
         }
     }
 
-    async fn on_error(&self, occasion: &Occasion, error: InvocationError) -> Next {
-        match &error {
+    async fn on_error(
+        &self,
+        occasion: &Occasion,
+        error: InvocationError,
+        account: PluginInvocation,
+    ) -> Next {
+        let text = self.voice(&occasion.id).failure("executing", &error);
+        match error {
             // The shutdown has ended the worker, not the plugin: the event comes again.
-            InvocationError::Host(_) | InvocationError::Worker { .. }
+            InvocationError::Released
+            | InvocationError::Host(_)
+            | InvocationError::Paused { .. }
+            | InvocationError::Worker { .. }
                 if self.stop.is_cancelled() =>
             {
                 Next::Stop
             }
             // The plugin did not run, or not to its end, for reasons that are not its own.
-            InvocationError::Host(_) => {
-                let text = self.failure_text("executing", &error);
-                self.log(
-                    &occasion.id,
-                    LogLevel::Error,
-                    format!("{text}; trying again"),
-                )
-                .await;
+            InvocationError::Host(_) | InvocationError::Released => {
+                let text = format!("{text}; trying again");
+                self.log(&occasion.id, LogLevel::Error, text).await;
+                self.engine.logger.account(account).await;
                 Next::Again
+            }
+            InvocationError::Paused { left, .. } => {
+                // Whole seconds read better, and a little later is no harm.
+                let left = Duration::from_secs(left.as_secs() + 1);
+                let again = humantime::format_duration(left);
+                let text =
+                    format!("{text}; it is run again in {again}, or when the trigger is enabled");
+                self.log(&occasion.id, LogLevel::Error, text).await;
+                Next::Wait(left)
             }
             InvocationError::Worker { reason, .. } => {
                 let (trigger, invocation) = (&self.trigger.definition.name, &occasion.id);
-                warn!(trigger, %invocation, %reason, "a plugin's worker ended");
-                self.on_failure(occasion, self.failure_text("executing", &error))
-                    .await
+                let reason = reason.to_string();
+                warn!(trigger, %invocation, reason, "a plugin's worker ended");
+                self.on_failure(occasion, text, account).await
             }
             InvocationError::Load(_) | InvocationError::Plugin(_) => {
-                self.on_failure(occasion, self.failure_text("executing", &error))
-                    .await
+                self.on_failure(occasion, text, account).await
             }
         }
     }
 
-    /// Commits the plugin's lines and the cursor together.
-    async fn on_finished(&self, occasion: &Occasion, finished: Finished) -> Next {
+    /// Commits the plugin's lines and what the trigger has dealt with together.
+    async fn on_finished(
+        &self,
+        occasion: &Occasion,
+        finished: Finished,
+        account: PluginInvocation,
+    ) -> Next {
         let own = Target::Existing(self.database);
-        let text = finished_text(&finished);
+        let text = finished_text(&account);
         let writes = finished
             .lines
             .into_iter()
@@ -235,51 +344,56 @@ impl Runner {
             })
             .collect();
         let voice = self.voice(&occasion.id);
-        let kind = self.kind();
-        let logs = move |rejected: &[RejectedWrite]| {
-            let rejections = rejected.iter().map(|write| voice.rejection(kind, write));
-            rejections
-                .chain([voice.line(LogLevel::Info, text.clone())])
-                .collect()
+        let journal = move |rejected: &[RejectedWrite]| {
+            let rejections = rejected.iter().map(|write| voice.rejection(write));
+            let finished = voice.line(LogLevel::Info, text.clone());
+            JournalRows {
+                logs: rejections.chain([finished]).collect(),
+                invocations: vec![account.clone()],
+            }
         };
-        let cursor = occasion.cursor.map(|cursor| (self.trigger.id, cursor));
         self.commit(Commit {
             writes,
-            cursor,
+            done: occasion.done.map(|done| (self.trigger.id, done)),
             change: None,
-            logs: Box::new(logs),
+            journal: Box::new(journal),
         })
         .await
     }
 
     /// Does with a failed event what the trigger's error behaviour says.
-    async fn on_failure(&self, occasion: &Occasion, text: String) -> Next {
+    async fn on_failure(
+        &self,
+        occasion: &Occasion,
+        text: String,
+        account: PluginInvocation,
+    ) -> Next {
         let behavior = self.trigger.definition.error_behavior;
         if behavior == ErrorBehavior::Retry {
-            self.log(
-                &occasion.id,
-                LogLevel::Error,
-                format!("{text}\ntrying again"),
-            )
-            .await;
+            let text = format!("{text}\ntrying again");
+            self.log(&occasion.id, LogLevel::Error, text).await;
+            self.engine.logger.account(account).await;
             return Next::Again;
         }
         let disables = behavior == ErrorBehavior::Disable;
         let voice = self.voice(&occasion.id);
-        let logs = move |_: &[RejectedWrite]| {
+        let journal = move |_: &[RejectedWrite]| {
             let mut logs = vec![voice.line(LogLevel::Error, text.clone())];
             if disables {
                 let text = "the trigger was disabled because its plugin failed".to_owned();
                 logs.push(voice.line(LogLevel::Error, text));
             }
-            logs
+            JournalRows {
+                logs,
+                invocations: vec![account.clone()],
+            }
         };
         let trigger = self.trigger.id;
         let commit = Commit {
             writes: Vec::new(),
-            cursor: occasion.cursor.map(|cursor| (trigger, cursor)),
+            done: occasion.done.map(|done| (trigger, done)),
             change: disables.then(|| disable(trigger)),
-            logs: Box::new(logs),
+            journal: Box::new(journal),
         };
         match self.commit(commit).await {
             Next::Done if disables => Next::Stop,
@@ -290,7 +404,7 @@ impl Runner {
     pub(crate) async fn commit(&self, commit: Commit) -> Next {
         match self.engine.storage.commit(commit).await {
             Ok(committed) => {
-                committed.logs.iter().for_each(mirror);
+                committed.journal.logs.iter().for_each(mirror);
                 Next::Done
             }
             // Nothing of it is in the log: the same event will come again.
@@ -313,8 +427,21 @@ impl Runner {
     fn voice(&self, id: &InvocationId) -> Voice {
         Voice {
             storage: self.engine.storage.clone(),
-            trigger: self.trigger.clone(),
+            trigger: self.trigger.definition.name.clone(),
+            kind: self.kind(),
             invocation: id.clone(),
+        }
+    }
+
+    fn subject(&self, occasion: &Occasion, attempt: u32) -> Subject {
+        let catalog = self.engine.storage.catalog();
+        let database = catalog.database_by_id(self.database);
+        Subject {
+            start_time: self.engine.storage.clock().now(),
+            database_name: database.map_or_else(String::new, |found| found.name.to_string()),
+            trigger_name: self.trigger.definition.name.clone(),
+            invocation_id: occasion.id.to_string(),
+            attempt,
         }
     }
 
@@ -326,38 +453,11 @@ impl Runner {
             TriggerEvent::RequestPath { .. } => "request",
         }
     }
-
-    /// The contract's line, then everything that helps to find the reason.
-    fn failure_text(&self, doing: &str, error: &InvocationError) -> String {
-        let kind = self.kind();
-        let first = match doing {
-            "executing" => format!("error executing {kind} plugin: {error}"),
-            doing => format!("error {doing} plugin: {error}"),
-        };
-        with_details(first, error)
-    }
 }
 
-fn finished_text(finished: &Finished) -> String {
-    format!(
-        "finished execution in {}",
-        humantime::format_duration(finished.wall)
-    )
-}
-
-fn with_details(first: String, error: &InvocationError) -> String {
-    let details = match error {
-        InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
-            failure.traceback.trim_end().to_owned()
-        }
-        InvocationError::Worker { stderr, .. } => stderr.join("\n"),
-        InvocationError::Host(_) => String::new(),
-    };
-    if details.is_empty() {
-        first
-    } else {
-        format!("{first}\n{details}")
-    }
+fn finished_text(account: &PluginInvocation) -> String {
+    let wall = humantime::format_duration(account.wall);
+    format!("finished execution in {wall}")
 }
 
 fn answer_error(error: InvocationError) -> AnswerError {
@@ -370,7 +470,8 @@ fn answer_error(error: InvocationError) -> AnswerError {
             ..
         } => AnswerError::Deadline(reason.to_string()),
         InvocationError::Worker { reason, .. } => AnswerError::Plugin(reason.to_string()),
-        InvocationError::Host(_) => AnswerError::Unavailable,
+        InvocationError::Paused { .. } => AnswerError::Unavailable(error.to_string()),
+        InvocationError::Host(_) | InvocationError::Released => AnswerError::unavailable(),
     }
 }
 
@@ -382,64 +483,4 @@ fn disable(id: TriggerId) -> Box<MakeChange> {
             .is_some_and(|(_, trigger)| !trigger.definition.disabled);
         Ok(enabled.then_some(CatalogChange::SetTriggerDisabled { id, disabled: true }))
     })
-}
-
-/// Words the engine's own lines in the plugin log.
-#[derive(Clone, Debug)]
-struct Voice {
-    storage: Storage,
-    trigger: Arc<Trigger>,
-    invocation: InvocationId,
-}
-
-impl Voice {
-    fn line(&self, log_level: LogLevel, log_text: String) -> PluginLog {
-        PluginLog {
-            event_time: self.storage.clock().now(),
-            trigger_name: self.trigger.definition.name.clone(),
-            log_level,
-            log_text,
-            invocation_id: Some(self.invocation.to_string()),
-        }
-    }
-
-    fn rejection(&self, kind: &str, write: &RejectedWrite) -> PluginLog {
-        let target = match &write.target {
-            Target::Named(name) => name.clone(),
-            Target::Existing(id) => {
-                let catalog = self.storage.catalog();
-                let name = catalog
-                    .database_by_id(*id)
-                    .map(|database| database.name.to_string());
-                name.unwrap_or_else(|| "its own database, which was deleted".to_owned())
-            }
-        };
-        let reason = describe(&write.error);
-        let text =
-            format!("error running {kind} plugin: error writing back lines to {target}: {reason}");
-        self.line(LogLevel::Error, text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use outrigger_supervisor::PluginFailure;
-
-    use super::*;
-
-    #[test]
-    fn a_failure_begins_with_its_line() {
-        let failure = PluginFailure {
-            exception: "ValueError".to_owned(),
-            message: "boom".to_owned(),
-            traceback: "Traceback …\n".to_owned(),
-        };
-        let text = with_details("first".to_owned(), &InvocationError::Plugin(failure));
-        assert_eq!(text, "first\nTraceback …");
-        let worker = InvocationError::Worker {
-            reason: ExitReason::Code(3),
-            stderr: Vec::new(),
-        };
-        assert_eq!(with_details("first".to_owned(), &worker), "first");
-    }
 }

@@ -1,15 +1,14 @@
 //! A schedule trigger: runs its plugin when it is time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use outrigger_model::clock::Timestamp;
 use outrigger_storage::journal::LogLevel;
 use outrigger_supervisor::{Event, InvocationId};
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
+use tracing::error;
 
 use crate::{
-    backend::binding_key,
-    retry,
     runner::{Next, Occasion, Runner},
     timetable::{Timetable, at},
 };
@@ -22,30 +21,36 @@ const RUNS_SHOWN: usize = 3;
 /// Runs one trigger's plugin at each of its times.
 #[derive(Debug)]
 pub(crate) struct ScheduleTask {
-    runner: Runner,
+    runner: Arc<Runner>,
     timetable: Timetable,
+    running: JoinSet<Next>,
 }
 
 impl ScheduleTask {
     pub(crate) fn new(runner: Runner, timetable: Timetable) -> Self {
-        Self { runner, timetable }
+        Self {
+            runner: Arc::new(runner),
+            timetable,
+            running: JoinSet::new(),
+        }
     }
 
-    /// Runs until it is stopped; an invocation that runs is finished first. Times that pass
-    /// while the plugin runs are all made up for, one after the other; times while the
-    /// server was down are not.
+    /// Runs until it is stopped; invocations that run are finished first. Times that pass
+    /// while the plugin runs are all made up for, one after the other, unless the trigger is
+    /// asynchronous and may begin the next one meanwhile; times while the server was down
+    /// are not.
     pub(crate) async fn run(mut self) {
         let mut last = self.now();
         self.show_coming_runs(last).await;
         while let Some(due) = self.timetable.next_after(last) {
             self.sleep_until(due).await;
-            if self.runner.stop.is_cancelled() || matches!(self.call(due).await, Next::Stop) {
+            if self.runner.stop.is_cancelled() || self.call(due).await == Next::Stop {
                 break;
             }
             last = due;
         }
-        let key = binding_key(self.runner.trigger.id);
-        self.runner.engine.supervisor.release(&key);
+        while self.running.join_next().await.is_some() {}
+        self.runner.release();
     }
 
     fn now(&self) -> Timestamp {
@@ -89,19 +94,29 @@ impl ScheduleTask {
             id: InvocationId(format!("{}-{}", self.runner.trigger.id, call_time.0).into()),
             event: Event::Schedule { call_time },
             starting: format!("starting execution with scheduled time {}", at(call_time)),
-            cursor: None,
+            done: None,
         };
-        for attempt in 1.. {
-            match self.runner.attempt(&occasion, attempt).await {
-                Next::Again => {
-                    let pause = sleep(retry::pause(attempt));
-                    if self.runner.stop.run_until_cancelled(pause).await.is_none() {
-                        return Next::Stop;
-                    }
-                }
-                next => return next,
+        let runner = self.runner.clone();
+        self.running
+            .spawn(async move { runner.deal_with(&occasion).await });
+        self.make_room().await
+    }
+
+    /// Waits until another invocation may begin.
+    async fn make_room(&mut self) -> Next {
+        let concurrency = self.runner.concurrency().get();
+        loop {
+            let ended = if self.running.len() >= concurrency {
+                self.running.join_next().await
+            } else {
+                self.running.try_join_next()
+            };
+            match ended {
+                None => return Next::Done,
+                Some(Ok(Next::Stop)) => return Next::Stop,
+                Some(Ok(_)) => {}
+                Some(Err(panic)) => error!(%panic, "an invocation's task has panicked"),
             }
         }
-        Next::Done
     }
 }

@@ -8,7 +8,8 @@ use outrigger_storage::{Storage, WriteError};
 use outrigger_supervisor::{Request, Response};
 
 use crate::{
-    requests::{AnswerError, Routes},
+    board::Board,
+    requests::AnswerError,
     source::{PluginDirectory, SourceError},
     spec::{SpecError, TriggerSpec},
     upload::UploadedFile,
@@ -54,9 +55,6 @@ pub enum TriggerError {
     /// It has no name.
     #[error("the trigger's name is empty")]
     NoName,
-    /// It wants something that this version does not have.
-    #[error("asynchronous triggers (run_async) are not supported by this version yet")]
-    Asynchronous,
     /// An invocation would have no time.
     #[error("the timeout must be longer than 0s")]
     Timeout,
@@ -88,7 +86,7 @@ impl TriggerError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoName | Self::Asynchronous | Self::Timeout | Self::Spec(_) => ErrorKind::Invalid,
+            Self::NoName | Self::Timeout | Self::Spec(_) => ErrorKind::Invalid,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Ambiguous { .. } => ErrorKind::Conflict,
             Self::Source(error) => error.kind(),
@@ -103,22 +101,22 @@ impl TriggerError {
 pub struct TriggerService {
     storage: Storage,
     plugins: PluginDirectory,
-    routes: Routes,
+    board: Board,
 }
 
 impl TriggerService {
     /// A service over the server's parts.
-    pub fn new(storage: Storage, plugins: PluginDirectory, routes: Routes) -> Self {
+    pub fn new(storage: Storage, plugins: PluginDirectory, board: Board) -> Self {
         Self {
             storage,
             plugins,
-            routes,
+            board,
         }
     }
 
     /// Has the request trigger of `path` answer.
     pub async fn answer(&self, path: &str, request: Request) -> Result<Response, AnswerError> {
-        self.routes.answer(path, request).await
+        self.board.routes.answer(path, request).await
     }
 
     /// Creates a trigger; returns when it is durable. The plugin must be readable,
@@ -128,9 +126,6 @@ impl TriggerService {
             return Err(TriggerError::NoName);
         }
         let TriggerSpec(event) = request.trigger_specification.parse()?;
-        if request.run_async {
-            return Err(TriggerError::Asynchronous);
-        }
         if request.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(TriggerError::Timeout);
         }
@@ -143,6 +138,7 @@ impl TriggerService {
             error_behavior: request.error_behavior,
             disabled: request.disabled,
             timeout: request.timeout,
+            run_async: request.run_async,
         };
         let earliest = request.start == Start::Earliest;
         let database = database.to_owned();
@@ -170,17 +166,27 @@ impl TriggerService {
         Ok(())
     }
 
-    /// Disables or enables a trigger; nothing happens if it is so already.
+    /// Disables or enables a trigger; nothing happens if it is so already, except that
+    /// enabling ends a pause.
     pub async fn set_disabled(
         &self,
         database: &str,
         trigger: &str,
         disabled: bool,
     ) -> Result<(), TriggerError> {
-        let (database, trigger) = (database.to_owned(), trigger.to_owned());
+        let (name, home) = (trigger.to_owned(), database.to_owned());
         self.storage
-            .change(move |catalog| catalog.set_trigger_disabled(&database, &trigger, disabled))
+            .change(move |catalog| catalog.set_trigger_disabled(&home, &name, disabled))
             .await?;
+        let catalog = self.storage.catalog();
+        let found = catalog
+            .database(database)
+            .and_then(|db| db.trigger(trigger));
+        if let Ok(enabled) = found.map(|found| found.id)
+            && !disabled
+        {
+            self.board.wish_resumption(enabled);
+        }
         Ok(())
     }
 

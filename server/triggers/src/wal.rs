@@ -1,8 +1,14 @@
 //! A WAL trigger: follows the log and runs its plugin on what was written.
+//!
+//! One batch of entries after the other, or, for an asynchronous trigger, several at the
+//! same time; each is recorded as dealt with together with what its plugin wrote.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use outrigger_catalog::trigger::TriggerEvent;
+use outrigger_catalog::{
+    progress::{EntryRange, Progress},
+    trigger::TriggerEvent,
+};
 use outrigger_model::{
     error::Report,
     ids::{DatabaseId, Sequence},
@@ -10,142 +16,174 @@ use outrigger_model::{
 use outrigger_storage::{
     Commit,
     feed::{Delivery, Feed, Filter},
+    journal::JournalRows,
 };
 use outrigger_supervisor::{Event, EventTable, InvocationId};
-use tokio::{sync::watch, time::sleep};
-use tracing::warn;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tracing::{error, warn};
 
 use crate::{
-    backend::binding_key,
     retry,
     runner::{Next, Occasion, Runner},
 };
 
-/// How many entries without rows the durable cursor may lag behind.
-const UNSAVED_ENTRIES_MAX: u64 = 1000;
+/// How many entries without rows may pass before that is recorded.
+const UNRECORDED_ENTRIES_MAX: u64 = 1000;
 
-/// Owns one trigger's cursor.
+/// Follows the log for one trigger.
 #[derive(Debug)]
 pub(crate) struct WalTask {
-    runner: Runner,
+    runner: Arc<Runner>,
     filter: Filter,
     feed: Feed,
+    /// What was dealt with when the task started; it has gaps if invocations overlapped.
+    before: Progress,
     /// As far as this task has looked.
-    cursor: Sequence,
-    /// The cursor that a restart would find.
-    durable: Sequence,
+    position: Sequence,
+    /// As far as entries were handed to invocations.
+    handed: Sequence,
+    running: JoinSet<Next>,
+}
+
+/// What the task does next.
+enum Step {
+    Continue,
+    Stop,
 }
 
 impl WalTask {
     pub(crate) fn new(runner: Runner, database: DatabaseId) -> Self {
-        let table = match &runner.trigger.definition.event {
-            TriggerEvent::SingleTableWalWrite { table_name } => Some(table_name.clone()),
-            _ => None,
-        };
         let config = &runner.engine.config;
         let filter = Filter {
             database,
-            table,
+            table: table_of(&runner.trigger.definition.event),
             rows_max: config.batch_rows_max,
             bytes_max: config.batch_bytes_max.0,
         };
-        let (feed, cursor) = (runner.engine.storage.feed(), runner.trigger.cursor);
+        let feed = runner.engine.storage.feed();
+        let before = runner.trigger.progress.clone();
+        let position = before.cursor();
         Self {
-            runner,
+            runner: Arc::new(runner),
             filter,
             feed,
-            cursor,
-            durable: cursor,
+            before,
+            position,
+            handed: position,
+            running: JoinSet::new(),
         }
     }
 
-    /// Runs until it is stopped; an invocation that runs is finished first.
+    /// Runs until it is stopped; invocations that run are finished first.
     pub(crate) async fn run(mut self) {
         let mut news = self.feed.subscribe();
+        let concurrency = self.runner.concurrency().get();
         while !self.runner.stop.is_cancelled() {
-            let next = match self.feed.read(self.cursor, &self.filter).await {
-                Ok(delivery) => self.on_delivery(delivery, &mut news).await,
-                Err(error) => {
-                    let trigger = &self.runner.trigger.definition.name;
-                    warn!(trigger, error = %Report(&error), "cannot read the log, trying again");
-                    self.pause(retry::pause(1)).await;
-                    Next::Again
-                }
+            let step = if self.running.len() < concurrency {
+                self.look(&mut news).await
+            } else {
+                self.wait_for_room().await
             };
-            if matches!(next, Next::Stop) {
+            if matches!(step, Step::Stop) {
                 break;
             }
         }
-        let key = binding_key(self.runner.trigger.id);
-        self.runner.engine.supervisor.release(&key);
+        while self.running.join_next().await.is_some() {}
+        self.runner.release();
     }
 
-    async fn on_delivery(
-        &mut self,
-        delivery: Delivery,
-        news: &mut watch::Receiver<Sequence>,
-    ) -> Next {
-        let through = delivery.through;
-        if delivery.tables.is_empty() {
-            self.cursor = through;
-            self.save_cursor().await;
-            return self.wait_for_news(news).await;
+    /// Looks at the next entries; hands them out if they have rows, waits if there are none.
+    async fn look(&mut self, news: &mut watch::Receiver<Sequence>) -> Step {
+        let (start, end) = self.before.gap(self.position);
+        if start > self.position {
+            // What follows was dealt with before a restart.
+            self.position = start;
+            self.handed = start;
         }
-        let occasion = self.occasion(delivery);
-        for attempt in 1.. {
-            match self.runner.attempt(&occasion, attempt).await {
-                Next::Done => {
-                    self.cursor = through;
-                    self.durable = through;
-                    break;
-                }
-                Next::Stop => return Next::Stop,
-                Next::Again => self.pause(retry::pause(attempt)).await,
+        let delivery = match self.feed.read(start, end, &self.filter).await {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                let trigger = &self.runner.trigger.definition.name;
+                warn!(trigger, error = %Report(&error), "cannot read the log, trying again");
+                let stop = &self.runner.stop;
+                let _slept = stop.run_until_cancelled(sleep(retry::pause(1))).await;
+                return Step::Continue;
             }
-            if self.runner.stop.is_cancelled() {
-                return Next::Stop;
-            }
+        };
+        if !delivery.tables.is_empty() {
+            self.hand_out(delivery);
+            return Step::Continue;
         }
-        Next::Done
+        self.position = delivery.through;
+        let at_end = end == Some(self.position);
+        self.record_empty(at_end).await;
+        if at_end {
+            return Step::Continue;
+        }
+        self.wait(news).await
     }
 
-    /// Makes the cursor durable where it has passed many entries without rows, so that a
-    /// restart need not read them again. Failing is no harm.
-    async fn save_cursor(&mut self) {
-        if self.cursor.0 - self.durable.0 < UNSAVED_ENTRIES_MAX {
+    /// Runs the plugin on the entries up to the delivery's end.
+    fn hand_out(&mut self, delivery: Delivery) {
+        let range = EntryRange {
+            after: self.handed,
+            through: delivery.through,
+        };
+        self.position = range.through;
+        self.handed = range.through;
+        let occasion = self.occasion(delivery, range);
+        let runner = self.runner.clone();
+        self.running
+            .spawn(async move { runner.deal_with(&occasion).await });
+    }
+
+    /// Records that entries without rows are dealt with, where they are many, so that a
+    /// restart need not read them again, or where they close a gap. Failing is no harm.
+    async fn record_empty(&mut self, closes_gap: bool) {
+        let passed = self.position.0 - self.handed.0;
+        if passed < UNRECORDED_ENTRIES_MAX && !(closes_gap && passed > 0) {
             return;
         }
+        let range = EntryRange {
+            after: self.handed,
+            through: self.position,
+        };
         let commit = Commit {
             writes: Vec::new(),
-            cursor: Some((self.runner.trigger.id, self.cursor)),
+            done: Some((self.runner.trigger.id, range)),
             change: None,
-            logs: Box::new(|_| Vec::new()),
+            journal: Box::new(|_| JournalRows::default()),
         };
         if self.runner.engine.storage.commit(commit).await.is_ok() {
-            self.durable = self.cursor;
+            self.handed = self.position;
         }
     }
 
-    async fn wait_for_news(&self, news: &mut watch::Receiver<Sequence>) -> Next {
-        let cursor = self.cursor;
+    async fn wait(&mut self, news: &mut watch::Receiver<Sequence>) -> Step {
+        let position = self.position;
         tokio::select! {
-            changed = news.wait_for(|last| *last > cursor) => match changed {
-                Ok(_) => Next::Done,
-                Err(_closed) => Next::Stop,
+            changed = news.wait_for(|last| *last > position) => match changed {
+                Ok(_) => Step::Continue,
+                Err(_closed) => Step::Stop,
             },
-            () = self.runner.stop.cancelled() => Next::Stop,
+            Some(ended) = self.running.join_next() => step_after(ended),
+            () = self.runner.stop.cancelled() => Step::Stop,
         }
     }
 
-    async fn pause(&self, pause: Duration) {
-        // Whether it was stopped is asked by whoever goes on.
-        let _slept = self.runner.stop.run_until_cancelled(sleep(pause)).await;
+    /// An invocation that runs when the trigger is stopped is finished first, so this
+    /// does not look at that.
+    async fn wait_for_room(&mut self) -> Step {
+        match self.running.join_next().await {
+            Some(ended) => step_after(ended),
+            None => Step::Continue,
+        }
     }
 
     /// The event of a delivery. Its id is the same for every attempt at the same rows, also
     /// after a restart; rows that were written meanwhile may join them then, which makes
     /// another id.
-    fn occasion(&self, delivery: Delivery) -> Occasion {
+    fn occasion(&self, delivery: Delivery, range: EntryRange) -> Occasion {
         let (first, last) = delivery
             .entries
             .unwrap_or((delivery.through, delivery.through));
@@ -157,7 +195,26 @@ impl WalTask {
             id: InvocationId(format!("{}-{first}-{last}", self.runner.trigger.id).into()),
             event: Event::Writes(tables.collect()),
             starting: "starting execution of wal plugin.".to_owned(),
-            cursor: Some(delivery.through),
+            done: Some(range),
+        }
+    }
+}
+
+fn table_of(event: &TriggerEvent) -> Option<String> {
+    match event {
+        TriggerEvent::SingleTableWalWrite { table_name } => Some(table_name.clone()),
+        _ => None,
+    }
+}
+
+/// A panic leaves its range unrecorded: only a new task finds it again.
+fn step_after(ended: Result<Next, tokio::task::JoinError>) -> Step {
+    match ended {
+        Ok(Next::Stop) => Step::Stop,
+        Ok(_) => Step::Continue,
+        Err(panic) => {
+            error!(%panic, "an invocation's task has panicked, the trigger starts again");
+            Step::Stop
         }
     }
 }

@@ -14,7 +14,7 @@ use outrigger_model::{
 };
 use outrigger_storage::{
     WriteRequest,
-    journal::{LogLevel, PluginLog},
+    journal::{JournalRows, LogLevel, PluginLog},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -125,8 +125,11 @@ async fn information_schema_says_the_types_that_clients_look_for() {
 async fn system_tables_show_triggers_of_the_database_and_logs_of_the_server() {
     let fixture = Fixture::start().await;
     fixture.create_trigger().await;
-    let lines = [fixture.log_line(2, "later"), fixture.log_line(1, "first")];
-    fixture.storage.append_logs(&lines).await.unwrap();
+    let rows = JournalRows {
+        logs: vec![fixture.log_line(2, "later"), fixture.log_line(1, "first")],
+        ..JournalRows::default()
+    };
+    fixture.storage.append(&rows).await.unwrap();
     let triggers = [
         "+--------------+-----------------+-----------------------------------------------+----------+----------------+",
         "| trigger_name | plugin_filename | trigger_specification                         | disabled | error_behavior |",
@@ -294,6 +297,7 @@ impl Fixture {
             error_behavior: ErrorBehavior::Retry,
             disabled: false,
             timeout: None,
+            run_async: false,
         };
         self.storage
             .change(move |catalog| {

@@ -7,7 +7,10 @@ use outrigger_log::store::Durability;
 use outrigger_model::clock::SystemClock;
 
 use super::*;
-use crate::{feed::Filter, journal::LogLevel};
+use crate::{
+    feed::Filter,
+    journal::{JournalTable, LogLevel, PluginLog},
+};
 
 struct Fixture {
     storage: Storage,
@@ -81,8 +84,15 @@ fn log_line(text: &str) -> PluginLog {
     }
 }
 
-fn no_logs(_: &[RejectedWrite]) -> Vec<PluginLog> {
-    Vec::new()
+fn no_rows(_: &[RejectedWrite]) -> JournalRows {
+    JournalRows::default()
+}
+
+fn log_rows(logs: Vec<PluginLog>) -> JournalRows {
+    JournalRows {
+        logs,
+        ..JournalRows::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +101,11 @@ async fn what_was_acknowledged_is_read_at_once_and_after_a_restart() {
     let first = start(&store).await;
     first.write("m,t=a f=1 1\nm,t=b f=2 1").await.unwrap();
     assert_eq!(first.rows("m"), 2);
-    first.storage.append_logs(&[log_line("x")]).await.unwrap();
+    first
+        .storage
+        .append(&log_rows(vec![log_line("x")]))
+        .await
+        .unwrap();
     first.stop().await;
 
     let second = start(&store).await;
@@ -156,11 +170,7 @@ async fn many_writers_agree_on_a_new_table() {
     fixture.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
-    let store = Arc::new(InMemory::new());
-    let fixture = start(&store).await;
-    fixture.write("m f=1 1").await.unwrap();
+async fn create_trigger(storage: &Storage) {
     let definition = TriggerDefinition {
         name: "t".to_owned(),
         plugin: "p.py".to_owned(),
@@ -169,14 +179,23 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
         error_behavior: ErrorBehavior::Log,
         disabled: false,
         timeout: None,
+        run_async: false,
     };
-    let storage = fixture.storage.clone();
     let make = move |catalog: &Catalog| {
         catalog
             .create_trigger("db", definition.clone(), false)
             .map(Some)
     };
     storage.change(make).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
+    let store = Arc::new(InMemory::new());
+    let fixture = start(&store).await;
+    fixture.write("m f=1 1").await.unwrap();
+    let storage = fixture.storage.clone();
+    create_trigger(&storage).await;
     fixture.write("m f=1 2\nother f=1 2").await.unwrap();
 
     let catalog = storage.catalog();
@@ -193,7 +212,9 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
         rows_max: 100,
         bytes_max: 1 << 20,
     };
-    let delivery = storage.feed().read(trigger.cursor, &filter).await.unwrap();
+    let feed = storage.feed();
+    let from = trigger.progress.cursor();
+    let delivery = feed.read(from, None, &filter).await.unwrap();
     assert_eq!(delivery.tables.len(), 1);
     assert_eq!(delivery.tables[0].rows(), 1);
 
@@ -207,13 +228,19 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
     };
     let logs = |rejected: &[RejectedWrite]| {
         assert_eq!(rejected.len(), 1);
-        vec![log_line("rejected")]
+        log_rows(vec![log_line("rejected")])
     };
     let commit = Commit {
         writes: vec![own("report n=1i"), named("a b=1\nbad")],
-        cursor: Some((trigger.id, delivery.through)),
+        done: Some((
+            trigger.id,
+            EntryRange {
+                after: from,
+                through: delivery.through,
+            },
+        )),
         change: None,
-        logs: Box::new(logs),
+        journal: Box::new(logs),
     };
     assert_eq!(storage.commit(commit).await.unwrap().rejected.len(), 1);
     fixture.stop().await;
@@ -222,9 +249,15 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
     assert_eq!((after.rows("report"), after.logs()), (1, 1));
     let catalog = after.storage.catalog();
     assert!(catalog.database("x").is_err(), "rejected as a whole");
-    let cursor = catalog.trigger_by_id(trigger.id).unwrap().1.cursor;
+    let cursor = catalog
+        .trigger_by_id(trigger.id)
+        .unwrap()
+        .1
+        .progress
+        .cursor();
     assert_eq!(cursor, delivery.through);
-    let next = after.storage.feed().read(cursor, &filter).await.unwrap();
+    let feed = after.storage.feed();
+    let next = feed.read(cursor, None, &filter).await.unwrap();
     assert!(next.tables.is_empty(), "the report is in another table");
     after.stop().await;
 }
@@ -246,9 +279,9 @@ async fn a_deleted_database_is_not_brought_back_by_a_running_plugin() {
     }];
     let commit = Commit {
         writes,
-        cursor: None,
+        done: None,
         change: None,
-        logs: Box::new(no_logs),
+        journal: Box::new(no_rows),
     };
     assert_eq!(
         fixture.storage.commit(commit).await.unwrap().rejected.len(),

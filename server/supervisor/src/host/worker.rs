@@ -1,5 +1,7 @@
 //! What the host's task knows about one worker, and what its owner gets.
 
+use std::time::Duration;
+
 use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use outrigger_proto::v1::{WorkerExited, worker_exited};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -8,6 +10,7 @@ use super::{HostHandle, WorkerId};
 use crate::{
     error::{ExitReason, HostError},
     output::{LineSplitter, Tail},
+    usage::ProcessUsage,
 };
 
 /// How many printed lines may wait to be logged; more are dropped and counted.
@@ -28,6 +31,8 @@ pub(crate) struct OutputLine {
 pub(crate) struct WorkerExit {
     pub(crate) reason: ExitReason,
     pub(crate) stderr: Vec<String>,
+    /// Of its whole life.
+    pub(crate) usage: ProcessUsage,
 }
 
 /// A worker's process; killed when dropped.
@@ -62,6 +67,7 @@ pub(crate) async fn exited(exit: &mut watch::Receiver<Option<WorkerExit>>) -> Wo
     let lost = || WorkerExit {
         reason: ExitReason::HostLost,
         stderr: Vec::new(),
+        usage: ProcessUsage::default(),
     };
     match exit.wait_for(Option::is_some).await {
         Ok(exit) => exit.clone().unwrap_or_else(lost),
@@ -152,7 +158,7 @@ impl WorkerRecord {
         }
     }
 
-    pub(super) fn on_exited(mut self, reason: ExitReason) {
+    pub(super) fn on_exited(mut self, reason: ExitReason, usage: ProcessUsage) {
         for stderr in [false, true] {
             let splitter = if stderr {
                 &mut self.stderr
@@ -166,11 +172,21 @@ impl WorkerRecord {
         let exit = WorkerExit {
             reason,
             stderr: self.tail.lines(),
+            usage,
         };
         if let Some(reply) = self.starting.take() {
             drop(reply.send(Err(HostError::WorkerEnded(exit.reason.to_string()))));
         }
         self.exit.send_replace(Some(exit));
+    }
+}
+
+/// What the host's message says the worker has used.
+pub(super) fn usage_of(message: &WorkerExited) -> ProcessUsage {
+    ProcessUsage {
+        user_cpu: Duration::from_micros(message.user_cpu_us),
+        system_cpu: Duration::from_micros(message.system_cpu_us),
+        peak_memory_bytes: message.peak_memory_bytes,
     }
 }
 

@@ -1,6 +1,9 @@
 //! The gRPC service that workers attach to.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use outrigger_model::shutdown::Gate;
 use outrigger_proto::v1::{
@@ -13,7 +16,10 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
 use super::peer_pid;
-use crate::registry::{Link, Registry};
+use crate::{
+    registry::{Link, Registry},
+    worker::count_lines,
+};
 
 /// A connection that does not say hello in this time is closed.
 const HELLO_MAX: Duration = Duration::from_secs(10);
@@ -65,15 +71,22 @@ impl SupervisorService for Control {
         let lines = String::from_utf8(request.text)
             .map_err(|_invalid| Status::invalid_argument("the lines are not UTF-8"))?;
         let target = (!request.target.is_empty()).then_some(request.target);
+        let (count, bytes) = (count_lines(&lines), lines.len() as u64);
         let write = self
             .registry
             .backend
             .write(&active.scope, target, lines, request.no_sync);
         let error = active
             .call(async { Ok(write.await.err().map(|error| error.message)) })
-            .await?
-            .unwrap_or_default();
-        Ok(Response::new(WriteReply { error }))
+            .await?;
+        if error.is_none() {
+            let moved = &active.moved;
+            moved.lines_out.fetch_add(count, Ordering::Relaxed);
+            moved.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(Response::new(WriteReply {
+            error: error.unwrap_or_default(),
+        }))
     }
 }
 

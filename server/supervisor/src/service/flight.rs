@@ -1,6 +1,6 @@
 //! The Arrow Flight service that workers fetch rows from: `DoGet` only.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use arrow_flight::{
@@ -83,7 +83,11 @@ impl FlightService for Data {
         };
         // What is not fetched when the invocation ends is not fetched at all.
         let over = active.over.clone().cancelled_owned();
-        Ok(Response::new(stream.take_until(over).boxed()))
+        let counted = stream.inspect_ok(move |data| {
+            let bytes = data.data_body.len() as u64;
+            active.moved.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+        });
+        Ok(Response::new(counted.take_until(over).boxed()))
     }
 
     async fn handshake(

@@ -18,6 +18,8 @@ pub(crate) struct Allowance {
     last: Option<Timestamp>,
     /// Lines dropped since the last report.
     pub(super) dropped: u64,
+    /// Lines that were logged.
+    pub(super) passed: u64,
 }
 
 impl Allowance {
@@ -28,6 +30,7 @@ impl Allowance {
             bytes: BYTES_BURST,
             last: None,
             dropped: 0,
+            passed: 0,
         }
     }
 
@@ -46,6 +49,7 @@ impl Allowance {
             self.dropped += 1;
             return false;
         }
+        self.passed += 1;
         self.lines -= 1.0;
         self.bytes -= bytes;
         true

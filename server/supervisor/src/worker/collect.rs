@@ -7,6 +7,12 @@ use outrigger_proto::v1::Lines;
 /// Lines by target; `None` is the plugin's own.
 pub(crate) type Collected = BTreeMap<Option<String>, String>;
 
+/// How many lines of line protocol there are; empty ones and comments don't count.
+pub(crate) fn count_lines(text: &str) -> u64 {
+    let counts = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
+    text.lines().filter(counts).count() as u64
+}
+
 /// The longest name of a target, in bytes.
 const TARGET_BYTES_MAX: usize = 1024;
 

@@ -1,15 +1,17 @@
 //! What the messages to and from a worker look like, and which of a worker's are refused.
 
+use std::time::Duration;
+
 use outrigger_model::clock::Timestamp;
 use outrigger_proto::v1::{
     Arguments, Bind, Invoke, Log, Package, PluginError, RequestEvent, ScheduleEvent, SingleFile,
-    SourceFile, TableRef, WriteEvent, bind, from_worker, invoke, log::Level,
+    SourceFile, TableRef, Timings, WriteEvent, bind, from_worker, invoke, log::Level,
 };
 
 use crate::{
     backend::{LogLevel, LogLine, Scope},
     error::PluginFailure,
-    invocation::{Event, EventTable, Invocation, Plugin, Response, Source},
+    invocation::{Event, EventTable, Invocation, Phases, Plugin, Response, Source},
     registry::InvocationKey,
 };
 
@@ -157,6 +159,17 @@ fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
+/// How the worker says that it spent its time: no more than there was.
+pub(super) fn phases(timings: Option<Timings>, wall: Duration) -> Phases {
+    let timings = timings.unwrap_or_default();
+    let bounded = |us| Duration::from_micros(us).min(wall);
+    Phases {
+        transfer: bounded(timings.transfer_us),
+        conversion: bounded(timings.conversion_us),
+        plugin: bounded(timings.plugin_us),
+    }
+}
+
 /// A log line as the worker says it, its time bounded by what the server knows: a
 /// plugin must not hide lines in the past or the future.
 pub(super) fn log_line(log: Log, started: Timestamp, now: Timestamp) -> LogLine {
@@ -187,6 +200,7 @@ mod tests {
             from_worker::Message::Completed(Completed {
                 invocation,
                 outcome,
+                ..Completed::default()
             })
         };
         assert_eq!(check(&completed("1-2-3"), &scope()), Ok(()));

@@ -1,0 +1,352 @@
+//! Who owns all workers: carries out what the pool's [`state`] decides.
+
+mod intensity;
+mod member;
+mod state;
+
+pub(crate) use self::state::WorkerState;
+
+use std::{collections::HashMap, sync::Arc};
+
+use outrigger_model::{error::Report, shutdown::Gate};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Duration, Instant, MissedTickBehavior, interval},
+};
+use tracing::{debug, info, warn};
+
+use self::{
+    member::{MemberTask, Order},
+    state::{Action, Event, Pool, Refusal, Retirement, Seat, Ticket, Wanted},
+};
+use crate::{
+    config::Config,
+    error::{ExitReason, HostError, InvocationError},
+    host::HostHandle,
+    invocation::{BindingKey, Concluded, Invocation, Plugin, Source, Usage},
+    registry::Registry,
+    status::{BindingStatus, Deaths, PauseStatus, PoolStatus, WorkerStatus},
+    worker::Worker,
+};
+
+/// How often is looked at what becomes due with time: retirement, forks after a failure.
+const TICK: Duration = Duration::from_secs(1);
+
+/// An invocation that waits for its turn.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) invocation: Invocation,
+    pub(crate) submitted: Instant,
+    pub(crate) reply: oneshot::Sender<Concluded>,
+}
+
+impl Job {
+    fn wanted(&self, ticket: Ticket) -> Wanted {
+        let pin = match self.plugin.source {
+            Source::SingleFile(_) => None,
+            Source::Package(_) => Some(self.plugin.revision.as_str().into()),
+        };
+        Wanted {
+            ticket,
+            binding: self.plugin.binding.clone(),
+            pin,
+            workers_max: self.plugin.workers_max.max(1),
+        }
+    }
+
+    /// Answers that the plugin did not run.
+    fn fail(self, error: InvocationError) {
+        let usage = Usage {
+            queued: self.submitted.elapsed(),
+            ..Usage::default()
+        };
+        let result = Err(error);
+        // Whoever no longer waits has given the result up.
+        drop(self.reply.send(Concluded { result, usage }));
+    }
+}
+
+/// What the pool is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Prepare(BindingKey),
+    Submit(Job),
+    Release(BindingKey),
+    Resume(BindingKey),
+    Describe(oneshot::Sender<PoolStatus>),
+    Forked(Seat, Result<Box<Worker>, HostError>),
+    Returned {
+        seat: Seat,
+        cached_objects: u64,
+        memory_bytes: u64,
+    },
+    /// A worker has ended; `reason` if it was not asked to.
+    Ended {
+        seat: Seat,
+        reason: Option<ExitReason>,
+    },
+    /// A worker had ended before it began this.
+    Bounced(Seat, Job),
+}
+
+/// Talks to the pool. Each message is somebody waiting, or the end of something that
+/// the pool began, so the channel needs no bound.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolHandle(mpsc::UnboundedSender<Message>);
+
+impl PoolHandle {
+    /// Tells the pool; `false` once it has ended.
+    pub(crate) fn tell(&self, message: Message) -> bool {
+        self.0.send(message).is_ok()
+    }
+}
+
+/// Owns the pool.
+#[derive(Debug)]
+pub(crate) struct PoolTask {
+    config: Config,
+    host: HostHandle,
+    registry: Arc<Registry>,
+    gate: Gate,
+    handle: PoolHandle,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    pool: Pool,
+    jobs: HashMap<Ticket, Job>,
+    seated: HashMap<Seat, Seated>,
+    last_ticket: u64,
+    deaths: Deaths,
+}
+
+/// A worker's task, seen from the pool.
+#[derive(Debug)]
+struct Seated {
+    pid: u32,
+    orders: mpsc::Sender<Order>,
+}
+
+impl PoolTask {
+    pub(crate) fn new(
+        config: Config,
+        host: HostHandle,
+        registry: Arc<Registry>,
+        gate: Gate,
+    ) -> (PoolHandle, Self) {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let handle = PoolHandle(sender);
+        let pool = Pool::new(config.pool.clone());
+        let task = Self {
+            config,
+            host,
+            registry,
+            gate,
+            handle: handle.clone(),
+            inbox,
+            pool,
+            jobs: HashMap::new(),
+            seated: HashMap::new(),
+            last_ticket: 0,
+            deaths: Deaths::default(),
+        };
+        (handle, task)
+    }
+
+    /// Runs until the gate closes. The workers' tasks end by themselves then.
+    pub(crate) async fn run(mut self) {
+        let shutdown = self.gate.token().clone();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(message) = self.inbox.recv() => self.on_message(message),
+                _ = ticks.tick() => self.step(Event::Tick),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        let stopping = || InvocationError::Host("the server is shutting down".to_owned());
+        self.inbox.close();
+        while let Some(message) = self.inbox.recv().await {
+            if let Message::Submit(job) | Message::Bounced(_, job) = message {
+                job.fail(stopping());
+            }
+        }
+        self.jobs.into_values().for_each(|job| job.fail(stopping()));
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Prepare(key) => self.step(Event::Prepared(key)),
+            Message::Submit(job) => {
+                let wanted = self.keep(job);
+                self.step(Event::Submitted(wanted));
+            }
+            Message::Release(key) => self.step(Event::Released(key)),
+            Message::Resume(key) => self.step(Event::Resumed(key)),
+            Message::Describe(reply) => drop(reply.send(self.describe())),
+            Message::Forked(seat, Ok(worker)) => self.on_forked(seat, *worker),
+            Message::Forked(seat, Err(error)) => self.on_not_forked(seat, &error),
+            Message::Returned {
+                seat,
+                cached_objects,
+                memory_bytes,
+            } => self.step(Event::Returned {
+                seat,
+                cached_objects,
+                memory_bytes,
+            }),
+            Message::Ended { seat, reason } => self.on_ended(seat, reason),
+            Message::Bounced(seat, job) => {
+                self.seated.remove(&seat);
+                let wanted = self.keep(job);
+                self.step(Event::Bounced { seat, wanted });
+            }
+        }
+    }
+
+    fn keep(&mut self, job: Job) -> Wanted {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let wanted = job.wanted(ticket);
+        self.jobs.insert(ticket, job);
+        wanted
+    }
+
+    fn on_forked(&mut self, seat: Seat, worker: Worker) {
+        let (orders, inbox) = mpsc::channel(1);
+        let pid = worker.pid();
+        self.seated.insert(seat, Seated { pid, orders });
+        let task = MemberTask {
+            seat,
+            worker,
+            inbox,
+            pool: self.handle.clone(),
+            registry: self.registry.clone(),
+            config: self.config.clone(),
+            last: None,
+        };
+        let shutdown = self.gate.token().clone();
+        self.gate.tasks().spawn(task.run(shutdown));
+        // A tenth up or down, so that workers that began together don't end together.
+        let jitter = rand::random_range(0.9..1.1);
+        self.step(Event::Forked { seat, jitter });
+    }
+
+    fn on_not_forked(&mut self, seat: Seat, error: &HostError) {
+        let error = Report(error).to_string();
+        warn!(error, "cannot start a worker");
+        self.deaths.last_fork_error = Some(error);
+        self.step(Event::NotForked { seat });
+    }
+
+    fn on_ended(&mut self, seat: Seat, reason: Option<ExitReason>) {
+        self.seated.remove(&seat);
+        if let Some(reason) = &reason {
+            self.deaths.count(reason);
+        }
+        // Whatever ended the host says nothing about the plugin.
+        let held_against = reason.filter(|reason| *reason != ExitReason::HostLost);
+        let why = held_against.map(|reason| reason.to_string());
+        self.step(Event::Ended { seat, why });
+    }
+
+    fn step(&mut self, event: Event) {
+        for action in self.pool.step(event, Instant::now()) {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Fork(seat) => self.fork(seat),
+            Action::Grant { ticket, seat } => self.grant(ticket, seat),
+            Action::Retire { seat, why } => self.retire(seat, why),
+            Action::Refuse { ticket, why } => self.refuse(ticket, why),
+        }
+    }
+
+    fn fork(&self, seat: Seat) {
+        let (host, registry, config, pool) = (
+            self.host.clone(),
+            self.registry.clone(),
+            self.config.clone(),
+            self.handle.clone(),
+        );
+        let shutdown = self.gate.token().clone();
+        self.gate.tasks().spawn(async move {
+            let forked = Worker::start(&host, &registry, &config);
+            if let Some(result) = shutdown.run_until_cancelled(forked).await {
+                // A pool that has ended drops the worker, which kills it.
+                pool.tell(Message::Forked(seat, result.map(Box::new)));
+            }
+        });
+    }
+
+    fn grant(&mut self, ticket: Ticket, seat: Seat) {
+        let Some(job) = self.jobs.remove(&ticket) else {
+            return;
+        };
+        let order = Order::Run(Box::new(job));
+        let sent = match self.seated.get(&seat) {
+            Some(seated) => seated.orders.try_send(order),
+            None => Err(mpsc::error::TrySendError::Closed(order)),
+        };
+        // It has just ended; that news is on its way.
+        if let Err(error) = sent
+            && let Order::Run(job) = error.into_inner()
+        {
+            self.handle.tell(Message::Bounced(seat, *job));
+        }
+    }
+
+    fn retire(&self, seat: Seat, why: Retirement) {
+        if let Some(seated) = self.seated.get(&seat) {
+            let (pid, reason) = (seated.pid, why.to_string());
+            info!(pid, reason, "worker retires");
+            // One that has ended meanwhile says so itself.
+            drop(seated.orders.try_send(Order::Retire));
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
+        let Some(job) = self.jobs.remove(&ticket) else {
+            return;
+        };
+        debug!(binding = %job.plugin.binding, ?why, "an invocation gets no worker");
+        job.fail(match why {
+            Refusal::Paused(pause) => InvocationError::Paused {
+                why: pause.why,
+                left: pause.until.saturating_duration_since(Instant::now()),
+            },
+            Refusal::NotForked => {
+                InvocationError::Host(self.deaths.last_fork_error.clone().unwrap_or_default())
+            }
+            Refusal::Released => InvocationError::Released,
+        });
+    }
+
+    fn describe(&self) -> PoolStatus {
+        let now = Instant::now();
+        let workers = self.pool.members().map(|(seat, member)| WorkerStatus {
+            pid: self.seated.get(&seat).map_or(0, |seated| seated.pid),
+            binding: member.binding.clone(),
+            state: (&member.state).into(),
+            age: now.duration_since(member.since),
+            invocations: member.invocations,
+            cached_objects: member.cached_objects,
+            memory_bytes: member.memory_bytes,
+        });
+        let bindings = self.pool.bindings(now).map(|(key, waiting, pause)| {
+            let pause = pause.map(|pause| PauseStatus {
+                ago: now.duration_since(pause.since),
+                left: pause.until.duration_since(now),
+                why: pause.why.clone(),
+            });
+            (key.clone(), BindingStatus { waiting, pause })
+        });
+        PoolStatus {
+            workers: workers.collect(),
+            bindings: bindings.collect(),
+            deaths: self.deaths.clone(),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! One worker of the pool: runs what it is granted and watches it in between.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{Job, Message, PoolHandle, state::Seat};
+use crate::{
+    backend::Scope,
+    config::Config,
+    error::{ExitReason, InvocationError},
+    host::OutputLine,
+    invocation::{Concluded, Invocation, Plugin, Usage},
+    registry::Registry,
+    worker::{Allowance, Worker, log_output},
+};
+
+/// What the pool tells a worker's task.
+#[derive(Debug)]
+pub(super) enum Order {
+    Run(Box<Job>),
+    Retire,
+}
+
+/// Everything that can happen to a worker between invocations.
+enum Wake {
+    Order(Order),
+    Printed(OutputLine),
+    Ended(ExitReason),
+    Shutdown,
+}
+
+/// Owns a worker.
+#[derive(Debug)]
+pub(super) struct MemberTask {
+    pub(super) seat: Seat,
+    pub(super) worker: Worker,
+    pub(super) inbox: mpsc::Receiver<Order>,
+    pub(super) pool: PoolHandle,
+    pub(super) registry: Arc<Registry>,
+    pub(super) config: Config,
+    /// The last invocation, and what it may still log: what is printed after it, it has
+    /// printed.
+    pub(super) last: Option<(Scope, Allowance)>,
+}
+
+impl MemberTask {
+    /// Runs until the worker has ended.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let reason = loop {
+            match self.next_wake(&shutdown).await {
+                Wake::Order(Order::Run(job)) => {
+                    if let Some(reason) = self.on_job(*job).await {
+                        break Some(reason);
+                    }
+                }
+                Wake::Printed(line) => self.on_printed(line).await,
+                Wake::Ended(reason) => {
+                    info!(pid = self.worker.pid(), %reason, "idle worker ended");
+                    break Some(reason);
+                }
+                Wake::Order(Order::Retire) | Wake::Shutdown => break None,
+            }
+        };
+        let (seat, pool) = (self.seat, self.pool.clone());
+        self.give_back();
+        if reason.is_none() {
+            self.worker.retire(self.config.grace).await;
+        }
+        pool.tell(Message::Ended { seat, reason });
+    }
+
+    /// What was granted to a worker that is ending goes to another one.
+    fn give_back(&mut self) {
+        self.inbox.close();
+        while let Ok(order) = self.inbox.try_recv() {
+            if let Order::Run(job) = order {
+                self.pool.tell(Message::Bounced(self.seat, *job));
+            }
+        }
+    }
+
+    async fn next_wake(&mut self, shutdown: &CancellationToken) -> Wake {
+        tokio::select! {
+            order = self.inbox.recv() => order.map_or(Wake::Shutdown, Wake::Order),
+            idle = self.worker.idle() => match idle {
+                Ok(line) => Wake::Printed(line),
+                Err(reason) => Wake::Ended(reason),
+            },
+            () = shutdown.cancelled() => Wake::Shutdown,
+        }
+    }
+
+    async fn on_printed(&mut self, line: OutputLine) {
+        if let Some((scope, allowance)) = &mut self.last {
+            log_output(&self.registry, scope, line, allowance).await;
+        }
+    }
+
+    /// Runs an invocation; returns why the worker must not run another one.
+    async fn on_job(&mut self, job: Job) -> Option<ExitReason> {
+        let Job {
+            plugin,
+            invocation,
+            submitted,
+            reply,
+        } = job;
+        let queued = submitted.elapsed();
+        let mut concluded = self.invoke(&plugin, invocation).await;
+        concluded.usage.queued = queued;
+        let death = death(&concluded);
+        if death.is_none() {
+            // The pool knows before the caller does, whose next invocation then finds it.
+            self.pool.tell(Message::Returned {
+                seat: self.seat,
+                cached_objects: self.worker.cached_objects(),
+                memory_bytes: concluded.usage.peak_memory_bytes,
+            });
+        }
+        // Whoever no longer waits has given the result up.
+        drop(reply.send(concluded));
+        death
+    }
+
+    async fn invoke(&mut self, plugin: &Plugin, invocation: Invocation) -> Concluded {
+        let scope = Scope {
+            binding: plugin.binding.clone(),
+            invocation: invocation.id.clone(),
+        };
+        self.last = Some((scope, Allowance::new()));
+        let begun = Instant::now();
+        let bound = self.worker.bind(plugin, self.config.load_max).await;
+        let bind_time = begun.elapsed();
+        let mut concluded = match bound {
+            Ok(()) => {
+                let (registry, config) = (&self.registry, &self.config);
+                let binding = &plugin.binding;
+                self.worker.run(registry, config, binding, invocation).await
+            }
+            Err(error) => not_run(error, self.worker.pid()),
+        };
+        concluded.usage.bound = bind_time;
+        concluded
+    }
+}
+
+fn not_run(error: InvocationError, pid: u32) -> Concluded {
+    let usage = Usage {
+        pid,
+        wall: Duration::ZERO,
+        ..Usage::default()
+    };
+    let result = Err(error);
+    Concluded { result, usage }
+}
+
+/// Why a worker that gave this result cannot be used again.
+fn death(concluded: &Concluded) -> Option<ExitReason> {
+    match &concluded.result {
+        Ok(_) | Err(InvocationError::Load(_) | InvocationError::Plugin(_)) => None,
+        Err(InvocationError::Worker { reason, .. }) => Some(reason.clone()),
+        Err(
+            InvocationError::Host(_) | InvocationError::Paused { .. } | InvocationError::Released,
+        ) => Some(ExitReason::HostLost),
+    }
+}

@@ -1,0 +1,88 @@
+//! What an invocation costs: counted while it runs, by the server alone.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use outrigger_proto::v1::Timings;
+use tokio::time::Instant;
+
+use super::{collect::count_lines, messages};
+use crate::{
+    invocation::{Event, Finished, Usage},
+    registry::Active,
+    usage::{ProcessUsage, reset_peak},
+};
+
+/// Measures one invocation.
+#[derive(Debug)]
+pub(super) struct Meter {
+    started: Instant,
+    before: ProcessUsage,
+    active: Option<Arc<Active>>,
+    usage: Usage,
+    wall: Option<Duration>,
+}
+
+impl Meter {
+    pub(super) fn start(pid: u32, event: &Event) -> Self {
+        let rows_in = match event {
+            Event::Writes(tables) => {
+                let batches = tables.iter().flat_map(|table| &table.batches);
+                batches.map(|batch| batch.num_rows() as u64).sum()
+            }
+            Event::Schedule { .. } | Event::Request(_) => 0,
+        };
+        reset_peak(pid);
+        Self {
+            started: Instant::now(),
+            before: ProcessUsage::of(pid),
+            active: None,
+            usage: Usage {
+                pid,
+                rows_in,
+                ..Usage::default()
+            },
+            wall: None,
+        }
+    }
+
+    /// What the invocation moves is counted there.
+    pub(super) fn watch(&mut self, active: Arc<Active>) {
+        self.active = Some(active);
+    }
+
+    pub(super) fn on_finished(&mut self, finished: &Finished, timings: Option<Timings>) {
+        let wall = self.started.elapsed();
+        self.wall = Some(wall);
+        let usage = &mut self.usage;
+        usage.phases = messages::phases(timings, wall);
+        for text in finished.lines.values() {
+            usage.lines_out += count_lines(text);
+            usage.bytes_out += text.len() as u64;
+        }
+    }
+
+    /// `exit` is what the process has used in all, if it has ended.
+    pub(super) fn finish(self, exit: Option<ProcessUsage>, log_lines: u64) -> Usage {
+        let mut usage = self.usage;
+        let process = exit
+            .unwrap_or_else(|| ProcessUsage::of(usage.pid))
+            .since(self.before);
+        if let Some(active) = self.active {
+            let moved = &active.moved;
+            usage.bytes_in += moved.bytes_in.load(Ordering::Relaxed);
+            usage.lines_out += moved.lines_out.load(Ordering::Relaxed);
+            usage.bytes_out += moved.bytes_out.load(Ordering::Relaxed);
+        }
+        Usage {
+            wall: self.wall.unwrap_or_else(|| self.started.elapsed()),
+            user_cpu: process.user_cpu,
+            system_cpu: process.system_cpu,
+            peak_memory_bytes: process.peak_memory_bytes,
+            log_lines,
+            ..usage
+        }
+    }
+}
