@@ -84,7 +84,11 @@ async fn an_unknown_path_is_not_found() {
     let server = server().start().await;
     let reply = call(&server, "nothing/here", "").await;
     assert_eq!(reply.status, 404);
-    assert_eq!(reply.json(), json!({ "error": "not found" }));
+    assert_eq!(reply.json()["error"], "not found");
+    reply.check_refused(
+        404,
+        "no enabled request trigger has the path \\\"nothing/here\\\"",
+    );
 }
 
 #[tokio::test]

@@ -7,8 +7,12 @@
 
 mod backend;
 mod last_good;
+mod listing;
 mod logs;
 mod manager;
+mod pinned;
+mod plugins;
+mod repository;
 mod requests;
 mod retry;
 mod runner;
@@ -23,6 +27,9 @@ mod wal;
 pub use backend::PluginBackend;
 pub use logs::{PluginLogger, PluginLoggerTask};
 pub use manager::{Config, ManagerTask};
+pub use pinned::{PinnedError, PinnedSources};
+pub use plugins::Plugins;
+pub use repository::{FetchError, Repository, RepositoryUrl, RepositoryUrlError};
 pub use requests::{AnswerError, Routes};
 pub use service::{CreateTrigger, Start, TriggerError, TriggerService};
 pub use upload::UploadedFile;

@@ -25,10 +25,10 @@ use tracing::{error, info};
 
 use crate::{
     logs::PluginLogger,
+    plugins::Plugins,
     requests::{RequestTask, Routes},
     runner::{Engine, Runner},
     schedule::ScheduleTask,
-    source::PluginDirectory,
     timetable::Timetable,
     wal::WalTask,
 };
@@ -65,7 +65,7 @@ impl ManagerTask {
     pub fn new(
         storage: Storage,
         supervisor: Supervisor,
-        plugins: PluginDirectory,
+        plugins: Plugins,
         logger: PluginLogger,
         routes: Routes,
         config: Config,

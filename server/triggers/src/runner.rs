@@ -27,8 +27,9 @@ use crate::{
     last_good::LastGood,
     logs::{PluginLogger, mirror},
     manager::Config,
+    plugins::Plugins,
     requests::{AnswerError, Routes},
-    source::{PluginDirectory, PluginSource, PluginText, SourceError},
+    source::{PluginSource, PluginText, SourceError},
 };
 
 /// What every trigger's task works with.
@@ -36,7 +37,7 @@ use crate::{
 pub(crate) struct Engine {
     pub(crate) storage: Storage,
     pub(crate) supervisor: Supervisor,
-    pub(crate) plugins: PluginDirectory,
+    pub(crate) plugins: Plugins,
     pub(crate) logger: PluginLogger,
     pub(crate) routes: Routes,
     pub(crate) config: Config,
@@ -86,8 +87,7 @@ impl Runner {
         trigger: Arc<Trigger>,
         stop: CancellationToken,
     ) -> Self {
-        let plugin = trigger.definition.plugin.clone();
-        let sources = LastGood::new(engine.plugins.clone(), plugin);
+        let sources = LastGood::new(engine.plugins.clone());
         Self {
             engine,
             trigger,
@@ -137,7 +137,9 @@ impl Runner {
     }
 
     async fn run(&mut self, occasion: &Occasion, attempt: u32) -> Result<Finished, Failure> {
-        let mut source = self.sources.current().await.map_err(Failure::Source)?;
+        self.take_new_pin();
+        let current = self.sources.current(&self.trigger.definition).await;
+        let mut source = current.map_err(Failure::Source)?;
         self.log(&occasion.id, LogLevel::Info, occasion.starting.clone())
             .await;
         let mut result = self.invoke(&source, occasion, attempt).await;
@@ -154,6 +156,17 @@ impl Runner {
             self.sources.on_loaded(source);
         }
         result.map_err(Failure::Invocation)
+    }
+
+    /// Has the trigger run what it was given since it started.
+    fn take_new_pin(&mut self) {
+        let catalog = self.engine.storage.catalog();
+        let found = catalog.trigger_by_id(self.trigger.id);
+        if let Some((_, trigger)) = found
+            && trigger.definition.pin != self.trigger.definition.pin
+        {
+            self.trigger = trigger.clone();
+        }
     }
 
     async fn invoke(

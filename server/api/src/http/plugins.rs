@@ -32,6 +32,15 @@ struct DirectoryFile {
     content: String,
 }
 
+/// Ours.
+#[derive(Debug, Deserialize)]
+struct RepositoryBody {
+    /// The trigger's name.
+    plugin_name: String,
+    /// `gh:` and a path.
+    plugin_filename: String,
+}
+
 /// Unlike in 3.10, the database counts if it is there.
 #[derive(Debug, Deserialize)]
 struct Params {
@@ -89,6 +98,22 @@ pub(crate) async fn update_directory(
     shared
         .triggers
         .update_directory(params.db.as_deref(), &body.plugin_name, files.collect())
+        .await?;
+    Ok(empty(StatusCode::OK))
+}
+
+/// Ours: has a trigger run what the repository has now.
+pub(crate) async fn update_from_repository(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    refuse_pages(&request)?;
+    let params: Params = request::parse_query(request.uri())?;
+    let body: RepositoryBody = request::json(request, shared.config.max_request_bytes).await?;
+    let (trigger, plugin) = (&body.plugin_name, &body.plugin_filename);
+    shared
+        .triggers
+        .update_from_repository(params.db.as_deref(), trigger, plugin)
         .await?;
     Ok(empty(StatusCode::OK))
 }

@@ -164,6 +164,7 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
     let definition = TriggerDefinition {
         name: "t".to_owned(),
         plugin: "p.py".to_owned(),
+        pin: None,
         event: TriggerEvent::AllTablesWalWrite,
         arguments: None,
         error_behavior: ErrorBehavior::Log,
