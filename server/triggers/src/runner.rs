@@ -104,6 +104,12 @@ impl Runner {
             Ok(finished) => self.on_finished(occasion, finished).await,
             Err(Failure::Source(error)) => {
                 let text = format!("error executing {} plugin: {}", self.kind(), Report(&error));
+                if matches!(error, SourceError::Pinned(_)) {
+                    // Not the plugin's fault, and its source is there or can be restored.
+                    let text = format!("{text}; trying again");
+                    self.log(&occasion.id, LogLevel::Error, text).await;
+                    return Next::Again;
+                }
                 self.on_failure(occasion, text).await
             }
             Err(Failure::Invocation(error)) => self.on_error(occasion, error).await,
