@@ -144,6 +144,34 @@ async fn a_newer_version_runs_once_the_trigger_is_updated() {
 }
 
 #[tokio::test]
+async fn rows_wait_for_a_pinned_plugin_that_is_damaged() {
+    let repository = PluginRepository::start();
+    repository.source("/main/team/scale.py", &source(10));
+    let mut server = server_with(&repository).start().await;
+    server.database("db").create().await;
+    create(&server.command_line(), "gh:team/scale.py");
+    server.stop();
+    let objects = server.data_directory().join("node/plugins");
+    for object in fs::read_dir(objects).expect("a directory") {
+        fs::write(object.expect("an object").path(), source(11)).expect("damaged");
+    }
+    server.restart().await;
+    let db = server.database("db");
+    db.write("m n=1i 1").await;
+    outrigger_integration_tests::eventually("the damage is noticed", async || {
+        let logs = db.logs("t").await;
+        let damaged = logs.iter().any(|row| {
+            row.level == "ERROR" && row.text.contains(" is damaged: restore it from a backup")
+        });
+        damaged.then_some(()).ok_or_else(|| format!("{logs:#?}"))
+    })
+    .await;
+    let cli = server.command_line();
+    cli.check(&UPDATE_TRIGGER, "Trigger 't' updated successfully\n");
+    db.until(LAST, json!([{ "value": 10 }])).await;
+}
+
+#[tokio::test]
 async fn a_trigger_can_move_from_a_file_to_the_repository() {
     let repository = PluginRepository::start();
     repository.source("/main/team/scale.py", &source(100));
@@ -289,6 +317,26 @@ async fn nothing_is_fetched_for_a_bad_request() {
     let request = server.client().request(Method::PUT, &path).json(&unknown);
     let refused = server.client().answer(request).await;
     refused.check_refused(404, "trigger not found");
+    let page = server
+        .client()
+        .request(Method::POST, "/api/v3/configure/processing_engine_trigger");
+    let page = page.header("Origin", "https://example.org").json(&json!({
+        "db": "db", "plugin_filename": "gh:p.py", "trigger_name": "page",
+        "trigger_specification": "all_tables",
+    }));
+    let refused = server.client().answer(page).await;
+    refused.check_refused(403, "from a web page");
+    let upload = [
+        "create",
+        "trigger",
+        "--db",
+        "db",
+        "--trigger-spec",
+        "table:m",
+    ];
+    let upload = [&upload[..], &["--upload", "--path", "gh:p.py", "u"]].concat();
+    let cli = server.command_line();
+    cli.check_refused(&upload, 1, "--upload sends files of this machine");
     assert_eq!(repository.connections(), 0);
 }
 

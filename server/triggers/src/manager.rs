@@ -144,7 +144,9 @@ impl ManagerTask {
                 continue;
             }
             let name = &trigger.definition.name;
-            info!(trigger = name, db = %database.name, cursor = %trigger.cursor, "trigger starts");
+            let pin = trigger.definition.pin.as_ref();
+            let sha256 = pin.map(|pin| pin.sha256.as_str());
+            info!(trigger = name, db = %database.name, cursor = %trigger.cursor, sha256, "trigger starts");
             let stop = CancellationToken::new();
             self.running.insert(trigger.id, stop.clone());
             let runner = Runner::new(self.engine.clone(), database.id, trigger.clone(), stop);

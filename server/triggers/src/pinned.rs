@@ -1,8 +1,8 @@
 //! Where the content of repository plugins is kept: one object per content, named by its
 //! hash.
 //!
-//! An object is durable before a trigger names it. Nothing is removed: see
-//! docs/decisions/0009.
+//! An object is durable before a trigger names it. Nothing is removed: why, says "Repository
+//! plugins are pinned" in docs/decisions.
 
 use std::sync::Arc;
 
