@@ -381,6 +381,10 @@ fn with_details(first: String, error: &InvocationError) -> String {
 
 fn answer_error(error: InvocationError) -> AnswerError {
     match error {
+        // There was no function to call.
+        InvocationError::Plugin(failure) if failure.exception.is_empty() => {
+            AnswerError::Plugin(failure.message)
+        }
         InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
             AnswerError::Plugin(format!("Python function call failed: {failure}"))
         }
