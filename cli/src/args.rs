@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Create a database or a trigger
     #[command(subcommand)]
     Create(CreateCommand),
-    /// Show databases or system tables
+    /// Show databases, plugin files or system tables
     #[command(subcommand)]
     Show(ShowCommand),
     /// Delete a database or a trigger

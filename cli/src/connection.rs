@@ -41,6 +41,7 @@ pub(crate) struct DatabaseArgs {
     #[arg(
         short = 'd',
         long = "database",
+        alias = "db",
         env = "INFLUXDB3_DATABASE_NAME",
         value_name = "DATABASE_NAME"
     )]

@@ -50,6 +50,12 @@ struct DirectoryRequest<'a> {
     files: &'a [SourceFile],
 }
 
+#[derive(Debug, Serialize)]
+struct RepositoryRequest<'a> {
+    plugin_name: &'a str,
+    plugin_filename: &'a str,
+}
+
 impl LocalPlugin {
     /// Reads a file, or the Python files of a directory.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
@@ -139,6 +145,24 @@ impl LocalPlugin {
         }
         Ok(())
     }
+}
+
+/// Has the server fetch the source of a trigger from its repository.
+pub(crate) async fn replace_from_repository(
+    client: &Client,
+    database: &str,
+    trigger: &str,
+    plugin: &str,
+) -> Result<(), ClientError> {
+    let request = RepositoryRequest {
+        plugin_name: trigger,
+        plugin_filename: plugin,
+    };
+    let (path, parameters) = ("/api/v3/plugins/repository", [("db", database)]);
+    client
+        .send_json(Method::PUT, path, &parameters, &request)
+        .await?;
+    Ok(())
 }
 
 /// What the server is to call it. Of `.` and `..` that is the directory's real name.

@@ -1,4 +1,4 @@
-//! `show …`: lists databases; system tables have a file of their own.
+//! `show …`: lists databases and plugin files; system tables have a file of their own.
 
 mod system;
 
@@ -13,6 +13,8 @@ use crate::{client::Client, connection::ServerArgs, format::Format, output};
 pub(crate) enum ShowCommand {
     /// List the databases
     Databases(ShowDatabases),
+    /// List the files of the triggers' plugins
+    Plugins(ShowPlugins),
     /// Show what a database's system tables say
     #[command(visible_alias = "s")]
     System(ShowSystem),
@@ -23,6 +25,7 @@ impl ShowCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Databases(databases) => databases.run().await,
+            Self::Plugins(plugins) => plugins.run().await,
             Self::System(system) => system.run().await,
         }
     }
@@ -52,6 +55,26 @@ impl ShowDatabases {
         ];
         let answer = Client::new(&self.server)?
             .call(Method::GET, "/api/v3/configure/database", &parameters)
+            .await?;
+        output::print(answer).await
+    }
+}
+
+/// `show plugins`: one row per file and trigger, of all databases.
+#[derive(Debug, Args)]
+pub(crate) struct ShowPlugins {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How to print the rows
+    #[arg(long, value_enum, ignore_case = true, default_value = "pretty")]
+    format: Format,
+}
+
+impl ShowPlugins {
+    async fn run(self) -> anyhow::Result<()> {
+        const FILES: &str = "SELECT * FROM system.plugin_files ORDER BY plugin_name, file_path";
+        let answer = Client::new(&self.server)?
+            .query_sql("_internal", FILES, self.format)
             .await?;
         output::print(answer).await
     }

@@ -8,7 +8,7 @@ use crate::{
     client::Client,
     connection::{DatabaseArgs, ServerArgs},
     output::say,
-    plugin::LocalPlugin,
+    plugin::{LocalPlugin, replace_from_repository},
 };
 
 /// What to update.
@@ -28,29 +28,37 @@ pub(crate) struct UpdateTrigger {
     /// The name of the trigger
     #[arg(short, long, value_name = "TRIGGER_NAME")]
     trigger_name: String,
-    /// The new source: a file or a directory on this machine
+    /// The new source: a file or a directory on this machine, or `gh:…` to have the server
+    /// fetch what its plugin repository has now
     #[arg(short, long, value_name = "LOCAL_PATH")]
     path: PathBuf,
+}
+
+impl UpdateTrigger {
+    /// The path, if it is not of this machine.
+    fn repository_path(&self) -> Option<&str> {
+        self.path.to_str().filter(|path| path.starts_with("gh:"))
+    }
 }
 
 impl UpdateCommand {
     /// Updates it and says so.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Self::Trigger(trigger) = self;
-        let plugin = LocalPlugin::read(&trigger.path)?;
         let client = Client::new(&trigger.server)?;
-        plugin
-            .replace(&client, &trigger.database.database, &trigger.trigger_name)
-            .await?;
+        let (database, name) = (&trigger.database.database, &trigger.trigger_name);
+        if let Some(path) = trigger.repository_path() {
+            replace_from_repository(&client, database, name, path).await?;
+            return say(format_args!("Trigger '{name}' updated successfully"));
+        }
+        let plugin = LocalPlugin::read(&trigger.path)?;
+        plugin.replace(&client, database, name).await?;
         let how = if plugin.is_directory() {
             " (atomic directory replacement)"
         } else {
             ""
         };
-        say(format_args!(
-            "Trigger '{}' updated successfully{how}",
-            trigger.trigger_name
-        ))
+        say(format_args!("Trigger '{name}' updated successfully{how}"))
     }
 }
 

@@ -16,6 +16,7 @@ mod leftovers;
 mod log;
 mod process;
 mod python;
+mod repository;
 mod server;
 
 pub use client::{Client, Reply};
@@ -23,4 +24,5 @@ pub use command_line::{CommandLine, Output};
 pub use database::{Database, LogRow, TriggerBuilder};
 pub use eventually::{PATIENCE, eventually};
 pub use python::ClientScript;
+pub use repository::{Answer, Asked, PluginRepository};
 pub use server::{Builder, Server, StartFailure};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use outrigger_triggers::spec::{SpecError, TriggerSpec};
 use serde::Serialize;
@@ -112,6 +112,11 @@ impl CreateTrigger {
         let upload = self.upload;
         let mut request = self.request()?;
         if upload {
+            ensure!(
+                !request.plugin_filename.starts_with("gh:"),
+                "--upload sends files of this machine; the server fetches {} itself, without --upload",
+                request.plugin_filename
+            );
             let plugin = LocalPlugin::read(Path::new(&request.plugin_filename))?;
             plugin.upload(&client, &request.db).await?;
             request.plugin_filename = plugin.name;

@@ -58,7 +58,7 @@ async fn lines_are_written_from_a_file_an_argument_or_standard_input() {
     cli.check(
         &[
             "write",
-            "--database",
+            "--db",
             "db",
             "-q",
             "home,room=attic temp=18 1000000000000000003",

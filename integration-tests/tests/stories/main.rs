@@ -14,6 +14,7 @@ mod hostile;
 mod packages;
 mod parallel;
 mod plugin_api;
+mod repository;
 mod requests;
 mod schedules;
 mod spine;

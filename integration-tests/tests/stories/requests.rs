@@ -80,11 +80,32 @@ async fn until_gone(server: &Server, path: &str) {
 }
 
 #[tokio::test]
+async fn a_plugin_without_the_function_says_so_to_the_client() {
+    let server = server()
+        .plugin("p.py", "def process_writes(): pass\n")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "p.py").spec("request:p").create().await;
+    until_routed(&server, "p").await;
+    let reply = call(&server, "p", "").await;
+    let expected = "the process_request function is not present in the plugin. Should be defined \
+                    as: process_request(influxdb3_local, query_parameters, request_headers, \
+                    request_body, args=None)";
+    assert_eq!(reply.status, 500, "{reply:?}");
+    assert_eq!(reply.json(), json!({ "error": expected }));
+}
+
+#[tokio::test]
 async fn an_unknown_path_is_not_found() {
     let server = server().start().await;
     let reply = call(&server, "nothing/here", "").await;
     assert_eq!(reply.status, 404);
-    assert_eq!(reply.json(), json!({ "error": "not found" }));
+    assert_eq!(reply.json()["error"], "not found");
+    reply.check_refused(
+        404,
+        "no enabled request trigger has the path \\\"nothing/here\\\"",
+    );
 }
 
 #[tokio::test]

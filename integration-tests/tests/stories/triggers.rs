@@ -1,8 +1,11 @@
 //! When a trigger fires and when it does not.
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::{WRITE_REPORTS, server};
+
+const TRIGGER: &str = "/api/v3/configure/processing_engine_trigger";
 
 /// Reports every call: the tables it got.
 const CALLS: &str = "
@@ -201,5 +204,118 @@ async fn a_plugin_without_the_function_says_which_is_missing() {
     db.write("m f=1 1").await;
     let expected = "the process_writes function is not present in the plugin. Should be defined \
                     as: process_writes(influxdb3_local, table_batches, args=None)";
-    db.until_logged("t", 1, expected).await;
+    let logged = db.until_logged("t", 1, expected).await;
+    assert_eq!(
+        logged[0].text,
+        format!("error executing wal plugin: {expected}"),
+        "no word of how we noticed"
+    );
+}
+
+#[tokio::test]
+async fn mistakes_about_triggers_are_the_clients() {
+    let server = server().plugin("calls.py", CALLS).start().await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "calls.py").create().await;
+    let running = db.delete_trigger("t", false).await;
+    let text = "Cannot delete running plugin t. Disable it first or use --force.";
+    running.check_refused(409, text);
+    db.delete_trigger("nosuch", true)
+        .await
+        .check_refused(404, "trigger not found: \"nosuch\" in database \"db\"");
+    let nowhere = server.database("nosuch");
+    for force in [false, true] {
+        nowhere
+            .delete_trigger("t", force)
+            .await
+            .check_refused(404, "database not found: nosuch");
+    }
+    let client = server.client();
+    for position in ["enable", "disable"] {
+        for (database, trigger, what) in [
+            ("nosuch", "t", "database not found: nosuch"),
+            ("db", "nosuch", "trigger not found: \"nosuch\""),
+            ("_internal", "t", "trigger not found: \"t\""),
+        ] {
+            let path = format!("{TRIGGER}/{position}?db={database}&trigger_name={trigger}");
+            client
+                .call(Method::POST, &path)
+                .await
+                .check_refused(404, what);
+        }
+    }
+    // A name is taken in its own database only, and free again once it is deleted.
+    let other = server.database("other").create().await;
+    other.trigger("t", "calls.py").create().await;
+    db.trigger("t", "calls.py")
+        .try_create()
+        .await
+        .check_refused(409, "attempted to create a resource that already exists");
+    let body = json!({ "db": "db", "trigger_name": "t", "force": true });
+    let delete = client.request(Method::DELETE, TRIGGER).json(&body);
+    client.answer(delete).await.check_success("delete by JSON");
+    db.trigger("t", "calls.py").create().await;
+}
+
+#[tokio::test]
+async fn the_servers_own_database_cannot_be_changed() {
+    let server = server().plugin("calls.py", CALLS).start().await;
+    let internal = server.database("_internal");
+    let belongs = "the database _internal belongs to the server";
+    let client = server.client();
+    let database = "/api/v3/configure/database";
+    let create = client.post(database, &json!({ "db": "_internal" })).await;
+    create.check_refused(400, belongs);
+    let path = format!("{database}?db=_internal");
+    let delete = client.call(Method::DELETE, &path).await;
+    delete.check_refused(400, belongs);
+    let write = internal.write_with(&[], "m f=1 1").await;
+    write.check_refused(400, belongs);
+    let trigger = internal.trigger("t", "calls.py").try_create().await;
+    trigger.check_refused(400, belongs);
+    let path = format!("{database}?format=json");
+    let listed = client.call(Method::GET, &path).await;
+    assert_eq!(listed.json(), json!([{ "iox::database": "_internal" }]));
+    let logs = "SELECT count(*) AS n FROM system.processing_engine_logs";
+    assert_eq!(internal.number(logs).await, 0);
+}
+
+#[tokio::test]
+async fn a_server_can_be_restricted_to_some_kinds_of_triggers() {
+    let server = server()
+        .plugin("calls.py", CALLS)
+        .flag("--restrict-plugin-triggers-to", "wal_flush,schedule")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    let request = db.trigger("r", "missing.py").spec("request:r");
+    request.try_create().await.check_refused(
+        400,
+        "invalid request: server is configured to reject Request plugin triggers",
+    );
+    db.trigger("w", "calls.py").create().await;
+    db.trigger("s", "calls.py").spec("every:1h").create().await;
+    db.write("m f=1 1").await;
+    db.until_logged("w", 1, "called for [m]").await;
+}
+
+#[tokio::test]
+async fn kinds_that_are_not_allowed_are_named() {
+    let server = server()
+        .plugin("calls.py", CALLS)
+        .variable("INFLUXDB3_RESTRICT_PLUGIN_TRIGGERS_TO", "request")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    for (spec, kind) in [
+        ("all_tables", "WalRows"),
+        ("table:m", "WalRows"),
+        ("every:1h", "Schedule"),
+        ("cron:@daily", "Schedule"),
+    ] {
+        let refused = db.trigger("t", "calls.py").spec(spec).try_create().await;
+        let text = format!("server is configured to reject {kind} plugin triggers");
+        refused.check_refused(400, &text);
+    }
+    db.trigger("t", "calls.py").spec("request:t").create().await;
 }

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from outrigger_plugin_host import _errors
 from outrigger_plugin_host import _messages as pb
+from outrigger_plugin_host._entry_points import EntryPointMissingError
 from outrigger_plugin_host._line_builder import LineBuilder
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def plugin_error(error: BaseException, before: str = "", after: str = "") -> Any
 
     `before` and `after` stand around its message.
     """
+    if isinstance(error, EntryPointMissingError):
+        # The text says it all; where we noticed is nothing to the plugin's author.
+        return pb.PluginError(message=before + str(error) + after)
     kind = type(error).__name__
     return pb.PluginError(
         type=_cut(kind, MESSAGE_BYTES_MAX),

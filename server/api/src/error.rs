@@ -81,6 +81,16 @@ impl HttpError {
         }
     }
 
+    /// Nobody answers requests to the path. Existing clients look for `not found`.
+    pub(crate) fn no_request_trigger(path: &str) -> Self {
+        let message = format!(
+            "no enabled request trigger has the path {path:?}: create one with --trigger-spec \
+             request:PATH, or enable it"
+        );
+        let body = json!({ "error": "not found", "message": message });
+        Self::json(ErrorKind::NotFound, body)
+    }
+
     /// A failure that is told as JSON.
     fn json(kind: ErrorKind, body: Value) -> Self {
         let (status, _) = codes(kind);

@@ -10,7 +10,9 @@ use outrigger_log::{
 use outrigger_model::{bytes::ByteSize, clock::SystemClock};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
-use outrigger_triggers::{Board, TriggerService, source::PluginDirectory};
+use outrigger_triggers::{
+    Board, PinnedSources, Plugins, Repository, TriggerService, source::PluginDirectory,
+};
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -33,7 +35,7 @@ impl Drop for Running {
 /// Everything an API needs; requests may have 1000 bytes, and there is the plugin `p.py`.
 pub(crate) async fn deps() -> (Deps, Running) {
     let store = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
-    let entries = EntryStore::new(store, "n", Durability::Store);
+    let entries = EntryStore::new(store.clone(), "n", Durability::Store);
     let config = commit::Config {
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
@@ -49,10 +51,15 @@ pub(crate) async fn deps() -> (Deps, Running) {
     };
     let plugins = tempfile::tempdir().unwrap();
     fs::write(plugins.path().join("p.py"), "").unwrap();
-    let directory = PluginDirectory(Some(plugins.path().to_owned()));
+    let repository = "http://127.0.0.1:1/".parse().unwrap();
+    let sources = Plugins {
+        directory: PluginDirectory(Some(plugins.path().to_owned())),
+        repository: Repository::new(repository, Duration::from_secs(5)),
+        pinned: PinnedSources::new(store, "n", Durability::Store),
+    };
     let deps = Deps {
         queries: QueryEngine::new(storage.clone(), limits),
-        triggers: TriggerService::new(storage.clone(), directory, Board::default()),
+        triggers: TriggerService::new(storage.clone(), sources, Board::default()),
         storage,
         config: Config {
             max_request_bytes: ByteSize(1000),

@@ -54,6 +54,10 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
         )
         .route("/api/v3/plugins/directory", put(plugins::update_directory))
         .route(
+            "/api/v3/plugins/repository",
+            put(plugins::update_from_repository),
+        )
+        .route(
             &format!("{}{{*path}}", engine::PREFIX),
             get(engine::call).post(engine::call),
         )

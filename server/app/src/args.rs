@@ -6,6 +6,7 @@ mod workers;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::workers::WorkerArgs;
 
@@ -105,6 +106,38 @@ pub struct Args {
     )]
     pub(crate) virtual_env_location: Option<PathBuf>,
 
+    /// Where `gh:` plugins are fetched: the URL that their paths are appended to
+    #[arg(
+        long,
+        env = "INFLUXDB3_PLUGIN_REPO",
+        hide_env_values = true,
+        default_value = "https://raw.githubusercontent.com/influxdata/influxdb3_plugins/main/",
+        value_name = "URL",
+        help_heading = "Plugins"
+    )]
+    pub(crate) plugin_repo: RepositoryUrl,
+
+    /// How long fetching a `gh:` plugin may take
+    #[arg(
+        long,
+        env = "INFLUXDB3_PLUGIN_REPO_TIMEOUT",
+        default_value = "30s",
+        value_parser = humantime::parse_duration,
+        value_name = "DURATION",
+        help_heading = "Plugins"
+    )]
+    pub(crate) plugin_repo_timeout: Duration,
+
+    /// Create only triggers of these kinds [default: all]
+    #[arg(
+        long,
+        env = "INFLUXDB3_RESTRICT_PLUGIN_TRIGGERS_TO",
+        value_delimiter = ',',
+        ignore_case = true,
+        value_name = "KINDS",
+        help_heading = "Plugins"
+    )]
+    pub(crate) restrict_plugin_triggers_to: Option<Vec<PluginTriggerKind>>,
     #[command(flatten)]
     pub(crate) workers: WorkerArgs,
 
@@ -146,6 +179,18 @@ pub(crate) enum ObjectStoreKind {
     Memory,
     /// A directory.
     File,
+}
+
+/// Kinds of triggers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PluginTriggerKind {
+    /// On writes.
+    #[value(alias = "wal_flush")]
+    Wal,
+    /// At times.
+    Schedule,
+    /// On requests.
+    Request,
 }
 
 /// Formats of log lines.

@@ -26,7 +26,8 @@ use outrigger_supervisor::{
     environment::{self, EnvironmentError},
 };
 use outrigger_triggers::{
-    Board, ManagerTask, PluginBackend, PluginLogger, TriggerService, source::PluginDirectory,
+    Board, ManagerTask, PluginBackend, PluginLogger, Plugins, TriggerService,
+    source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tracing::{info, warn};
@@ -97,6 +98,12 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
             target_partitions: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
     );
+    let plugins = Plugins {
+        directory: PluginDirectory(config.plugins.directory().map(Path::to_owned)),
+        repository: config.repository.clone(),
+        pinned: node.pinned_sources(),
+    };
+    let queries = queries.with_plugin_files(Arc::new(plugins.directory.clone()));
     let board = Board::default();
     let parts = Parts {
         config,
@@ -104,12 +111,15 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         queries: &queries,
         shutdown: &shutdown,
         board: &board,
+        plugins: &plugins,
     };
-    let (plugins, run_directory) = parts.start_plugins().await?;
+    let run_directory = parts.start_plugins().await?;
+    let triggers = TriggerService::new(storage.clone(), plugins, board)
+        .restricted_to(config.allowed_triggers.clone());
     let api = Api::new(Deps {
         storage: storage.clone(),
         queries,
-        triggers: TriggerService::new(storage.clone(), plugins, board.clone()),
+        triggers,
         config: outrigger_api::Config {
             max_request_bytes: config.max_request_bytes,
         },
@@ -137,11 +147,12 @@ struct Parts<'a> {
     queries: &'a QueryEngine,
     shutdown: &'a Shutdown,
     board: &'a Board,
+    plugins: &'a Plugins,
 }
 
 impl Parts<'_> {
     /// Starts everything that plugins need; without a plugin directory, nothing.
-    async fn start_plugins(&self) -> Result<(PluginDirectory, Option<TempDir>), ComposeError> {
+    async fn start_plugins(&self) -> Result<Option<TempDir>, ComposeError> {
         let PluginsConfig::Enabled {
             directory,
             virtual_environment,
@@ -155,7 +166,7 @@ impl Parts<'_> {
                     "triggers don't run: the server has no --plugin-dir"
                 );
             }
-            return Ok((PluginDirectory(None), None));
+            return Ok(None);
         };
         let unusable = |source| ComposeError::PluginDirectory {
             path: directory.clone(),
@@ -186,18 +197,14 @@ impl Parts<'_> {
             lines_bytes_max: self.config.lines_bytes_max,
             pool: self.config.pool.clone(),
         };
-        self.start_triggers(config, launcher, directory)?;
-        Ok((
-            PluginDirectory(Some(directory.clone())),
-            Some(run_directory),
-        ))
+        self.start_triggers(config, launcher)?;
+        Ok(Some(run_directory))
     }
 
     fn start_triggers(
         &self,
         config: outrigger_supervisor::Config,
         launcher: Launcher,
-        directory: &Path,
     ) -> Result<(), ComposeError> {
         let workers = self.shutdown.gate(Phase::Workers);
         let (logger, task) = PluginLogger::new(self.storage.clone());
@@ -208,7 +215,7 @@ impl Parts<'_> {
         let manager = ManagerTask::new(
             self.storage.clone(),
             supervisor,
-            PluginDirectory(Some(directory.to_owned())),
+            self.plugins.clone(),
             logger,
             self.board.clone(),
             self.config.triggers.clone(),

@@ -1,7 +1,7 @@
 //! What the arguments mean together. The only place that reads the environment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsString,
     fmt,
@@ -13,7 +13,9 @@ use std::{
 use outrigger_model::bytes::ByteSize;
 use outrigger_supervisor::PoolLimits;
 
-use crate::args::{Args, ObjectStoreKind};
+use outrigger_triggers::{Repository, spec::TriggerKind};
+
+use crate::args::{Args, ObjectStoreKind, PluginTriggerKind};
 
 /// Bytes that may wait for the log before writers do.
 const WRITE_BUFFER_BYTES_MAX: ByteSize = ByteSize::mib(256);
@@ -40,6 +42,9 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     pub(crate) log: outrigger_log::commit::Config,
     pub(crate) plugins: PluginsConfig,
+    pub(crate) repository: Repository,
+    /// The kinds of triggers that can be created.
+    pub(crate) allowed_triggers: BTreeSet<TriggerKind>,
     pub(crate) triggers: outrigger_triggers::Config,
     pub(crate) pool: PoolLimits,
     pub(crate) exec_mem_pool: ByteSize,
@@ -64,6 +69,16 @@ pub(crate) enum PluginsConfig {
         /// Of the programs that are started for plugins.
         environment: BTreeMap<OsString, OsString>,
     },
+}
+
+impl PluginsConfig {
+    /// Where plugins lie, if any run.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Disabled => None,
+            Self::Enabled { directory, .. } => Some(directory),
+        }
+    }
 }
 
 /// Something that keeps the server from starting.
@@ -95,6 +110,9 @@ impl Args {
             problem(&text);
             StoreConfig::Memory
         });
+        if self.plugin_repo_timeout.is_zero() {
+            problem("--plugin-repo-timeout must be longer than 0s");
+        }
         if self.wal_flush_interval.is_zero() {
             problem("--wal-flush-interval must be longer than 0s");
         }
@@ -120,6 +138,8 @@ impl Args {
                 buffer_wait_max: WRITE_WAIT_MAX,
             },
             plugins,
+            repository: Repository::new(self.plugin_repo.clone(), self.plugin_repo_timeout),
+            allowed_triggers: self.allowed_triggers(),
             triggers: outrigger_triggers::Config {
                 batch_rows_max: TRIGGER_BATCH_ROWS,
                 batch_bytes_max: TRIGGER_BATCH_BYTES,
@@ -164,6 +184,18 @@ impl Args {
         absolute(&directory).map(StoreConfig::File)
     }
 
+    fn allowed_triggers(&self) -> BTreeSet<TriggerKind> {
+        let Some(kinds) = &self.restrict_plugin_triggers_to else {
+            return TriggerKind::ALL.into();
+        };
+        let kind = |kind: &PluginTriggerKind| match kind {
+            PluginTriggerKind::Wal => TriggerKind::WalRows,
+            PluginTriggerKind::Schedule => TriggerKind::Schedule,
+            PluginTriggerKind::Request => TriggerKind::Request,
+        };
+        kinds.iter().map(kind).collect()
+    }
+
     fn plugins(&self) -> Result<PluginsConfig, String> {
         let Some(directory) = &self.plugin_dir else {
             return Ok(PluginsConfig::Disabled);
@@ -202,6 +234,8 @@ fn plugin_environment(
     // Published plugins take the process's local time for UTC.
     environment.insert("TZ".into(), "UTC".into());
     environment.remove(&OsString::from("PYTHONHOME"));
+    // May hold credentials, which are the server's.
+    environment.remove(&OsString::from("INFLUXDB3_PLUGIN_REPO"));
     environment
 }
 
@@ -243,6 +277,18 @@ mod tests {
         assert!(text[0].contains("--without-auth"));
         assert!(text[1].contains("node id \"a/b\""));
         assert!(text[2].contains("--wal-flush-interval"));
+    }
+
+    #[test]
+    fn triggers_can_be_restricted_to_some_kinds() {
+        let start = ["--without-auth", "--node-id", "n"];
+        let allowed = |arguments: &[&str]| -> Vec<TriggerKind> {
+            let config = resolve(&[&start, arguments].concat()).unwrap();
+            config.allowed_triggers.into_iter().collect()
+        };
+        assert_eq!(allowed(&[]), TriggerKind::ALL);
+        let some = ["--restrict-plugin-triggers-to", "wal_flush,Request"];
+        assert_eq!(allowed(&some), [TriggerKind::WalRows, TriggerKind::Request]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use outrigger_log::{
     LogError,
     store::{Durability, EntryStore},
 };
+use outrigger_triggers::PinnedSources;
 use uuid::Uuid;
 
 use crate::config::StoreConfig;
@@ -68,6 +69,11 @@ impl Node {
     /// Its log.
     pub(crate) fn entries(&self) -> EntryStore {
         EntryStore::new(self.store.clone(), &self.id, self.durability.clone())
+    }
+
+    /// What it keeps of the plugin repository.
+    pub(crate) fn pinned_sources(&self) -> PinnedSources {
+        PinnedSources::new(self.store.clone(), &self.id, self.durability.clone())
     }
 
     /// The id that the data has had since its first start.

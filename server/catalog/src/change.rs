@@ -10,7 +10,7 @@ use outrigger_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::trigger::TriggerDefinition;
+use crate::trigger::{Pin, TriggerDefinition};
 
 /// One change. Ids are chosen by whoever makes the change, from the catalog's counters.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,15 @@ pub enum CatalogChange {
         /// Whether it is disabled from now on.
         disabled: bool,
     },
+    /// A trigger runs what was fetched from the repository, from its next run on.
+    SetTriggerPin {
+        /// Its id.
+        id: TriggerId,
+        /// The plugin: `gh:` and its path.
+        plugin: String,
+        /// The content.
+        pin: Pin,
+    },
 }
 
 impl CatalogChange {
@@ -91,9 +100,13 @@ mod tests {
     /// As first written; never change, only add.
     const FROZEN: &str = r#"{"change":"create_trigger","database":1,"id":7,"definition":{"name":"n","plugin":"p.py","event":"all_tables_wal_write","arguments":{"a":"b"},"error_behavior":"retry","disabled":false}}"#;
 
+    const FROZEN_PIN: &str = r#"{"change":"set_trigger_pin","id":7,"plugin":"gh:a/b.py","pin":{"sha256":"00ff","bytes":12}}"#;
+
     #[test]
     fn a_frozen_change_is_read_and_written() {
-        let change = CatalogChange::decode(FROZEN.as_bytes()).unwrap();
-        assert_eq!(String::from_utf8(change.encode()).unwrap(), FROZEN);
+        for frozen in [FROZEN, FROZEN_PIN] {
+            let change = CatalogChange::decode(frozen.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(change.encode()).unwrap(), frozen);
+        }
     }
 }

@@ -11,7 +11,7 @@ use outrigger_model::{
 use crate::{
     CatalogChange, CatalogError,
     progress::{EntryRange, Progress},
-    trigger::{Trigger, TriggerDefinition, TriggerEvent},
+    trigger::{Pin, Trigger, TriggerDefinition, TriggerEvent},
 };
 
 /// A table.
@@ -82,6 +82,18 @@ impl Catalog {
             .ok()
             .and_then(|name| self.databases.get(&name))
             .ok_or_else(|| CatalogError::NoDatabase(name.to_owned()))
+    }
+
+    /// The trigger of that name in that database. The server's own database exists, but
+    /// has no triggers.
+    pub fn trigger(&self, database: &str, name: &str) -> Result<&Arc<Trigger>, CatalogError> {
+        if database == INTERNAL_DATABASE {
+            return Err(CatalogError::NoTrigger {
+                database: database.to_owned(),
+                trigger: name.to_owned(),
+            });
+        }
+        self.database(database)?.trigger(name)
     }
 
     /// The database with that id, unless it was deleted.
@@ -156,6 +168,9 @@ impl Catalog {
         definition: TriggerDefinition,
         earliest: bool,
     ) -> Result<CatalogChange, CatalogError> {
+        if database == INTERNAL_DATABASE {
+            return Err(CatalogError::Internal);
+        }
         let database = self.database(database)?;
         if database.triggers.contains_key(&definition.name) {
             return Err(CatalogError::Exists {
@@ -195,7 +210,7 @@ impl Catalog {
         name: &str,
         force: bool,
     ) -> Result<CatalogChange, CatalogError> {
-        let trigger = self.database(database)?.trigger(name)?;
+        let trigger = self.trigger(database, name)?;
         if !trigger.definition.disabled && !force {
             return Err(CatalogError::TriggerRuns(name.to_owned()));
         }
@@ -209,12 +224,27 @@ impl Catalog {
         name: &str,
         disabled: bool,
     ) -> Result<Option<CatalogChange>, CatalogError> {
-        let trigger = self.database(database)?.trigger(name)?;
+        let trigger = self.trigger(database, name)?;
         let change = CatalogChange::SetTriggerDisabled {
             id: trigger.id,
             disabled,
         };
         Ok((trigger.definition.disabled != disabled).then_some(change))
+    }
+
+    /// The change that has a trigger run what was fetched from the repository; `None` if it
+    /// does so already.
+    pub fn set_trigger_pin(
+        &self,
+        database: &str,
+        name: &str,
+        plugin: String,
+        pin: Pin,
+    ) -> Result<Option<CatalogChange>, CatalogError> {
+        let trigger = self.trigger(database, name)?;
+        let (id, definition) = (trigger.id, &trigger.definition);
+        let same = definition.plugin == plugin && definition.pin.as_ref() == Some(&pin);
+        Ok((!same).then_some(CatalogChange::SetTriggerPin { id, plugin, pin }))
     }
 
     /// Takes in a change that stands in log entry `sequence`.
@@ -285,6 +315,11 @@ impl Catalog {
                         through: sequence,
                     });
                 }
+            }
+            CatalogChange::SetTriggerPin { id, plugin, pin } => {
+                let definition = &mut self.trigger_mut(id)?.definition;
+                definition.plugin = plugin;
+                definition.pin = Some(pin);
             }
         }
         Ok(())
@@ -430,6 +465,35 @@ mod tests {
         catalog.complete(TriggerId(1), range(0, 4));
     }
 
+    #[test]
+    fn a_pin_changes_what_runs_and_not_where_it_is() {
+        let mut catalog = with_trigger("db", "t");
+        let pin = Pin {
+            sha256: "00ff".to_owned(),
+            bytes: 3,
+        };
+        let set = |catalog: &Catalog| {
+            let plugin = "gh:a/b.py".to_owned();
+            catalog.set_trigger_pin("db", "t", plugin, pin.clone())
+        };
+        let change = set(&catalog).unwrap().unwrap();
+        catalog.apply(Sequence(7), change).unwrap();
+        let trigger = catalog.trigger("db", "t").unwrap();
+        assert_eq!(trigger.definition.pin.as_ref(), Some(&pin));
+        assert_eq!(trigger.progress.cursor(), Sequence(2));
+        assert_eq!(set(&catalog).unwrap(), None);
+    }
+
+    #[test]
+    fn the_servers_own_database_has_no_triggers() {
+        let catalog = with_trigger("db", "t");
+        let definition = catalog.trigger("db", "t").unwrap().definition.clone();
+        let created = catalog.create_trigger(INTERNAL_DATABASE, definition, false);
+        assert!(matches!(created, Err(CatalogError::Internal)));
+        let deleted = catalog.delete_trigger(INTERNAL_DATABASE, "t", true);
+        assert!(matches!(deleted, Err(CatalogError::NoTrigger { .. })));
+    }
+
     fn with_database(name: &str) -> Catalog {
         let mut catalog = Catalog::default();
         let create = catalog.create_database(name).unwrap();
@@ -442,6 +506,7 @@ mod tests {
         let definition = TriggerDefinition {
             name: name.to_owned(),
             plugin: "p.py".to_owned(),
+            pin: None,
             event: TriggerEvent::AllTablesWalWrite,
             arguments: None,
             error_behavior: ErrorBehavior::Log,

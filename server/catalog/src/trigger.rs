@@ -76,13 +76,26 @@ impl FromStr for ErrorBehavior {
     }
 }
 
+/// Which content of a repository's plugin a trigger runs. The content itself is stored
+/// under its hash, beside the log.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The content's SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// The content's length.
+    pub bytes: u64,
+}
+
 /// Everything that a user says when creating a trigger.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct TriggerDefinition {
     /// Unique in its database.
     pub name: String,
-    /// The plugin's path in the plugin directory.
+    /// The plugin's path in the plugin directory, or in the repository after `gh:`.
     pub plugin: String,
+    /// What was fetched, if the plugin is from the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
     /// When it fires.
     pub event: TriggerEvent,
     /// What the plugin gets as `args`; `None` if the user gave nothing.

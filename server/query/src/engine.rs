@@ -19,7 +19,7 @@ use outrigger_model::{bytes::ByteSize, names::INTERNAL_DATABASE};
 use outrigger_storage::{Snapshot, Storage};
 
 use crate::{
-    Param, Plan, QueryError,
+    Param, Plan, PluginFiles, QueryError,
     catalog::{CATALOG, SYSTEM_SCHEMA, USER_SCHEMA, catalog_list},
     param,
 };
@@ -40,6 +40,7 @@ pub struct QueryEngine {
     storage: Storage,
     // What all queries have in common: functions, settings, the memory pool.
     base: Arc<SessionState>,
+    plugin_files: Option<Arc<dyn PluginFiles>>,
 }
 
 impl fmt::Debug for QueryEngine {
@@ -71,7 +72,19 @@ impl QueryEngine {
             .with_default_features()
             .build();
         let base = Arc::new(base);
-        Self { storage, base }
+        Self {
+            storage,
+            base,
+            plugin_files: None,
+        }
+    }
+
+    /// Lets `system.plugin_files` show what `files` knows.
+    pub fn with_plugin_files(self, files: Arc<dyn PluginFiles>) -> Self {
+        Self {
+            plugin_files: Some(files),
+            ..self
+        }
     }
 
     /// Plans a query on a database as it is now. `params` are the values of the
@@ -113,7 +126,8 @@ impl QueryEngine {
     /// A session in which names mean what they mean in `database` now.
     fn session(&self, database: &str) -> Result<SessionState, QueryError> {
         let snapshot = Arc::new(self.snapshot(database)?);
-        let catalogs = catalog_list(snapshot, database).map_err(QueryError::plan)?;
+        let files = self.plugin_files.clone();
+        let catalogs = catalog_list(snapshot, database, files).map_err(QueryError::plan)?;
         let base = SessionState::clone(&self.base);
         let mut state = SessionStateBuilder::new_from_existing(base)
             .with_catalog_list(catalogs)

@@ -16,3 +16,4 @@ pub use engine::{Config, QueryEngine, TableInfo};
 pub use error::{EngineError, QueryError};
 pub use param::{Param, ParamError};
 pub use plan::{BatchStream, Plan};
+pub use system::{PluginFile, PluginFiles};

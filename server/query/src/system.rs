@@ -1,5 +1,7 @@
 //! What the tables of the schema `system` show.
 
+mod plugin_files;
+
 use std::sync::Arc;
 
 use arrow::{
@@ -14,13 +16,17 @@ use datafusion::{
     error::Result,
 };
 use outrigger_catalog::{Database, trigger::Trigger};
+use outrigger_model::names::INTERNAL_DATABASE;
 use outrigger_storage::{Snapshot, journal::JournalTable};
 
 use crate::rows::RowsTable;
 
+pub use plugin_files::{PluginFile, PluginFiles};
+
 const LOGS: &str = "processing_engine_logs";
 const TRIGGERS: &str = "processing_engine_triggers";
 const ARGUMENTS: &str = "processing_engine_trigger_arguments";
+const PLUGIN_FILES: &str = "plugin_files";
 
 /// The system tables of one database. Logs are the server's: the same in every database.
 #[derive(Debug)]
@@ -28,12 +34,30 @@ pub(crate) struct SystemTables {
     snapshot: Arc<Snapshot>,
     // None for the server's own database, which has no triggers.
     database: Option<Arc<Database>>,
+    is_internal: bool,
+    plugin_files: Option<Arc<dyn PluginFiles>>,
 }
 
 impl SystemTables {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, database: &str) -> Self {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        database: &str,
+        plugin_files: Option<Arc<dyn PluginFiles>>,
+    ) -> Self {
+        let is_internal = database == INTERNAL_DATABASE;
         let database = snapshot.catalog().database(database).ok().cloned();
-        Self { snapshot, database }
+        Self {
+            snapshot,
+            database,
+            is_internal,
+            plugin_files,
+        }
+    }
+
+    /// The tables that the database has.
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let own = self.is_internal.then_some(PLUGIN_FILES);
+        [LOGS, ARGUMENTS, TRIGGERS].into_iter().chain(own)
     }
 
     fn make(&self, name: &str) -> Option<RowsTable> {
@@ -45,8 +69,19 @@ impl SystemTables {
             }
             TRIGGERS => Some(self.about_triggers(trigger_schema(), trigger_rows)),
             ARGUMENTS => Some(self.about_triggers(argument_schema(), argument_rows)),
+            PLUGIN_FILES if self.is_internal => Some(self.plugin_files()),
             _ => None,
         }
+    }
+
+    fn plugin_files(&self) -> RowsTable {
+        let (snapshot, files) = (self.snapshot.clone(), self.plugin_files.clone());
+        RowsTable::new(plugin_files::schema(), move || {
+            let rows = files
+                .iter()
+                .map(|files| plugin_files::rows(snapshot.catalog(), files.as_ref()));
+            rows.collect()
+        })
     }
 
     fn about_triggers(
@@ -69,7 +104,7 @@ impl SystemTables {
 #[async_trait]
 impl SchemaProvider for SystemTables {
     fn table_names(&self) -> Vec<String> {
-        [LOGS, ARGUMENTS, TRIGGERS].map(str::to_owned).into()
+        self.names().map(str::to_owned).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -78,7 +113,7 @@ impl SchemaProvider for SystemTables {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        [LOGS, ARGUMENTS, TRIGGERS].contains(&name)
+        self.names().any(|known| known == name)
     }
 }
 

@@ -77,7 +77,7 @@ fn nix_name(signal: i32) -> Option<&'static str> {
 /// An exception that the plugin did not catch.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PluginFailure {
-    /// The class, for example `ValueError`.
+    /// The class, for example `ValueError`; empty if the text says it all.
     pub exception: String,
     /// Its text.
     pub message: String,
@@ -87,7 +87,10 @@ pub struct PluginFailure {
 
 impl fmt::Display for PluginFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.exception, self.message)
+        if !self.exception.is_empty() {
+            write!(f, "{}: ", self.exception)?;
+        }
+        f.write_str(&self.message)
     }
 }
 

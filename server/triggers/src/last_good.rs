@@ -1,16 +1,19 @@
 //! Which source of a plugin runs: the newest that loads.
 
+use outrigger_catalog::trigger::TriggerDefinition;
 use outrigger_model::error::Report;
 use parking_lot::Mutex;
 use tracing::debug;
 
-use crate::source::{PluginDirectory, PluginSource, SourceError};
+use crate::{
+    plugins::Plugins,
+    source::{PluginSource, SourceError},
+};
 
 /// The sources of one trigger's plugin, as they come and go.
 #[derive(Debug)]
 pub(crate) struct LastGood {
-    plugins: PluginDirectory,
-    name: String,
+    plugins: Plugins,
     known: Mutex<Known>,
 }
 
@@ -24,18 +27,23 @@ struct Known {
 }
 
 impl LastGood {
-    pub(crate) fn new(plugins: PluginDirectory, name: String) -> Self {
+    pub(crate) fn new(plugins: Plugins) -> Self {
         Self {
             plugins,
-            name,
             known: Mutex::default(),
         }
     }
 
-    /// The source to run now: the file's, unless it is gone or known not to load and
+    /// The source to run now: what is there, unless it is gone or known not to load and
     /// an earlier one did.
-    pub(crate) async fn current(&self) -> Result<PluginSource, SourceError> {
-        let read = self.plugins.read(&self.name).await;
+    pub(crate) async fn current(
+        &self,
+        definition: &TriggerDefinition,
+    ) -> Result<PluginSource, SourceError> {
+        if let Some(loaded) = self.known.lock().pinned(definition) {
+            return Ok(loaded);
+        }
+        let read = self.plugins.read(definition).await;
         let known = self.known.lock();
         match (read, &known.loaded) {
             (Ok(source), Some(loaded)) if known.broken.as_ref() == Some(&source.revision) => {
@@ -43,7 +51,7 @@ impl LastGood {
             }
             (Ok(source), _) => Ok(source),
             (Err(error), Some(loaded)) => {
-                debug!(error = %Report(&error), "plugin file is gone, using its last content");
+                debug!(error = %Report(&error), "plugin cannot be read, using its last content");
                 Ok(loaded.clone())
             }
             (Err(error), None) => Err(error),
@@ -72,46 +80,104 @@ impl LastGood {
     }
 }
 
+impl Known {
+    /// What runs in the place of a pinned source that is known: it cannot have changed.
+    fn pinned(&self, definition: &TriggerDefinition) -> Option<PluginSource> {
+        let (pin, loaded) = (definition.pin.as_ref()?, self.loaded.as_ref()?);
+        let known = [Some(&loaded.revision), self.broken.as_ref()];
+        known.contains(&Some(&pin.sha256)).then(|| loaded.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path, sync::Arc, time::Duration};
+
+    use object_store::memory::InMemory;
+    use outrigger_catalog::trigger::{ErrorBehavior, TriggerEvent};
+    use outrigger_log::store::Durability;
 
     use super::*;
-    use crate::source::PluginText;
+    use crate::{
+        pinned::PinnedSources,
+        repository::Repository,
+        source::{PluginDirectory, PluginText},
+    };
 
     #[tokio::test]
     async fn a_source_that_does_not_load_leaves_the_last_good_one_running() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("p.py");
-        let plugins = PluginDirectory(Some(directory.path().to_owned()));
-        let sources = LastGood::new(plugins, "p.py".to_owned());
-        assert!(sources.current().await.is_err());
+        let definition = definition("p.py");
+        let sources = LastGood::new(plugins(Some(directory.path())));
+        assert!(sources.current(&definition).await.is_err());
 
         fs::write(&file, "good").unwrap();
-        let good = sources.current().await.unwrap();
+        let good = sources.current(&definition).await.unwrap();
         sources.on_loaded(good.clone());
         fs::write(&file, "broken").unwrap();
-        let broken = sources.current().await.unwrap();
+        let broken = sources.current(&definition).await.unwrap();
         assert_eq!(sources.on_broken(&broken), Some(good.clone()));
-        assert_eq!(sources.current().await.unwrap(), good);
+        assert_eq!(sources.current(&definition).await.unwrap(), good);
 
         fs::write(&file, "mended").unwrap();
         assert_eq!(
-            sources.current().await.unwrap().text,
+            sources.current(&definition).await.unwrap().text,
             PluginText::File("mended".into())
         );
         fs::remove_file(&file).unwrap();
-        assert_eq!(sources.current().await.unwrap(), good);
+        assert_eq!(sources.current(&definition).await.unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn a_new_pin_is_read_once_and_replaces_the_old_one_if_it_loads() {
+        let plugins = plugins(None);
+        let mut definition = definition("gh:p.py");
+        let sources = LastGood::new(plugins.clone());
+        definition.pin = Some(plugins.pinned.put("one".into()).await.unwrap());
+        let one = sources.current(&definition).await.unwrap();
+        assert_eq!(one.text, PluginText::File("one".into()));
+        sources.on_loaded(one.clone());
+
+        definition.pin = Some(plugins.pinned.put("two".into()).await.unwrap());
+        let two = sources.current(&definition).await.unwrap();
+        assert_eq!(two.text, PluginText::File("two".into()));
+        assert_eq!(sources.on_broken(&two), Some(one.clone()));
+        assert_eq!(sources.current(&definition).await.unwrap(), one);
+        sources.on_loaded(two.clone());
+        assert_eq!(sources.current(&definition).await.unwrap(), two);
     }
 
     #[tokio::test]
     async fn a_first_source_that_does_not_load_has_nothing_to_run_instead() {
-        let plugins = PluginDirectory(None);
-        let sources = LastGood::new(plugins, "p.py".to_owned());
+        let sources = LastGood::new(plugins(None));
         let source = PluginSource {
             text: PluginText::File("x".into()),
             revision: "1".to_owned(),
         };
         assert_eq!(sources.on_broken(&source), None);
+    }
+
+    fn plugins(directory: Option<&Path>) -> Plugins {
+        let url = "http://127.0.0.1:1/".parse().unwrap();
+        Plugins {
+            directory: PluginDirectory(directory.map(Path::to_owned)),
+            repository: Repository::new(url, Duration::from_secs(1)),
+            pinned: PinnedSources::new(Arc::new(InMemory::new()), "n", Durability::Store),
+        }
+    }
+
+    fn definition(plugin: &str) -> TriggerDefinition {
+        TriggerDefinition {
+            name: "t".to_owned(),
+            plugin: plugin.to_owned(),
+            pin: None,
+            event: TriggerEvent::AllTablesWalWrite,
+            arguments: None,
+            error_behavior: ErrorBehavior::Log,
+            disabled: false,
+            timeout: None,
+            run_async: false,
+        }
     }
 }

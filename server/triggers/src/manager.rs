@@ -28,10 +28,10 @@ use crate::{
     backend::binding_key,
     board::Board,
     logs::PluginLogger,
+    plugins::Plugins,
     requests::RequestTask,
     runner::{Engine, Runner},
     schedule::ScheduleTask,
-    source::PluginDirectory,
     timetable::Timetable,
     wal::WalTask,
 };
@@ -72,7 +72,7 @@ impl ManagerTask {
     pub fn new(
         storage: Storage,
         supervisor: Supervisor,
-        plugins: PluginDirectory,
+        plugins: Plugins,
         logger: PluginLogger,
         board: Board,
         config: Config,
@@ -160,7 +160,9 @@ impl ManagerTask {
                 continue;
             }
             let name = &trigger.definition.name;
-            info!(trigger = name, db = %database.name, cursor = %trigger.progress.cursor(), "trigger starts");
+            let (pin, cursor) = (trigger.definition.pin.as_ref(), trigger.progress.cursor());
+            let sha256 = pin.map(|pin| pin.sha256.as_str());
+            info!(trigger = name, db = %database.name, %cursor, sha256, "trigger starts");
             let stop = CancellationToken::new();
             self.running.insert(trigger.id, stop.clone());
             let runner = Runner::new(self.engine.clone(), database.id, trigger.clone(), stop);

@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use outrigger_catalog::{
     Catalog, CatalogChange,
     progress::EntryRange,
-    trigger::{ErrorBehavior, Trigger, TriggerEvent},
+    trigger::{ErrorBehavior, Trigger, TriggerDefinition, TriggerEvent},
 };
 use outrigger_model::{
     error::Report,
@@ -31,9 +31,10 @@ use crate::{
     last_good::LastGood,
     logs::{PluginLogger, mirror},
     manager::Config,
+    plugins::Plugins,
     requests::AnswerError,
     retry,
-    source::{PluginDirectory, PluginSource, PluginText, SourceError},
+    source::{PluginSource, PluginText, SourceError},
     voice::Voice,
 };
 
@@ -42,7 +43,7 @@ use crate::{
 pub(crate) struct Engine {
     pub(crate) storage: Storage,
     pub(crate) supervisor: Supervisor,
-    pub(crate) plugins: PluginDirectory,
+    pub(crate) plugins: Plugins,
     pub(crate) logger: PluginLogger,
     pub(crate) board: Board,
     pub(crate) config: Config,
@@ -102,8 +103,7 @@ impl Runner {
         trigger: Arc<Trigger>,
         stop: CancellationToken,
     ) -> Self {
-        let plugin = trigger.definition.plugin.clone();
-        let sources = LastGood::new(engine.plugins.clone(), plugin);
+        let sources = LastGood::new(engine.plugins.clone());
         engine.supervisor.prepare(binding_key(trigger.id));
         Self {
             engine,
@@ -172,6 +172,12 @@ impl Runner {
             Ok(finished) => self.on_finished(occasion, finished, account).await,
             Err(Failure::Source(error)) => {
                 let text = format!("error executing {} plugin: {}", self.kind(), Report(&error));
+                if matches!(error, SourceError::Pinned(_)) {
+                    // Not the plugin's fault, and its source is there or can be restored.
+                    let text = format!("{text}; trying again");
+                    self.log(&occasion.id, LogLevel::Error, text).await;
+                    return Next::Again;
+                }
                 self.on_failure(occasion, text, account).await
             }
             Err(Failure::Invocation(error)) => self.on_error(occasion, error, account).await,
@@ -228,7 +234,8 @@ impl Runner {
         occasion: &Occasion,
         attempt: u32,
     ) -> (Result<Finished, Failure>, Usage) {
-        let mut source = match self.sources.current().await {
+        let definition = self.definition();
+        let mut source = match self.sources.current(&definition).await {
             Ok(source) => source,
             Err(error) => return (Err(Failure::Source(error)), Usage::default()),
         };
@@ -263,6 +270,14 @@ impl Runner {
         self.engine.supervisor.invoke(plugin, invocation).await
     }
 
+    /// The trigger's definition, with the source that it was given since it started.
+    fn definition(&self) -> TriggerDefinition {
+        let catalog = self.engine.storage.catalog();
+        let found = catalog.trigger_by_id(self.trigger.id);
+        let trigger = found.map_or(&self.trigger, |(_, trigger)| trigger);
+        trigger.definition.clone()
+    }
+
     fn plugin(&self, source: &PluginSource) -> Plugin {
         let text = match &source.text {
             PluginText::File(text) => Source::SingleFile(text.clone()),
@@ -273,7 +288,7 @@ impl Runner {
         };
         Plugin {
             binding: binding_key(self.trigger.id),
-            name: self.trigger.definition.plugin.clone(),
+            name: self.definition().plugin,
             revision: source.revision.clone(),
             source: text,
             arguments: self.trigger.definition.arguments.clone(),
@@ -462,6 +477,10 @@ fn finished_text(account: &PluginInvocation) -> String {
 
 fn answer_error(error: InvocationError) -> AnswerError {
     match error {
+        // There was no function to call.
+        InvocationError::Plugin(failure) if failure.exception.is_empty() => {
+            AnswerError::Plugin(failure.message)
+        }
         InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
             AnswerError::Plugin(format!("Python function call failed: {failure}"))
         }

@@ -1,17 +1,29 @@
 //! What users do with triggers: create, delete, enable, disable, give them new source.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition};
-use outrigger_model::error::ErrorKind;
-use outrigger_storage::{Storage, WriteError};
+use outrigger_catalog::{
+    Catalog,
+    trigger::{ErrorBehavior, Pin, TriggerDefinition},
+};
+use outrigger_model::error::{ErrorKind, Report};
+use outrigger_storage::{
+    Storage, WriteError,
+    journal::{JournalRows, LogLevel, PluginLog},
+};
 use outrigger_supervisor::{Request, Response};
+
+use tracing::{info, warn};
 
 use crate::{
     board::Board,
+    plugins::{Plugins, is_repository},
     requests::AnswerError,
-    source::{PluginDirectory, SourceError},
-    spec::{SpecError, TriggerSpec},
+    source::SourceError,
+    spec::{SpecError, TriggerKind, TriggerSpec},
     upload::UploadedFile,
 };
 
@@ -20,7 +32,7 @@ use crate::{
 pub struct CreateTrigger {
     /// Unique in its database.
     pub trigger_name: String,
-    /// Where the plugin is, in the plugin directory.
+    /// Where the plugin is, in the plugin directory, or after `gh:` in the repository.
     pub plugin_filename: String,
     /// When it fires, as the client wrote it.
     pub trigger_specification: String,
@@ -58,6 +70,9 @@ pub enum TriggerError {
     /// An invocation would have no time.
     #[error("the timeout must be longer than 0s")]
     Timeout,
+    /// The server takes no such triggers.
+    #[error("invalid request: server is configured to reject {0:?} plugin triggers")]
+    Restricted(TriggerKind),
     /// The specification is wrong.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -86,7 +101,9 @@ impl TriggerError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoName | Self::Timeout | Self::Spec(_) => ErrorKind::Invalid,
+            Self::NoName | Self::Timeout | Self::Restricted(_) | Self::Spec(_) => {
+                ErrorKind::Invalid
+            }
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Ambiguous { .. } => ErrorKind::Conflict,
             Self::Source(error) => error.kind(),
@@ -100,18 +117,25 @@ impl TriggerError {
 #[derive(Clone, Debug)]
 pub struct TriggerService {
     storage: Storage,
-    plugins: PluginDirectory,
+    plugins: Plugins,
     board: Board,
+    allowed: BTreeSet<TriggerKind>,
 }
 
 impl TriggerService {
     /// A service over the server's parts.
-    pub fn new(storage: Storage, plugins: PluginDirectory, board: Board) -> Self {
+    pub fn new(storage: Storage, plugins: Plugins, board: Board) -> Self {
         Self {
             storage,
             plugins,
             board,
+            allowed: TriggerKind::ALL.into(),
         }
+    }
+
+    /// Creates only triggers of these kinds. Those that exist go on.
+    pub fn restricted_to(self, allowed: BTreeSet<TriggerKind>) -> Self {
+        Self { allowed, ..self }
     }
 
     /// Has the request trigger of `path` answer.
@@ -120,19 +144,24 @@ impl TriggerService {
     }
 
     /// Creates a trigger; returns when it is durable. The plugin must be readable,
-    /// but is not compiled; a table that it names need not exist yet.
+    /// but is not compiled; a table that it names need not exist yet. A plugin from the
+    /// repository is fetched, and runs as it is then until it is updated.
     pub async fn create(&self, database: &str, request: CreateTrigger) -> Result<(), TriggerError> {
         if request.trigger_name.trim().is_empty() {
             return Err(TriggerError::NoName);
         }
         let TriggerSpec(event) = request.trigger_specification.parse()?;
+        let kind = TriggerKind::from(&event);
+        if !self.allowed.contains(&kind) {
+            return Err(TriggerError::Restricted(kind));
+        }
         if request.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(TriggerError::Timeout);
         }
-        self.plugins.read(&request.plugin_filename).await?;
-        let definition = TriggerDefinition {
+        let mut definition = TriggerDefinition {
             name: request.trigger_name,
             plugin: request.plugin_filename,
+            pin: None,
             event,
             arguments: request.trigger_arguments,
             error_behavior: request.error_behavior,
@@ -140,16 +169,67 @@ impl TriggerService {
             timeout: request.timeout,
             run_async: request.run_async,
         };
+        let (name, plugin) = (definition.name.clone(), definition.plugin.clone());
         let earliest = request.start == Start::Earliest;
-        let database = database.to_owned();
-        self.storage
-            .change(move |catalog| {
-                catalog
-                    .create_trigger(&database, definition.clone(), earliest)
-                    .map(Some)
-            })
-            .await?;
+        if is_repository(&plugin) {
+            // Nothing is fetched in vain.
+            let catalog = self.storage.catalog();
+            let create = catalog.create_trigger(database, definition.clone(), earliest);
+            create.map_err(WriteError::from)?;
+        }
+        definition.pin = self.plugins.admit(&plugin).await?;
+        let (pin, owned) = (definition.pin.clone(), database.to_owned());
+        let create = move |catalog: &Catalog| {
+            let change = catalog.create_trigger(&owned, definition.clone(), earliest);
+            change.map(Some)
+        };
+        self.storage.change(create).await?;
+        if let Some(pin) = pin {
+            self.announce(database, &name, &plugin, &pin).await;
+        }
         Ok(())
+    }
+
+    /// Fetches a plugin from the repository, for a trigger that exists. The next run has it.
+    pub async fn update_from_repository(
+        &self,
+        database: Option<&str>,
+        trigger: &str,
+        plugin: &str,
+    ) -> Result<(), TriggerError> {
+        let (database, _) = self.find(database, trigger)?;
+        let pin = self.plugins.fetch(plugin).await?;
+        let names = (database.clone(), trigger.to_owned(), plugin.to_owned());
+        let new = pin.clone();
+        let update = move |catalog: &Catalog| {
+            let (database, trigger, plugin) = &names;
+            catalog.set_trigger_pin(database, trigger, plugin.clone(), new.clone())
+        };
+        self.storage.change(update).await?;
+        self.announce(&database, trigger, plugin, &pin).await;
+        Ok(())
+    }
+
+    /// Tells the operator and the trigger's own log what was pinned.
+    async fn announce(&self, database: &str, trigger: &str, plugin: &str, pin: &Pin) {
+        let Pin { sha256, bytes } = pin;
+        let repository = self.plugins.repository.url();
+        info!(trigger, db = database, plugin, %repository, sha256, bytes, "pinned a repository plugin");
+        let line = PluginLog {
+            event_time: self.storage.clock().now(),
+            trigger_name: trigger.to_owned(),
+            log_level: LogLevel::Info,
+            log_text: format!("pinned {plugin} of {repository}: {bytes} bytes, sha256 {sha256}"),
+            invocation_id: None,
+        };
+        let rows = JournalRows {
+            logs: vec![line],
+            ..JournalRows::default()
+        };
+        // The trigger has it in any case, and the server's log says so.
+        if let Err(error) = self.storage.append(&rows).await {
+            warn!(trigger, error = %Report(&error), "cannot store what was pinned in the plugin log");
+        }
     }
 
     /// Deletes a trigger; one that is enabled only by `force`.
@@ -192,7 +272,7 @@ impl TriggerService {
 
     /// Writes a file into the plugin directory, whether or not a trigger uses it.
     pub async fn upload_file(&self, name: &str, content: String) -> Result<(), TriggerError> {
-        Ok(self.plugins.write_file(name, content).await?)
+        Ok(self.plugins.directory.write_file(name, content).await?)
     }
 
     /// Replaces a trigger's file, or the `__init__.py` of its directory. The next run has it.
@@ -202,8 +282,12 @@ impl TriggerService {
         trigger: &str,
         content: String,
     ) -> Result<(), TriggerError> {
-        let plugin = self.plugin_of(database, trigger)?;
-        Ok(self.plugins.write_plugin(&plugin, content).await?)
+        let (_, plugin) = self.find(database, trigger)?;
+        Ok(self
+            .plugins
+            .directory
+            .write_plugin(&plugin, content)
+            .await?)
     }
 
     /// Replaces a trigger's whole directory. The next run has it.
@@ -213,17 +297,17 @@ impl TriggerService {
         trigger: &str,
         files: Vec<UploadedFile>,
     ) -> Result<(), TriggerError> {
-        let plugin = self.plugin_of(database, trigger)?;
-        Ok(self.plugins.write_package(&plugin, files).await?)
+        let (_, plugin) = self.find(database, trigger)?;
+        Ok(self.plugins.directory.write_package(&plugin, files).await?)
     }
 
-    /// The plugin of a trigger, whose name must be unique if its database is not given.
-    fn plugin_of(&self, database: Option<&str>, name: &str) -> Result<String, TriggerError> {
+    /// The database and the plugin of a trigger, whose name must be unique if its database
+    /// is not given.
+    fn find(&self, database: Option<&str>, name: &str) -> Result<(String, String), TriggerError> {
         let catalog = self.storage.catalog();
         if let Some(database) = database {
-            let find = || catalog.database(database)?.trigger(name);
-            let trigger = find().map_err(WriteError::from)?;
-            return Ok(trigger.definition.plugin.clone());
+            let trigger = catalog.trigger(database, name).map_err(WriteError::from)?;
+            return Ok((database.to_owned(), trigger.definition.plugin.clone()));
         }
         let found: Vec<_> = catalog
             .triggers()
@@ -231,7 +315,10 @@ impl TriggerService {
             .collect();
         match &found[..] {
             [] => Err(TriggerError::NotFound(name.to_owned())),
-            [(_, trigger)] => Ok(trigger.definition.plugin.clone()),
+            [(database, trigger)] => {
+                let plugin = trigger.definition.plugin.clone();
+                Ok((database.name.to_string(), plugin))
+            }
             several => Err(TriggerError::Ambiguous {
                 trigger: name.to_owned(),
                 databases: several

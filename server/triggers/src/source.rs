@@ -1,4 +1,4 @@
-//! Where plugins' source comes from: the plugin directory, read by the server.
+//! What the plugin directory holds, read by the server.
 
 use std::{
     fs::{self, File},
@@ -16,6 +16,8 @@ use nix::{
 };
 use outrigger_model::{bytes::ByteSize, error::ErrorKind};
 use tokio::task::spawn_blocking;
+
+use crate::{pinned::PinnedError, plugins::is_repository, repository::FetchError};
 
 /// The largest source of one file.
 pub(crate) const SOURCE_BYTES_MAX: ByteSize = ByteSize::mib(8);
@@ -78,9 +80,21 @@ pub enum SourceError {
         .0.display()
     )]
     TooMany(PathBuf),
-    /// It is fetched from a repository.
-    #[error("plugins from a repository (gh:) are not supported by this version yet: {0}")]
+    /// It is from the repository, so there is no file of it.
+    #[error(
+        "{0:?} is from the plugin repository and has no file here: give the trigger another version \
+         with update trigger --path gh:…, or delete it and create it with another plugin"
+    )]
     Repository(String),
+    /// It should be from the repository.
+    #[error("{0:?} is not from the plugin repository: it does not begin with gh:")]
+    NotRepository(String),
+    /// The repository did not give it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// What the repository gave cannot be kept, or read again.
+    #[error(transparent)]
+    Pinned(#[from] PinnedError),
     /// It is too large.
     #[error("plugin too large: {} is larger than {SOURCE_BYTES_MAX}", .0.display())]
     TooLarge(PathBuf),
@@ -121,7 +135,8 @@ impl SourceError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Read { .. } | Self::Write { .. } => ErrorKind::Internal,
+            Self::Read { .. } | Self::Write { .. } | Self::Pinned(_) => ErrorKind::Internal,
+            Self::Fetch(error) => error.kind(),
             _ => ErrorKind::Invalid,
         }
     }
@@ -147,7 +162,7 @@ impl PluginDirectory {
 }
 
 fn read_plugin(root: &Path, name: &str) -> Result<PluginSource, SourceError> {
-    if name.starts_with("gh:") {
+    if is_repository(name) {
         return Err(SourceError::Repository(name.to_owned()));
     }
     let name = name.trim_end_matches('/');
@@ -190,9 +205,7 @@ fn read_file(file: File, path: &Path, budget: &mut usize) -> Result<Bytes, Sourc
 
 fn read_package(root: &Path, name: &str, budget: &mut usize) -> Result<PluginText, SourceError> {
     let path = root.join(name);
-    let mut names = Vec::new();
-    list(&path, "", DEPTH_MAX, &mut names)?;
-    names.sort_unstable();
+    let names = file_names(root, name)?;
     if !names.iter().any(|name| name == INIT) {
         return Err(SourceError::NoInit(path));
     }
@@ -205,6 +218,14 @@ fn read_package(root: &Path, name: &str, budget: &mut usize) -> Result<PluginTex
     }
     let name = name.rsplit('/').next().unwrap_or(name).to_owned();
     Ok(PluginText::Directory { name, files })
+}
+
+/// The files of a directory plugin, sorted.
+pub(crate) fn file_names(root: &Path, plugin: &str) -> Result<Vec<String>, SourceError> {
+    let mut names = Vec::new();
+    list(&root.join(plugin), "", DEPTH_MAX, &mut names)?;
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Collects the files below `directory`, without what Python caches and what is hidden.
@@ -242,7 +263,7 @@ fn list(
 
 /// Opens a file below `root`. The kernel refuses whatever leads out of it, also by
 /// links; to check a path and then open it would leave time to change it.
-fn open_beneath(root: &Path, name: &str) -> Result<OwnedFd, SourceError> {
+pub(crate) fn open_beneath(root: &Path, name: &str) -> Result<OwnedFd, SourceError> {
     let path = root.join(name);
     let failed = |errno: Errno| match errno {
         Errno::EXDEV | Errno::ELOOP => SourceError::Traversal(name.to_owned()),

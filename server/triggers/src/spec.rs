@@ -25,6 +25,34 @@ const EVERY_MAX: Duration = Duration::from_hours(8766);
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TriggerSpec(pub TriggerEvent);
 
+/// What kind of trigger it is, in the words of `--restrict-plugin-triggers-to`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum TriggerKind {
+    /// Fires on writes.
+    WalRows,
+    /// Fires at times.
+    Schedule,
+    /// Fires on requests.
+    Request,
+}
+
+impl TriggerKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::WalRows, Self::Schedule, Self::Request];
+}
+
+impl From<&TriggerEvent> for TriggerKind {
+    fn from(event: &TriggerEvent) -> Self {
+        match event {
+            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. } => {
+                Self::WalRows
+            }
+            TriggerEvent::Schedule { .. } | TriggerEvent::Every { .. } => Self::Schedule,
+            TriggerEvent::RequestPath { .. } => Self::Request,
+        }
+    }
+}
+
 /// A specification that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to parse trigger from {spec:?}: {reason}; {GRAMMAR}")]

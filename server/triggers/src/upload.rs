@@ -25,7 +25,10 @@ use nix::{
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::source::{DEPTH_MAX, FILES_MAX, INIT, PluginDirectory, SOURCE_BYTES_MAX, SourceError};
+use crate::{
+    plugins::is_repository,
+    source::{DEPTH_MAX, FILES_MAX, INIT, PluginDirectory, SOURCE_BYTES_MAX, SourceError},
+};
 
 /// The longest part of a path: the hidden name beside it must fit into a name too.
 const NAME_BYTES_MAX: usize = 200;
@@ -205,7 +208,7 @@ fn parts<'a>(path: &'a str, whole: &str) -> Result<Vec<&'a str>, SourceError> {
     if outside || whole.starts_with('/') {
         return Err(SourceError::Traversal(whole.to_owned()));
     }
-    if whole.starts_with("gh:") {
+    if is_repository(whole) {
         return Err(SourceError::Repository(whole.to_owned()));
     }
     let parts: Vec<&str> = path.split('/').filter(|part| *part != ".").collect();

@@ -45,11 +45,14 @@ pub(crate) async fn call(
             },
         )
         .await;
-    response(answered.map_err(refuse)?)
+    response(answered.map_err(|error| refuse(&path, error))?)
 }
 
-fn refuse(error: AnswerError) -> HttpError {
-    HttpError::of_plugin(error.kind(), &error.to_string())
+fn refuse(path: &str, error: AnswerError) -> HttpError {
+    match error {
+        AnswerError::NotFound => HttpError::no_request_trigger(path),
+        error => HttpError::of_plugin(error.kind(), &error.to_string()),
+    }
 }
 
 /// The headers as plugins get them: names in lower case, the last of several wins, and

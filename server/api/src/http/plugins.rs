@@ -32,6 +32,15 @@ struct DirectoryFile {
     content: String,
 }
 
+/// Ours.
+#[derive(Debug, Deserialize)]
+struct RepositoryBody {
+    /// The trigger's name.
+    plugin_name: String,
+    /// `gh:` and a path.
+    plugin_filename: String,
+}
+
 /// Unlike in 3.10, the database counts if it is there.
 #[derive(Debug, Deserialize)]
 struct Params {
@@ -40,11 +49,11 @@ struct Params {
 
 /// Refuses what a web page sends. Without authentication, any page that its user looks at
 /// could otherwise run code on a server that listens on the user's own machine.
-fn refuse_pages(request: &Request) -> Result<(), HttpError> {
+pub(super) fn refuse_pages(request: &Request) -> Result<(), HttpError> {
     if !request.headers().contains_key(header::ORIGIN) {
         return Ok(());
     }
-    let text = "plugins cannot be uploaded from a web page while the server has no authentication";
+    let text = "plugins cannot be installed from a web page while the server has no authentication";
     Err(HttpError::with_status(StatusCode::FORBIDDEN, text))
 }
 
@@ -89,6 +98,22 @@ pub(crate) async fn update_directory(
     shared
         .triggers
         .update_directory(params.db.as_deref(), &body.plugin_name, files.collect())
+        .await?;
+    Ok(empty(StatusCode::OK))
+}
+
+/// Ours: has a trigger run what the repository has now.
+pub(crate) async fn update_from_repository(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    refuse_pages(&request)?;
+    let params: Params = request::parse_query(request.uri())?;
+    let body: RepositoryBody = request::json(request, shared.config.max_request_bytes).await?;
+    let (trigger, plugin) = (&body.plugin_name, &body.plugin_filename);
+    shared
+        .triggers
+        .update_from_repository(params.db.as_deref(), trigger, plugin)
         .await?;
     Ok(empty(StatusCode::OK))
 }

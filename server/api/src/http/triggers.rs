@@ -13,7 +13,7 @@ use outrigger_triggers::{CreateTrigger, Start};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Shared, empty, request};
+use super::{Shared, empty, plugins, request};
 use crate::error::HttpError;
 
 /// More tolerant than 3.10, because its documentation is: settings may be missing,
@@ -69,7 +69,12 @@ pub(crate) async fn create(
             "serde error: a trigger is described by a JSON body, not by a query string",
         ));
     }
+    let page = plugins::refuse_pages(&request);
     let body: CreateBody = request::json(request, shared.config.max_request_bytes).await?;
+    if body.plugin_filename.starts_with("gh:") {
+        // Code that is not here yet.
+        page?;
+    }
     let database = body.db.clone();
     shared
         .triggers

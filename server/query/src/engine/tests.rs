@@ -290,6 +290,7 @@ impl Fixture {
         let definition = TriggerDefinition {
             name: "t".to_owned(),
             plugin: "p.py".to_owned(),
+            pin: None,
             event: TriggerEvent::SingleTableWalWrite {
                 table_name: "m".to_owned(),
             },

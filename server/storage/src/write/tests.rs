@@ -174,6 +174,7 @@ async fn create_trigger(storage: &Storage) {
     let definition = TriggerDefinition {
         name: "t".to_owned(),
         plugin: "p.py".to_owned(),
+        pin: None,
         event: TriggerEvent::AllTablesWalWrite,
         arguments: None,
         error_behavior: ErrorBehavior::Log,

@@ -7,13 +7,13 @@ use std::{
 
 use outrigger_model::shutdown::Gate;
 use outrigger_proto::v1::{
-    FromWorker, Hello, ToWorker, WriteReply, WriteRequest, from_worker,
+    FromWorker, ToWorker, WriteReply, WriteRequest, from_worker,
     supervisor_server::Supervisor as SupervisorService,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::peer_pid;
 use crate::{
@@ -54,9 +54,17 @@ impl SupervisorService for Control {
         // The answer's headers must go out before the worker's hello is awaited:
         // clients may wait for them before they send anything.
         self.gate.tasks().spawn(async move {
-            if let Err(status) = attach(&registry, peer_pid, from_worker, to_worker.clone()).await {
-                warn!(peer_pid, reason = status.message(), "refused a worker");
-                drop(to_worker.send(Err(status)).await);
+            let attached = attach(&registry, peer_pid, from_worker, to_worker.clone()).await;
+            match attached {
+                Ok(()) => {}
+                Err(NotAttached::Gone(status)) => {
+                    // Whoever waits for it is told by its host that it ended.
+                    debug!(peer_pid, reason = status.message(), "a worker left at once");
+                }
+                Err(NotAttached::Refused(status)) => {
+                    warn!(peer_pid, reason = status.message(), "refused a worker");
+                    drop(to_worker.send(Err(status)).await);
+                }
             }
         });
         Ok(Response::new(ReceiverStream::new(messages)))
@@ -90,23 +98,37 @@ impl SupervisorService for Control {
     }
 }
 
+/// Why a stream has no worker.
+enum NotAttached {
+    /// The peer ended before it said anything.
+    Gone(Status),
+    Refused(Status),
+}
+
 /// Takes a hello and passes the stream on to the one who waits for this worker.
 async fn attach(
     registry: &Registry,
     peer_pid: u32,
     mut from_worker: Streaming<FromWorker>,
     to_worker: mpsc::Sender<Result<ToWorker, Status>>,
-) -> Result<(), Status> {
-    let first = timeout(HELLO_MAX, from_worker.message())
-        .await
-        .map_err(|_elapsed| Status::deadline_exceeded("no hello came"))??;
-    let hello: Hello = match first.and_then(|message| message.message) {
-        Some(from_worker::Message::Hello(hello)) => hello,
-        _ => return Err(Status::invalid_argument("the first message must be hello")),
+) -> Result<(), NotAttached> {
+    let first = match timeout(HELLO_MAX, from_worker.message()).await {
+        Ok(first) => first.map_err(NotAttached::Gone)?,
+        Err(_elapsed) => {
+            let status = Status::deadline_exceeded("no hello came");
+            return Err(NotAttached::Refused(status));
+        }
     };
-    let waiting = registry
-        .claim(&hello.token)
-        .ok_or_else(|| Status::unauthenticated("the token is not, or no longer, good"))?;
+    let first = first.and_then(|message| message.message);
+    let Some(from_worker::Message::Hello(hello)) = first else {
+        let status = Status::invalid_argument("the first message must be hello");
+        return Err(NotAttached::Refused(status));
+    };
+    let waiting = registry.claim(&hello.token).ok_or_else(|| {
+        NotAttached::Refused(Status::unauthenticated(
+            "the token is not, or no longer, good",
+        ))
+    })?;
     // If nobody waits any more, the stream is dropped and so closed.
     drop(waiting.send(Link {
         hello,
