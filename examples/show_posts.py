@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 class Show(BaseHTTPRequestHandler):
     """Takes every POST."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that the standard library calls
+    def do_POST(self) -> None:
         """Print the body, then answer."""
         length = int(self.headers.get("Content-Length", 0))
         print(self.rfile.read(length).decode("utf-8", "replace"), flush=True)

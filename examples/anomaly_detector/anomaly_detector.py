@@ -179,18 +179,32 @@ def stored_rows(
 ) -> list[dict]:
     """Return the newest rows of a series before a time, the oldest first."""
     selected = ", ".join(map(quoted, settings.fields))
-    conditions = [
-        "time < $before",
-        *(f"{quoted(tag)} = $t{i}" for i, (tag, _) in enumerate(series)),
-    ]
+    conditions = ["time < $before"]
+    parameters = {"before": timestamp_text(before)}
+    for index, (tag, value) in enumerate(series):
+        conditions.append(f"{quoted(tag)} = $t{index}")
+        parameters[f"t{index}"] = value
+    # A series without a tag is another one than those that have it.
+    others = sorted(table_tags(influxdb3_local, table) - {tag for tag, _ in series})
+    conditions += [f"{quoted(tag)} IS NULL" for tag in others]
     sql = (
         f"SELECT {selected}, time FROM {quoted(table)} WHERE {' AND '.join(conditions)} "  # noqa: S608 - quoted
         f"ORDER BY time DESC LIMIT {settings.history}"
     )
-    seconds, rest = divmod(before, 10**9)
-    moment = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-    parameters = {"before": moment, **{f"t{i}": value for i, (_, value) in enumerate(series)}}
     return influxdb3_local.query(sql, parameters)[::-1]
+
+
+def table_tags(influxdb3_local, table: str) -> set[str]:
+    """Return the tags of a table."""
+    sql = "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = $table"
+    rows = influxdb3_local.query(sql, {"table": table})
+    return {row["column_name"] for row in rows if row["data_type"].startswith("Dictionary")}
+
+
+def timestamp_text(nanoseconds: int) -> str:
+    """Write a time as SQL compares it."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def quoted(name: str) -> str:

@@ -29,28 +29,35 @@ from __future__ import annotations
 import pyarrow as pa
 
 from .memory import latches_by_series, restored_latches
-from .rule import Change, Rule
+from .rule import Change, Latches, Rule, Series
 from .webhook import post
 
 
 def process_writes(influxdb3_local, table_batches: list, args: dict[str, str] | None = None):
     rule = Rule.from_arguments(args or {})
-    for batch in table_batches:
+    watched = [
+        watch(influxdb3_local, rule, batch)
+        for batch in table_batches
         # What this plugin writes may come back to it, if the trigger is on all tables.
-        if batch["table_name"] != rule.alerts_table:
-            watch(influxdb3_local, rule, batch)
+        if batch["table_name"] != rule.alerts_table
+    ]
+    # Only now: if this run fails, the cache must not have counted its rows.
+    for known, moved in watched:
+        known.update(moved)
 
 
-def watch(influxdb3_local, rule: Rule, batch) -> None:
-    """Move the latches of each series on by the rows of one table, and write what changes."""
+def watch(influxdb3_local, rule: Rule, batch) -> tuple[dict, dict]:
+    """Move the latches of each series on by the rows of one table, and write what changes.
+
+    Returns what the cache knows, and what it is to know when the run has succeeded.
+    """
     table = batch["table_name"]
+    known = latches_by_series(influxdb3_local, rule, table)
+    moved: dict[Series, Latches] = {}
     schema = batch.to_arrow().schema
     if rule.field not in schema.names:
-        return
+        return known, moved
     tags = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    known = latches_by_series(influxdb3_local, rule, table)
-    moved = {}
-    changes: list[Change] = []
     for row in sorted(batch["rows"], key=lambda row: row["time"]):
         value = row.get(rule.field)
         if value is None:
@@ -60,16 +67,13 @@ def watch(influxdb3_local, rule: Rule, batch) -> None:
         series = tuple((tag, row[tag]) for tag in tags if tag in row)
         if series not in moved:
             found = known.get(series)
-            # A copy: if this run fails, the cache must not have counted its rows.
-            moved[series] = found.copy() if found else restored_latches(
-                influxdb3_local, rule, table, series
-            )  # fmt: skip
+            if found is None:
+                found = restored_latches(influxdb3_local, rule, table, series)
+            moved[series] = found.copy()
         change = moved[series].feed(rule, row["time"], value)
         if change is not None:
-            changes.append(Change(table, series, row["time"], value, *change))
-    for change in changes:
-        report(influxdb3_local, rule, change)
-    known.update(moved)
+            report(influxdb3_local, rule, Change(table, series, row["time"], value, *change))
+    return known, moved
 
 
 def report(influxdb3_local, rule: Rule, change: Change) -> None:

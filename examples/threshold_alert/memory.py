@@ -21,11 +21,15 @@ def latches_by_series(influxdb3_local, rule: Rule, table: str) -> dict[Series, L
 
 def restored_latches(influxdb3_local, rule: Rule, table: str, series: Series) -> Latches:
     """Return the state of a series that is not in the cache."""
-    columns = _columns(influxdb3_local, rule.alerts_table)
-    if not columns.issuperset({"rule", "severity", *(tag for tag, _ in series)}):
+    names = {tag for tag, _ in series}
+    tags = _tags(influxdb3_local, rule.alerts_table)
+    if not tags.issuperset({"rule", "source_table", *names}):
         return Latches.at(rule, OK)
     conditions = ["rule = $rule", "source_table = $table"]
     conditions += [f"{_quoted(tag)} = $t{index}" for index, (tag, _) in enumerate(series)]
+    # A series without a tag is another one than those that have it.
+    others = sorted(tags - names - {"rule", "source_table"})
+    conditions += [f"{_quoted(tag)} IS NULL" for tag in others]
     parameters = {f"t{index}": text for index, (_, text) in enumerate(series)}
     sql = (
         f"SELECT severity FROM {_quoted(rule.alerts_table)} "  # noqa: S608 - quoted
@@ -36,10 +40,11 @@ def restored_latches(influxdb3_local, rule: Rule, table: str, series: Series) ->
     return Latches.at(rule, rows[0]["severity"] if rows else OK)
 
 
-def _columns(influxdb3_local, table: str) -> set[str]:
-    """Return the columns of a table; none if it does not exist."""
-    sql = "SELECT column_name FROM information_schema.columns WHERE table_name = $table"
-    return {row["column_name"] for row in influxdb3_local.query(sql, {"table": table})}
+def _tags(influxdb3_local, table: str) -> set[str]:
+    """Return the tags of a table; none if it does not exist."""
+    sql = "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = $table"
+    rows = influxdb3_local.query(sql, {"table": table})
+    return {row["column_name"] for row in rows if row["data_type"].startswith("Dictionary")}
 
 
 def _quoted(name: str) -> str:
