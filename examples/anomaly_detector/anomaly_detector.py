@@ -12,8 +12,8 @@
      "description": "After how many rows a model renews its picture of what is normal; default 100."},
     {"name": "history", "example": "1000", "required": false,
      "description": "How many stored rows a new model learns first; default 1000, 0 for none."},
-    {"name": "max_series", "example": "1000", "required": false,
-     "description": "How many models are kept, the most recently used ones; default 1000."},
+    {"name": "max_series", "example": "200", "required": false,
+     "description": "How many models are kept, the most recently used ones; default 200."},
     {"name": "target_table", "example": "anomaly_scores", "required": false,
      "description": "Where to write; default anomaly_scores."}
   ]
@@ -85,7 +85,7 @@ def parse_arguments(args: dict[str, str]) -> Settings:
         warm_up=int(number(args, "warm_up", 200, (1, 10**6))),
         window=int(number(args, "window", 100, (2, 10**6))),
         history=int(number(args, "history", 1000, (0, 10**6))),
-        max_series=int(number(args, "max_series", 1000, (1, 10**6))),
+        max_series=int(number(args, "max_series", 200, (1, 10**6))),
         target=args.get("target_table") or "anomaly_scores",
     )
 
