@@ -88,7 +88,8 @@ format: $(DEV_STAMP)
 .PHONY: clean-venvs
 clean-venvs:
 	rm -rf $(addprefix $(TARGET)/,\
-		py-dev demo-venv demo-clients integration-venv integration-clients bench-venv)
+		py-dev demo-venv demo-clients integration-venv integration-clients \
+		integration-examples-venv bench-venv)
 
 # The environment for working on the Python package; made anew when its needs change.
 $(DEV_STAMP): $(HOST_PY)/pyproject.toml

@@ -10,6 +10,10 @@ use crate::database::Database;
 /// A request that takes longer is stuck.
 const REQUEST_MAX: Duration = Duration::from_mins(1);
 
+/// A connection that has been idle for longer is not used again: the server may have closed it
+/// meanwhile, for example while a story waited for packages to be installed.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
 /// Talks to one server. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -62,6 +66,7 @@ impl Client {
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(REQUEST_MAX)
+            .pool_idle_timeout(IDLE_MAX)
             .build()
             .expect("plain HTTP needs no settings that could be wrong");
         Self { http, address }

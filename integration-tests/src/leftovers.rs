@@ -20,6 +20,9 @@ pub(crate) const VARIABLE: &str = "OUTRIGGER_TEST_ID";
 /// How long processes may take to be gone after their server is.
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What the command of a host shows, and that of the workers it forks.
+const HOST_MODULE: &str = "outrigger_plugin_host";
+
 /// Marks the processes of one server.
 #[derive(Clone, Debug)]
 pub(crate) struct Tag(String);
@@ -57,6 +60,14 @@ impl Tag {
             .collect()
     }
 
+    /// Kills the processes that run plugins, and returns how many there were.
+    pub(crate) fn kill_workers(&self) -> usize {
+        let workers = self.processes().into_iter().filter(Leftover::is_worker);
+        workers
+            .filter(|worker| kill(Pid::from_raw(worker.pid), Signal::SIGKILL).is_ok())
+            .count()
+    }
+
     /// Waits until no process has the tag; those that stay are killed and returned.
     pub(crate) fn wait_until_gone(&self, within: Duration) -> Vec<Leftover> {
         let deadline = Instant::now() + within;
@@ -86,6 +97,16 @@ impl Leftover {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         Self { pid, command }
+    }
+
+    /// Whether it runs plugins: it was forked by the host, and looks like it.
+    fn is_worker(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let mut lines = status.lines();
+        let parent = lines.find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+        parent.is_some_and(|parent| {
+            self.command.contains(HOST_MODULE) && Self::new(parent).command.contains(HOST_MODULE)
+        })
     }
 }
 

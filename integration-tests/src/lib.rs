@@ -11,18 +11,23 @@
 mod client;
 mod command_line;
 mod database;
+mod environments;
 mod eventually;
 mod leftovers;
 mod log;
 mod process;
 mod python;
+mod readme;
 mod repository;
 mod server;
+mod webhook;
 
 pub use client::{Client, Reply};
 pub use command_line::{CommandLine, Output};
 pub use database::{Database, LogRow, TriggerBuilder};
 pub use eventually::{PATIENCE, eventually};
 pub use python::ClientScript;
+pub use readme::Readme;
 pub use repository::{Answer, Asked, PluginRepository};
 pub use server::{Builder, Server, StartFailure};
+pub use webhook::{Post, Webhook};

@@ -1,14 +1,12 @@
 //! Programs in Python that use the client libraries people have, each in `clients/`.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::{
     command_line::Output,
+    environments::prepare,
     process::command,
     server::{Server, target_directory},
 };
@@ -27,7 +25,12 @@ impl ClientScript {
     /// Finds a program that talks to `server`, and an interpreter that has the libraries.
     pub fn new(server: &Server, name: &str) -> Self {
         Self {
-            python: prepare(&target_directory(server.binary())),
+            python: prepare(
+                &target_directory(server.binary()),
+                "integration-clients",
+                &Path::new(CLIENTS).join("requirements.txt"),
+            )
+            .join("bin/python"),
             script: Path::new(CLIENTS).join(name),
             address: server.client().address().to_string(),
         }
@@ -50,29 +53,4 @@ impl ClientScript {
             .output();
         Output::from(output.expect("Python can be started"))
     }
-}
-
-/// Makes the virtual environment of the clients, unless it is there; returns its interpreter.
-fn prepare(target: &Path) -> PathBuf {
-    let requirements = Path::new(CLIENTS).join("requirements.txt");
-    let wanted = fs::read_to_string(&requirements).expect("it is part of the repository");
-    let location = target.join("integration-clients");
-    let python = location.join("bin/python");
-    let stamp = location.join(".installed");
-
-    let lock = File::create(target.join("integration-clients.lock")).expect("make the lock");
-    lock.lock().expect("take the lock");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return python;
-    }
-    run(command("python3").args(["-m", "venv"]).arg(&location));
-    let pip = ["-m", "pip", "install", "--no-input", "-r"];
-    run(command(&python).args(pip).arg(&requirements));
-    fs::write(&stamp, wanted).expect("write the stamp");
-    python
-}
-
-fn run(command: &mut std::process::Command) {
-    let output = Output::from(command.output().expect("Python can be started"));
-    assert_eq!(output.code, 0, "{command:?}: {output:#?}");
 }

@@ -16,6 +16,7 @@ use crate::{
     client::Client,
     command_line::CommandLine,
     database::Database,
+    eventually::eventually,
     leftovers::{GONE_WITHIN, Tag},
     log::{self, Allowed},
     process::ServerProcess,
@@ -23,6 +24,9 @@ use crate::{
 
 /// How many lines of the log a failed story shows.
 const SHOWN_LINES: usize = 60;
+
+/// What the server logs when a worker has ended by itself.
+const WORKER_ENDED: &str = "worker ended";
 
 /// A server that listens. Dropping it stops it and checks what it leaves.
 #[derive(Debug)]
@@ -138,6 +142,27 @@ impl Server {
     pub fn ended(&mut self) -> Option<i32> {
         let status = self.process.as_mut()?.ended()?;
         Some(status.code().unwrap_or(-1))
+    }
+
+    /// Kills its workers, which should be idle, and waits until it knows.
+    pub async fn kill_workers(&self) {
+        let known = self.lines_with(WORKER_ENDED);
+        let killed = self.tag.kill_workers();
+        assert!(killed > 0, "there is no worker to kill");
+        eventually("the server has seen its workers end", async || {
+            let seen = self.lines_with(WORKER_ENDED) - known;
+            if seen < killed {
+                Err(format!("{seen} of {killed}"))
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    fn lines_with(&self, text: &str) -> usize {
+        let lines = self.files.log();
+        lines.iter().filter(|line| line.contains(text)).count()
     }
 
     /// Kills it without warning. No process may outlive it.

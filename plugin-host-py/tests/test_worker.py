@@ -245,6 +245,17 @@ def test_a_failed_query_raises_the_servers_words(server: FakeServer) -> None:
     check_error(completed, "RuntimeError", "table 'x' not found, with message: none. Really")
 
 
+def test_write_sync_says_how_much_it_takes(server: FakeServer) -> None:
+    line = "type('L', (), {'build': lambda self: 'm f=1\\n' * 3_000_000})()"
+    completed, _ = run(server, f"influxdb3_local.write_sync({line}, no_sync=True)")
+    check_error(
+        completed,
+        "WriteError",
+        "error writing line protocol to the plugin's own database: "
+        "18000000 bytes in one call; at most 16711680 are taken: divide the lines",
+    )
+
+
 def test_write_sync_reports_the_reason(server: FakeServer) -> None:
     line = "LineBuilder('m').int64_field('v', 1)"
     completed, _ = run(server, f"influxdb3_local.write_sync({line}, no_sync=True)")

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     client::Client,
+    environments::prepare,
     leftovers::{GONE_WITHIN, Tag},
     log::Allowed,
     server::{
@@ -116,6 +117,18 @@ impl Builder {
     /// A virtual environment that is not shared with other stories.
     pub fn virtual_environment(self, location: &Path) -> Self {
         self.flag("--virtual-env-location", &location.display().to_string())
+    }
+
+    /// The virtual environment that has the packages of `examples-requirements.txt` too.
+    pub fn with_packages(self) -> Self {
+        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/examples-requirements.txt");
+        let target = target_directory(&self.settings.binary);
+        let location = prepare(
+            &target,
+            "integration-examples-venv",
+            Path::new(requirements),
+        );
+        self.virtual_environment(&location)
     }
 
     /// The data directory of another server.

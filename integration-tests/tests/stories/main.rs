@@ -9,6 +9,7 @@ mod command_line;
 mod crashes;
 mod durability;
 mod environment;
+mod examples;
 mod failures;
 mod hostile;
 mod packages;

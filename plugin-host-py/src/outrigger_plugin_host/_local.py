@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from outrigger_plugin_host._outbox import Outbox
 
 LOG_BYTES_MAX = 64 * 1024
+WRITE_BYTES_MAX = 16 * 1024 * 1024 - 64 * 1024
+"""What one immediate write may carry: the server takes messages of 16 MiB, names included."""
 _CUT_MARK = "… [cut: the line was longer than 64 KiB]"
 
 
@@ -125,18 +127,23 @@ class InfluxDB3Local:
         self._lines.add(target, _built(line))
 
     def _write_now(self, target: str, line: Any, *, no_sync: bool) -> None:
-        text = _built(line)
+        text = _built(line).encode()
         self._outbox.check_open(self._invoke.invocation)
+        name = target or "the plugin's own database"
+        if len(text) > WRITE_BYTES_MAX:
+            raise WriteError(
+                f"error writing line protocol to {name}: {len(text)} bytes in one call; "
+                f"at most {WRITE_BYTES_MAX} are taken: divide the lines"
+            )
         request = pb.WriteRequest(
             invocation=self._invoke.invocation,
             key=self._invoke.key,
             target=target,
-            text=text.encode(),
+            text=text,
             no_sync=bool(no_sync),
         )
         reason = interruptible(lambda: self._write(request))
         if reason:
-            name = target or "the plugin's own database"
             raise WriteError(f"error writing line protocol to {name}: {reason}")
 
     def _send_lines(self, lines: Any) -> None:
