@@ -7,10 +7,10 @@ use outrigger_log::{
     commit,
     store::{Durability, EntryStore},
 };
-use outrigger_model::{bytes::ByteSize, clock::SystemClock};
+use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
-use outrigger_triggers::{Routes, TriggerService, source::PluginDirectory};
+use outrigger_triggers::{DryRunConfig, DryRuns, Routes, TriggerService, source::PluginDirectory};
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -52,6 +52,16 @@ pub(crate) async fn deps() -> (Deps, Running) {
     let directory = PluginDirectory(Some(plugins.path().to_owned()));
     let deps = Deps {
         queries: QueryEngine::new(storage.clone(), limits),
+        dry_runs: DryRuns::new(
+            storage.clone(),
+            directory.clone(),
+            None,
+            DryRunConfig {
+                invocation_timeout: Duration::from_secs(1),
+                lines_bytes_max: ByteSize(1000),
+            },
+            Gate::default(),
+        ),
         triggers: TriggerService::new(storage.clone(), directory, Routes::default()),
         storage,
         config: Config {

@@ -26,7 +26,8 @@ use outrigger_supervisor::{
     environment::{self, EnvironmentError},
 };
 use outrigger_triggers::{
-    ManagerTask, PluginBackend, PluginLogger, Routes, TriggerService, source::PluginDirectory,
+    Captures, DryRunConfig, DryRuns, ManagerTask, PluginBackend, PluginLogger, Routes,
+    TriggerService, source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tracing::{info, warn};
@@ -105,11 +106,26 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         shutdown: &shutdown,
         routes: &routes,
     };
-    let (plugins, run_directory) = parts.start_plugins().await?;
+    let Plugins {
+        directory: plugins,
+        run_directory,
+        workers,
+    } = parts.start_plugins().await?;
+    let dry_runs = DryRuns::new(
+        storage.clone(),
+        plugins.clone(),
+        workers,
+        DryRunConfig {
+            invocation_timeout: config.triggers.invocation_timeout,
+            lines_bytes_max: config.lines_bytes_max,
+        },
+        shutdown.gate(Phase::Intake).clone(),
+    );
     let api = Api::new(Deps {
         storage: storage.clone(),
         queries,
         triggers: TriggerService::new(storage.clone(), plugins, routes.clone()),
+        dry_runs,
         config: outrigger_api::Config {
             max_request_bytes: config.max_request_bytes,
         },
@@ -139,9 +155,16 @@ struct Parts<'a> {
     routes: &'a Routes,
 }
 
+/// What the rest of the server uses of the plugins' side.
+struct Plugins {
+    directory: PluginDirectory,
+    run_directory: Option<TempDir>,
+    workers: Option<(Supervisor, Captures)>,
+}
+
 impl Parts<'_> {
     /// Starts everything that plugins need; without a plugin directory, nothing.
-    async fn start_plugins(&self) -> Result<(PluginDirectory, Option<TempDir>), ComposeError> {
+    async fn start_plugins(&self) -> Result<Plugins, ComposeError> {
         let PluginsConfig::Enabled {
             directory,
             virtual_environment,
@@ -155,7 +178,11 @@ impl Parts<'_> {
                     "triggers don't run: the server has no --plugin-dir"
                 );
             }
-            return Ok((PluginDirectory(None), None));
+            return Ok(Plugins {
+                directory: PluginDirectory(None),
+                run_directory: None,
+                workers: None,
+            });
         };
         let unusable = |source| ComposeError::PluginDirectory {
             path: directory.clone(),
@@ -185,11 +212,12 @@ impl Parts<'_> {
             grace: GRACE,
             lines_bytes_max: self.config.lines_bytes_max,
         };
-        self.start_triggers(config, launcher, directory)?;
-        Ok((
-            PluginDirectory(Some(directory.clone())),
-            Some(run_directory),
-        ))
+        let workers = self.start_triggers(config, launcher, directory)?;
+        Ok(Plugins {
+            directory: PluginDirectory(Some(directory.clone())),
+            run_directory: Some(run_directory),
+            workers: Some(workers),
+        })
     }
 
     fn start_triggers(
@@ -197,16 +225,21 @@ impl Parts<'_> {
         config: outrigger_supervisor::Config,
         launcher: Launcher,
         directory: &Path,
-    ) -> Result<(), ComposeError> {
+    ) -> Result<(Supervisor, Captures), ComposeError> {
         let workers = self.shutdown.gate(Phase::Workers);
         let (logger, task) = PluginLogger::new(self.storage.clone());
         workers.tasks().spawn(task.run(workers.token().clone()));
-        let backend =
-            PluginBackend::new(self.storage.clone(), self.queries.clone(), logger.clone());
+        let captures = Captures::default();
+        let backend = PluginBackend::new(
+            self.storage.clone(),
+            self.queries.clone(),
+            logger.clone(),
+            captures.clone(),
+        );
         let supervisor = Supervisor::start(config, Arc::new(backend), launcher, workers.clone())?;
         let manager = ManagerTask::new(
             self.storage.clone(),
-            supervisor,
+            supervisor.clone(),
             PluginDirectory(Some(directory.to_owned())),
             logger,
             self.routes.clone(),
@@ -214,7 +247,7 @@ impl Parts<'_> {
         );
         let invocations = self.shutdown.gate(Phase::Invocations);
         invocations.tasks().spawn(manager.run(invocations.clone()));
-        Ok(())
+        Ok((supervisor, captures))
     }
 }
 

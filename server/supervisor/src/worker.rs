@@ -15,7 +15,7 @@ mod allowance;
 mod collect;
 mod messages;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use outrigger_model::clock::{Clock, SystemClock};
 use outrigger_proto::{
@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     link: Link,
     /// The revision that it has loaded.
     bound: Option<String>,
+    /// What it passes on as `args`.
+    arguments: Option<BTreeMap<String, String>>,
     clock: SystemClock,
 }
 
@@ -99,6 +101,7 @@ impl Worker {
             process,
             link,
             bound: None,
+            arguments: None,
             clock,
         })
     }
@@ -142,16 +145,17 @@ impl Worker {
         same || matches!(plugin.source, Source::SingleFile(_))
     }
 
-    /// Gives the worker its plugin, or a newer source of it.
+    /// Gives the worker its plugin, or a newer source or other arguments of it.
     pub(crate) async fn bind(
         &mut self,
         plugin: &Plugin,
         load_max: Duration,
     ) -> Result<(), InvocationError> {
-        if self.bound.as_ref() == Some(&plugin.revision) {
+        if self.bound.as_ref() == Some(&plugin.revision) && self.arguments == plugin.arguments {
             return Ok(());
         }
         self.bound = None;
+        self.arguments.clone_from(&plugin.arguments);
         self.send(to_worker::Message::Bind(messages::bind(plugin)));
         match timeout(load_max, self.loaded(&plugin.revision)).await {
             Ok(Ok(Ok(()))) => {

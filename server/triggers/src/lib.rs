@@ -6,6 +6,7 @@
 //! cursor. Nothing here is ever awaited by a writer.
 
 mod backend;
+mod dry_run;
 mod last_good;
 mod logs;
 mod manager;
@@ -19,8 +20,10 @@ pub mod spec;
 pub mod timetable;
 mod upload;
 mod wal;
+mod wording;
 
 pub use backend::PluginBackend;
+pub use dry_run::{Captures, DryEvent, DryRun, DryRunConfig, DryRunError, DryRunReport, DryRuns};
 pub use logs::{PluginLogger, PluginLoggerTask};
 pub use manager::{Config, ManagerTask};
 pub use requests::{AnswerError, Routes};

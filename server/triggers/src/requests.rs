@@ -121,7 +121,6 @@ impl RequestTask {
         let occasion = Occasion {
             id: InvocationId(format!("{}-request-{}", self.runner.trigger.id, now.0).into()),
             event: Event::Request(request),
-            starting: "starting execution of request plugin.".to_owned(),
             cursor: None,
         };
         self.runner.answer(&occasion).await

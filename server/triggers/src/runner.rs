@@ -16,8 +16,8 @@ use outrigger_storage::{
     journal::{LogLevel, PluginLog},
 };
 use outrigger_supervisor::{
-    Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Package, Plugin,
-    Response, Source, Supervisor,
+    Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Plugin, Response,
+    Supervisor,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -28,7 +28,8 @@ use crate::{
     logs::{PluginLogger, mirror},
     manager::Config,
     requests::{AnswerError, Routes},
-    source::{PluginDirectory, PluginSource, PluginText, SourceError},
+    source::{PluginDirectory, PluginSource, SourceError},
+    wording,
 };
 
 /// What every trigger's task works with.
@@ -47,8 +48,6 @@ pub(crate) struct Engine {
 pub(crate) struct Occasion {
     pub(crate) id: InvocationId,
     pub(crate) event: Event,
-    /// What the log says first.
-    pub(crate) starting: String,
     /// Where the trigger's cursor is once the event is dealt with.
     pub(crate) cursor: Option<Sequence>,
 }
@@ -117,7 +116,7 @@ impl Runner {
                 let response = finished.response.take().ok_or(AnswerError::Unavailable)?;
                 if finished.lines.is_empty() {
                     // Nothing to make durable that the client would have to wait for.
-                    self.log(&occasion.id, LogLevel::Info, finished_text(&finished))
+                    self.log(&occasion.id, LogLevel::Info, wording::finished(&finished))
                         .await;
                     return Ok(response);
                 }
@@ -138,8 +137,12 @@ impl Runner {
 
     async fn run(&mut self, occasion: &Occasion, attempt: u32) -> Result<Finished, Failure> {
         let mut source = self.sources.current().await.map_err(Failure::Source)?;
-        self.log(&occasion.id, LogLevel::Info, occasion.starting.clone())
-            .await;
+        self.log(
+            &occasion.id,
+            LogLevel::Info,
+            wording::starting(&occasion.event),
+        )
+        .await;
         let mut result = self.invoke(&source, occasion, attempt).await;
         if let Err(error @ InvocationError::Load(_)) = &result
             && let Some(last_good) = self.sources.on_broken(&source)
@@ -174,18 +177,11 @@ impl Runner {
     }
 
     fn plugin(&self, source: &PluginSource) -> Plugin {
-        let text = match &source.text {
-            PluginText::File(text) => Source::SingleFile(text.clone()),
-            PluginText::Directory { name, files } => Source::Package(Package {
-                name: name.clone(),
-                files: files.clone(),
-            }),
-        };
         Plugin {
             binding: binding_key(self.trigger.id),
             name: self.trigger.definition.plugin.clone(),
             revision: source.revision.clone(),
-            source: text,
+            source: source.text.for_worker(),
             arguments: self.trigger.definition.arguments.clone(),
         }
     }
@@ -225,7 +221,7 @@ impl Runner {
     /// Commits the plugin's lines and the cursor together.
     async fn on_finished(&self, occasion: &Occasion, finished: Finished) -> Next {
         let own = Target::Existing(self.database);
-        let text = finished_text(&finished);
+        let text = wording::finished(&finished);
         let writes = finished
             .lines
             .into_iter()
@@ -334,29 +330,7 @@ impl Runner {
             "executing" => format!("error executing {kind} plugin: {error}"),
             doing => format!("error {doing} plugin: {error}"),
         };
-        with_details(first, error)
-    }
-}
-
-fn finished_text(finished: &Finished) -> String {
-    format!(
-        "finished execution in {}",
-        humantime::format_duration(finished.wall)
-    )
-}
-
-fn with_details(first: String, error: &InvocationError) -> String {
-    let details = match error {
-        InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
-            failure.traceback.trim_end().to_owned()
-        }
-        InvocationError::Worker { stderr, .. } => stderr.join("\n"),
-        InvocationError::Host(_) => String::new(),
-    };
-    if details.is_empty() {
-        first
-    } else {
-        format!("{first}\n{details}")
+        wording::with_details(first, error)
     }
 }
 
@@ -418,28 +392,5 @@ impl Voice {
         let text =
             format!("error running {kind} plugin: error writing back lines to {target}: {reason}");
         self.line(LogLevel::Error, text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use outrigger_supervisor::PluginFailure;
-
-    use super::*;
-
-    #[test]
-    fn a_failure_begins_with_its_line() {
-        let failure = PluginFailure {
-            exception: "ValueError".to_owned(),
-            message: "boom".to_owned(),
-            traceback: "Traceback …\n".to_owned(),
-        };
-        let text = with_details("first".to_owned(), &InvocationError::Plugin(failure));
-        assert_eq!(text, "first\nTraceback …");
-        let worker = InvocationError::Worker {
-            reason: ExitReason::Code(3),
-            stderr: Vec::new(),
-        };
-        assert_eq!(with_details("first".to_owned(), &worker), "first");
     }
 }

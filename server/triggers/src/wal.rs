@@ -156,7 +156,6 @@ impl WalTask {
         Occasion {
             id: InvocationId(format!("{}-{first}-{last}", self.runner.trigger.id).into()),
             event: Event::Writes(tables.collect()),
-            starting: "starting execution of wal plugin.".to_owned(),
             cursor: Some(delivery.through),
         }
     }
