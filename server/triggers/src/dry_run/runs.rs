@@ -18,7 +18,7 @@ use outrigger_supervisor::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -105,10 +105,7 @@ impl DryRuns {
         if wanted.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(DryRunError::Timeout);
         }
-        let waiting = timeout(TURN_WAIT_MAX, self.0.turns.clone().acquire_owned());
-        let Ok(Ok(turn)) = waiting.await else {
-            return Err(DryRunError::Busy);
-        };
+        let turn = turn(&self.0.turns).await?;
         let (shared, stop) = (self.0.clone(), self.0.gate.token().clone());
         let task = self.0.gate.tasks().spawn(async move {
             let _turn = turn;
@@ -240,6 +237,14 @@ impl Workers {
     }
 }
 
+/// The right to run, once others have ended.
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DryRunError> {
+    match timeout(TURN_WAIT_MAX, turns.clone().acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => Err(DryRunError::Busy),
+    }
+}
+
 /// The event of lines that might be written; none if they are bad, or not for the table.
 async fn written(
     capture: &Capture,
@@ -335,6 +340,19 @@ async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_go_on_at_a_time() {
+        let turns = Arc::new(Semaphore::new(RUNNING_MAX));
+        let mut running = Vec::new();
+        for _ in 0..RUNNING_MAX {
+            running.push(turn(&turns).await.unwrap());
+        }
+        let refused = turn(&turns).await;
+        assert!(matches!(refused, Err(DryRunError::Busy)), "{refused:?}");
+        let next = tokio::join!(turn(&turns), async { running.pop() }).0;
+        assert!(next.is_ok(), "{next:?}");
+    }
 
     #[test]
     fn a_schedule_is_read_as_in_a_trigger() {
