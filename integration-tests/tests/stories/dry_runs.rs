@@ -425,6 +425,8 @@ async fn a_cache_is_shared_by_tests_and_not_with_triggers() {
     counts.until(production, json!([{ "n": 3 }])).await;
 }
 
+const SCHEDULE_TEST: [&str; 4] = ["schedule_plugin", "-d", "db", "tick.py"];
+
 const TICK: &str = "
 def process_scheduled_call(influxdb3_local, call_time, args=None):
     influxdb3_local.info(call_time, args)
@@ -435,8 +437,10 @@ def process_scheduled_call(influxdb3_local, call_time, args=None):
 async fn a_schedule_is_tried_for_its_next_time() {
     let server = server().plugin("tick.py", TICK).start().await;
     server.database("db").create().await;
-    const START: [&str; 4] = ["schedule_plugin", "-d", "db", "tick.py"];
-    let report = tested(&server, &with(&START, &["--schedule", "0 0 12 1 1 * 2099"]));
+    let report = tested(
+        &server,
+        &with(&SCHEDULE_TEST, &["--schedule", "0 0 12 1 1 * 2099"]),
+    );
     assert_eq!(report["trigger_time"], "2099-01-01T12:00:00Z");
     let log = &report["log_lines"];
     assert_eq!(
@@ -447,13 +451,16 @@ async fn a_schedule_is_tried_for_its_next_time() {
     let writes = json!({ "db": ["ticks second=0i"] });
     assert_eq!(report["database_writes"], writes);
     for schedule in ["every:1h", "0 * * * *", "@hourly", "cron:0 0 * * * *"] {
-        let report = tested(&server, &with(&START, &["--schedule", schedule]));
+        let report = tested(&server, &with(&SCHEDULE_TEST, &["--schedule", schedule]));
         let time = text(&report["trigger_time"]);
         assert!(time.ends_with(":00:00Z"), "{schedule}: {time}");
     }
-    assert!(text(&tested(&server, &with(&START, &[]))["trigger_time"]).ends_with('Z'));
+    assert!(text(&tested(&server, &with(&SCHEDULE_TEST, &[]))["trigger_time"]).ends_with('Z'));
 
-    let invalid = failed(&server, &with(&START, &["--schedule", "not a cron"]));
+    let invalid = failed(
+        &server,
+        &with(&SCHEDULE_TEST, &["--schedule", "not a cron"]),
+    );
     let error = text(&invalid["errors"][0]);
     assert!(error.starts_with("invalid cron syntax: "), "{error}");
     assert_eq!(invalid["trigger_time"], Value::Null);
@@ -465,6 +472,8 @@ async fn a_schedule_is_tried_for_its_next_time() {
     assert_eq!((missing.status, missing.json()), (200, expected));
     check_untouched(&server, "").await;
 }
+
+const REQUEST_TEST: [&str; 4] = ["request_plugin", "-d", "db", "echo.py"];
 
 const ECHO: &str = "
 def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
@@ -483,7 +492,6 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
 async fn a_request_is_tried_and_its_answer_shown() {
     let server = server().plugin("echo.py", ECHO).start().await;
     server.database("db").create().await;
-    const START: [&str; 4] = ["request_plugin", "-d", "db", "echo.py"];
     let typed = [
         "--query",
         "a=1,2",
@@ -496,7 +504,7 @@ async fn a_request_is_tried_and_its_answer_shown() {
         "--input-arguments",
         "b=2",
     ];
-    let report = tested(&server, &with(&START, &typed));
+    let report = tested(&server, &with(&REQUEST_TEST, &typed));
     let response = &report["response"];
     assert_eq!(response["status"], 201);
     assert_eq!(
@@ -514,18 +522,18 @@ async fn a_request_is_tried_and_its_answer_shown() {
 
     fs::write(server.directory().join("body.bin"), b"\xff\0").unwrap();
     let binary = ["--query", "how=bytes", "--body-file", "body.bin"];
-    let report = tested(&server, &with(&START, &binary));
+    let report = tested(&server, &with(&REQUEST_TEST, &binary));
     assert_eq!(report["response"]["body"], Value::Null);
     assert_eq!(report["response"]["body_base64"], "/wA=");
 
-    let raised = failed(&server, &with(&START, &["--query", "how=raise"]));
+    let raised = failed(&server, &with(&REQUEST_TEST, &["--query", "how=raise"]));
     assert_eq!(raised["response"], Value::Null);
     let error = text(&raised["errors"][0]);
     assert!(
         error.starts_with("error executing plugin: ValueError: boom\n"),
         "{error}"
     );
-    let unfit = failed(&server, &with(&START, &["--query", "how=unfit"]));
+    let unfit = failed(&server, &with(&REQUEST_TEST, &["--query", "how=unfit"]));
     let error = text(&unfit["errors"][0]);
     assert!(
         error.contains("'bad name' cannot be the name of a header"),

@@ -350,7 +350,7 @@ mod tests {
         }
         let refused = turn(&turns).await;
         assert!(matches!(refused, Err(DryRunError::Busy)), "{refused:?}");
-        let next = tokio::join!(turn(&turns), async { running.pop() }).0;
+        let next = tokio::join!(turn(&turns), async { drop(running.pop()) }).0;
         assert!(next.is_ok(), "{next:?}");
     }
 
