@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
     create::CreateCommand, delete::DeleteCommand, query::QueryCommand, show::ShowCommand,
-    switch::SwitchCommand, update::UpdateCommand, write::WriteCommand,
+    switch::SwitchCommand, test::TestCommand, update::UpdateCommand, write::WriteCommand,
 };
 
 /// A time-series database whose Python plugins run in processes of their own
@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Update a trigger
     #[command(subcommand)]
     Update(UpdateCommand),
+    /// Try a plugin out: run it once and store nothing
+    #[command(subcommand)]
+    Test(TestCommand),
     /// Enable a trigger
     #[command(subcommand)]
     Enable(SwitchCommand),
@@ -69,6 +72,7 @@ impl Command {
             Self::Show(_) => "Show",
             Self::Delete(_) => "Delete",
             Self::Update(_) => "Update",
+            Self::Test(_) => "Test",
             Self::Enable(_) => "Enable",
             Self::Disable(_) => "Disable",
         }

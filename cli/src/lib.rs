@@ -4,6 +4,7 @@
 //! can be decided only by a server (names, trigger specifications, permissions).
 
 mod args;
+mod arguments;
 mod client;
 mod connection;
 mod create;
@@ -18,6 +19,7 @@ mod quick_start;
 mod report;
 mod show;
 mod switch;
+mod test;
 mod update;
 mod write;
 
@@ -68,6 +70,7 @@ fn run(command: Command) -> ExitCode {
         Command::Show(show) => block_on(show.run()),
         Command::Delete(delete) => block_on(delete.run()),
         Command::Update(update) => block_on(update.run()),
+        Command::Test(test) => block_on(test.run()),
         Command::Enable(enable) => block_on(enable.run(switch::Position::Enabled)),
         Command::Disable(disable) => block_on(disable.run(switch::Position::Disabled)),
     };

@@ -1,14 +1,14 @@
 //! `create trigger`: ties a plugin to what makes it run.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use outrigger_triggers::spec::{SpecError, TriggerSpec};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
+    arguments::{self, Arguments},
     client::Client,
     connection::{DatabaseArgs, ServerArgs},
     output::say,
@@ -35,7 +35,7 @@ pub(crate) struct CreateTrigger {
     trigger_spec: String,
     /// What the plugin gets as its arguments: key=value,key2=value2, or a JSON object, whose
     /// values may hold commas
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_arguments)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = arguments::parse)]
     trigger_arguments: Vec<Arguments>,
     /// Create the trigger without letting it run
     #[arg(long)]
@@ -50,7 +50,7 @@ pub(crate) struct CreateTrigger {
     #[arg(long, value_enum, ignore_case = true, default_value = "log")]
     error_behavior: ErrorBehavior,
     /// How long one run may take, for example 30s; the server's own limit otherwise
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = arguments::parse_duration)]
     timeout: Option<String>,
     /// Where a trigger on writes starts: with what comes, or with the oldest that is kept
     #[arg(long, value_enum, ignore_case = true)]
@@ -59,9 +59,6 @@ pub(crate) struct CreateTrigger {
     #[arg(value_name = "TRIGGER_NAME")]
     name: String,
 }
-
-/// Arguments for the plugin.
-type Arguments = BTreeMap<String, String>;
 
 /// Where a trigger on writes starts.
 #[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
@@ -92,7 +89,7 @@ struct TriggerRequest {
     trigger_name: String,
     trigger_specification: String,
     trigger_settings: TriggerSettings,
-    trigger_arguments: Option<BTreeMap<String, String>>,
+    trigger_arguments: Option<Arguments>,
     disabled: bool,
 }
 
@@ -135,7 +132,6 @@ impl CreateTrigger {
             .path
             .or(self.plugin_filename)
             .context("Either --path or --plugin-filename must be provided")?;
-        let arguments: Arguments = self.trigger_arguments.into_iter().flatten().collect();
         Ok(TriggerRequest {
             db: self.database.database,
             plugin_filename,
@@ -147,7 +143,7 @@ impl CreateTrigger {
                 timeout: self.timeout,
                 start: self.start,
             },
-            trigger_arguments: (!arguments.is_empty()).then_some(arguments),
+            trigger_arguments: arguments::join(self.trigger_arguments),
             disabled: self.disabled,
         })
     }
@@ -158,38 +154,6 @@ impl CreateTrigger {
 /// The grammar belongs to the server's trigger crate; this is the one place that calls it.
 fn parse_spec(text: &str) -> Result<String, SpecError> {
     text.parse::<TriggerSpec>().map(|spec| spec.to_string())
-}
-
-/// Checks a duration before anything is sent; the server reads it in the same way.
-fn parse_duration(text: &str) -> Result<String, humantime::DurationError> {
-    humantime::parse_duration(text).map(|_| text.to_owned())
-}
-
-/// Reads `key=value,key2=value2`, or a JSON object of scalars.
-fn parse_arguments(text: &str) -> Result<Arguments, String> {
-    if text.trim_start().starts_with('{') {
-        let object: BTreeMap<String, Value> =
-            serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
-        return object.into_iter().map(json_argument).collect();
-    }
-    text.split(',')
-        .map(|argument| {
-            let (key, value) = argument
-                .split_once('=')
-                .ok_or("must be formatted as \"key=value\"")?;
-            Ok((key.to_owned(), value.to_owned()))
-        })
-        .collect()
-}
-
-fn json_argument((key, value): (String, Value)) -> Result<(String, String), String> {
-    match value {
-        Value::String(text) => Ok((key, text)),
-        Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
-        _ => Err(format!(
-            "argument {key:?} must be a string, a number or a boolean"
-        )),
-    }
 }
 
 #[cfg(test)]

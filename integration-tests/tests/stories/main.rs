@@ -7,6 +7,7 @@ mod bad_input;
 mod clients;
 mod command_line;
 mod crashes;
+mod dry_runs;
 mod durability;
 mod environment;
 mod examples;

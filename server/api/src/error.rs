@@ -14,7 +14,7 @@ use outrigger_model::{
 };
 use outrigger_query::QueryError;
 use outrigger_storage::{WriteError, WriteErrorBody};
-use outrigger_triggers::TriggerError;
+use outrigger_triggers::{DryRunError, TriggerError};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tracing::error;
@@ -147,6 +147,15 @@ impl From<QueryError> for HttpError {
 impl From<TriggerError> for HttpError {
     fn from(error: TriggerError) -> Self {
         Self::report(error.kind(), &error)
+    }
+}
+
+impl From<DryRunError> for HttpError {
+    fn from(error: DryRunError) -> Self {
+        match error {
+            DryRunError::Write(error) => error.into(),
+            error => Self::report(error.kind(), &error),
+        }
     }
 }
 

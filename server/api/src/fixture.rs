@@ -7,11 +7,12 @@ use outrigger_log::{
     commit,
     store::{Durability, EntryStore},
 };
-use outrigger_model::{bytes::ByteSize, clock::SystemClock};
+use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
 use outrigger_triggers::{
-    Board, PinnedSources, Plugins, Repository, TriggerService, source::PluginDirectory,
+    Board, DryRunConfig, DryRuns, PinnedSources, Plugins, Repository, TriggerService,
+    source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -59,6 +60,16 @@ pub(crate) async fn deps() -> (Deps, Running) {
     };
     let deps = Deps {
         queries: QueryEngine::new(storage.clone(), limits),
+        dry_runs: DryRuns::new(
+            storage.clone(),
+            sources.clone(),
+            None,
+            DryRunConfig {
+                invocation_timeout: Duration::from_secs(1),
+                lines_bytes_max: ByteSize(1000),
+            },
+            Gate::default(),
+        ),
         triggers: TriggerService::new(storage.clone(), sources, Board::default()),
         storage,
         config: Config {

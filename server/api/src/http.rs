@@ -3,6 +3,7 @@
 mod databases;
 mod engine;
 mod health;
+mod plugin_test;
 mod plugins;
 mod query;
 mod request;
@@ -53,6 +54,9 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
             post(plugins::upload).put(plugins::update),
         )
         .route("/api/v3/plugins/directory", put(plugins::update_directory))
+        .route("/api/v3/plugin_test/wal", post(plugin_test::wal))
+        .route("/api/v3/plugin_test/schedule", post(plugin_test::schedule))
+        .route("/api/v3/plugin_test/request", post(plugin_test::request))
         .route(
             "/api/v3/plugins/repository",
             put(plugins::update_from_repository),

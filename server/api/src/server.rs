@@ -12,7 +12,7 @@ use hyper_util::{
 use outrigger_model::{bytes::ByteSize, shutdown::Gate};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
-use outrigger_triggers::TriggerService;
+use outrigger_triggers::{DryRuns, TriggerService};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -55,6 +55,8 @@ pub struct Deps {
     pub queries: QueryEngine,
     /// Triggers.
     pub triggers: TriggerService,
+    /// Dry runs of plugins.
+    pub dry_runs: DryRuns,
     /// Limits.
     pub config: Config,
     /// Who this server is.

@@ -26,8 +26,8 @@ use outrigger_supervisor::{
     environment::{self, EnvironmentError},
 };
 use outrigger_triggers::{
-    Board, ManagerTask, PluginBackend, PluginLogger, Plugins, TriggerService,
-    source::PluginDirectory,
+    Board, Captures, DryRunConfig, DryRuns, ManagerTask, PluginBackend, PluginLogger, Plugins,
+    TriggerService, source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tracing::{info, warn};
@@ -113,13 +113,26 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         board: &board,
         plugins: &plugins,
     };
-    let run_directory = parts.start_plugins().await?;
-    let triggers = TriggerService::new(storage.clone(), plugins, board)
-        .restricted_to(config.allowed_triggers.clone());
+    let Started {
+        run_directory,
+        workers,
+    } = parts.start_plugins().await?;
+    let dry_runs = DryRuns::new(
+        storage.clone(),
+        plugins.clone(),
+        workers,
+        DryRunConfig {
+            invocation_timeout: config.triggers.invocation_timeout,
+            lines_bytes_max: config.lines_bytes_max,
+        },
+        shutdown.gate(Phase::Intake).clone(),
+    );
     let api = Api::new(Deps {
         storage: storage.clone(),
         queries,
-        triggers,
+        triggers: TriggerService::new(storage.clone(), plugins, board)
+            .restricted_to(config.allowed_triggers.clone()),
+        dry_runs,
         config: outrigger_api::Config {
             max_request_bytes: config.max_request_bytes,
         },
@@ -150,9 +163,16 @@ struct Parts<'a> {
     plugins: &'a Plugins,
 }
 
+/// What the rest of the server uses of the plugins' side.
+#[derive(Default)]
+struct Started {
+    run_directory: Option<TempDir>,
+    workers: Option<(Supervisor, Captures)>,
+}
+
 impl Parts<'_> {
     /// Starts everything that plugins need; without a plugin directory, nothing.
-    async fn start_plugins(&self) -> Result<Option<TempDir>, ComposeError> {
+    async fn start_plugins(&self) -> Result<Started, ComposeError> {
         let PluginsConfig::Enabled {
             directory,
             virtual_environment,
@@ -166,7 +186,7 @@ impl Parts<'_> {
                     "triggers don't run: the server has no --plugin-dir"
                 );
             }
-            return Ok(None);
+            return Ok(Started::default());
         };
         let unusable = |source| ComposeError::PluginDirectory {
             path: directory.clone(),
@@ -197,24 +217,32 @@ impl Parts<'_> {
             lines_bytes_max: self.config.lines_bytes_max,
             pool: self.config.pool.clone(),
         };
-        self.start_triggers(config, launcher)?;
-        Ok(Some(run_directory))
+        let workers = self.start_triggers(config, launcher)?;
+        Ok(Started {
+            run_directory: Some(run_directory),
+            workers: Some(workers),
+        })
     }
 
     fn start_triggers(
         &self,
         config: outrigger_supervisor::Config,
         launcher: Launcher,
-    ) -> Result<(), ComposeError> {
+    ) -> Result<(Supervisor, Captures), ComposeError> {
         let workers = self.shutdown.gate(Phase::Workers);
         let (logger, task) = PluginLogger::new(self.storage.clone());
         workers.tasks().spawn(task.run(workers.token().clone()));
-        let backend =
-            PluginBackend::new(self.storage.clone(), self.queries.clone(), logger.clone());
+        let captures = Captures::default();
+        let backend = PluginBackend::new(
+            self.storage.clone(),
+            self.queries.clone(),
+            logger.clone(),
+            captures.clone(),
+        );
         let supervisor = Supervisor::start(config, Arc::new(backend), launcher, workers.clone())?;
         let manager = ManagerTask::new(
             self.storage.clone(),
-            supervisor,
+            supervisor.clone(),
             self.plugins.clone(),
             logger,
             self.board.clone(),
@@ -222,7 +250,7 @@ impl Parts<'_> {
         );
         let invocations = self.shutdown.gate(Phase::Invocations);
         invocations.tasks().spawn(manager.run(invocations.clone()));
-        Ok(())
+        Ok((supervisor, captures))
     }
 }
 

@@ -188,6 +188,14 @@ impl Point<'_> {
     }
 }
 
+/// The lines of `text` as they are written, without blank ones and comments. A newline in
+/// a text field does not end a line.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    split_lines(text)
+        .filter(|line| parse_lines(line).next().is_some())
+        .map(str::trim)
+}
+
 /// The points of `text`, one result per line that is neither blank nor a comment.
 /// Points without a timestamp get `now`.
 pub fn parse(
@@ -336,6 +344,12 @@ mod tests {
         let points = parse_all("# c\n\nm f=1\n  \nbroken\n", Precision::Auto);
         assert_eq!(points.len(), 2);
         assert_eq!(points[1].as_ref().unwrap_err().line_number, 2);
+    }
+
+    #[test]
+    fn a_text_is_cut_where_its_lines_end() {
+        let found: Vec<_> = lines("# c\n m s=\"a\nb\" 1\n\nbroken\nn f=1").collect();
+        assert_eq!(found, ["m s=\"a\nb\" 1", "broken", "n f=1"]);
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Filter {
     }
 }
 
-fn name_tables(
+pub(crate) fn name_tables(
     catalog: &Catalog,
     database: DatabaseId,
     found: BTreeMap<TableId, Vec<RecordBatch>>,

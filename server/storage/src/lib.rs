@@ -10,11 +10,13 @@ pub mod journal;
 mod memtable;
 mod merge;
 mod record;
+mod rehearsal;
 mod state;
 mod validate;
 mod write;
 
 pub use error::{WriteError, WriteErrorBody};
+pub use rehearsal::{Rehearsal, Rehearsed};
 pub use state::{Snapshot, TableView};
 pub use write::{
     Commit, Committed, MakeChange, MakeJournal, RejectedWrite, Storage, Target, TargetWrite,

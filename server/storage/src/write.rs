@@ -28,12 +28,13 @@ use crate::{
     feed::Feed,
     journal::JournalRows,
     record::Meaning,
+    rehearsal::Rehearsal,
     state::{Snapshot, State},
     validate::{BadLines, Validated, validate},
 };
 
 /// Texts of more bytes are not parsed on an async thread.
-const INLINE_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// A client's write.
 #[derive(Clone, Debug)]
@@ -184,6 +185,11 @@ impl Storage {
     /// The clock that gives points their time.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Writes that are checked like any other, and not stored.
+    pub fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::new(self.staged.lock().clone(), self.clock.clone())
     }
 
     /// Waits until the log has failed for good.
@@ -377,7 +383,7 @@ fn prepare_change(
 }
 
 /// Validates a text, and creates its database if there is anything to store in it.
-fn prepare_text(
+pub(crate) fn prepare_text(
     catalog: &Arc<Catalog>,
     target: &Target,
     text: &str,

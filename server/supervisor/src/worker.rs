@@ -16,7 +16,7 @@ mod collect;
 mod messages;
 mod meter;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use outrigger_model::clock::{Clock, SystemClock};
 use outrigger_proto::{
@@ -62,6 +62,8 @@ pub(crate) struct Worker {
     bound: Option<String>,
     /// How many objects its plugin keeps in it, as it says.
     cached_objects: u64,
+    /// What it passes on as `args`.
+    arguments: Option<BTreeMap<String, String>>,
     clock: SystemClock,
 }
 
@@ -115,6 +117,7 @@ impl Worker {
             link,
             bound: None,
             cached_objects: 0,
+            arguments: None,
             clock,
         })
     }
@@ -155,16 +158,17 @@ impl Worker {
         }
     }
 
-    /// Gives the worker its plugin, or a newer source of it.
+    /// Gives the worker its plugin, or a newer source or other arguments of it.
     pub(crate) async fn bind(
         &mut self,
         plugin: &Plugin,
         load_max: Duration,
     ) -> Result<(), InvocationError> {
-        if self.bound.as_ref() == Some(&plugin.revision) {
+        if self.bound.as_ref() == Some(&plugin.revision) && self.arguments == plugin.arguments {
             return Ok(());
         }
         self.bound = None;
+        self.arguments.clone_from(&plugin.arguments);
         self.send(to_worker::Message::Bind(messages::bind(plugin)));
         match timeout(load_max, self.loaded(&plugin.revision)).await {
             Ok(Ok(Ok(()))) => {

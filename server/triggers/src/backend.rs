@@ -8,7 +8,7 @@ use outrigger_catalog::{Database, trigger::Trigger};
 use outrigger_model::{
     error::{ErrorKind, Report},
     ids::TriggerId,
-    line_protocol::Precision,
+    line_protocol::{LineError, Precision},
 };
 use outrigger_query::{Param, QueryEngine, QueryError};
 use outrigger_storage::{Storage, WriteError, WriteErrorBody, WriteRequest, journal::PluginLog};
@@ -16,7 +16,10 @@ use outrigger_supervisor::{
     Backend, BackendError, BindingKey, LogLine, QueryRequest, QueryStream, Scope, Value,
 };
 
-use crate::logs::{PluginLogger, level};
+use crate::{
+    dry_run::{Captures, is_dry_run},
+    logs::{PluginLogger, level},
+};
 
 /// The database, as plugins see it.
 #[derive(Clone, Debug)]
@@ -24,6 +27,7 @@ pub struct PluginBackend {
     storage: Storage,
     queries: QueryEngine,
     logger: PluginLogger,
+    captures: Captures,
 }
 
 /// The binding of a trigger's worker.
@@ -37,11 +41,17 @@ fn trigger_id(key: &BindingKey) -> Option<TriggerId> {
 
 impl PluginBackend {
     /// A backend over the server's parts.
-    pub fn new(storage: Storage, queries: QueryEngine, logger: PluginLogger) -> Self {
+    pub fn new(
+        storage: Storage,
+        queries: QueryEngine,
+        logger: PluginLogger,
+        captures: Captures,
+    ) -> Self {
         Self {
             storage,
             queries,
             logger,
+            captures,
         }
     }
 
@@ -59,6 +69,9 @@ impl PluginBackend {
     fn database(&self, scope: &Scope, target: Option<String>) -> Result<String, BackendError> {
         match target {
             Some(name) => Ok(name),
+            None if is_dry_run(&scope.binding) => {
+                Ok(self.captures.of(scope)?.database().to_owned())
+            }
             None => Ok(self.trigger(scope)?.0.name.to_string()),
         }
     }
@@ -101,6 +114,9 @@ impl Backend for PluginBackend {
         lines: String,
         no_sync: bool,
     ) -> Result<(), BackendError> {
+        if is_dry_run(&scope.binding) {
+            return self.captures.of(scope)?.write_now(target, lines).await;
+        }
         let request = WriteRequest {
             database: self.database(scope, target)?,
             text: lines.into(),
@@ -108,14 +124,20 @@ impl Backend for PluginBackend {
             accept_partial: false,
             no_sync,
         };
-        let written = self.storage.write(request).await;
-        written.map_err(|error| BackendError {
-            kind: error.kind(),
-            message: describe(&error),
-        })
+        self.storage
+            .write(request)
+            .await
+            .map_err(|error| refusal(&error))
     }
 
     async fn log(&self, scope: &Scope, line: LogLine) {
+        if is_dry_run(&scope.binding) {
+            // What comes after its end has nobody to tell.
+            if let Ok(capture) = self.captures.of(scope) {
+                capture.log(&line);
+            }
+            return;
+        }
         // Who was deleted while its plugin ran has no log to write to.
         let Ok((_, trigger)) = self.trigger(scope) else {
             return;
@@ -131,12 +153,25 @@ impl Backend for PluginBackend {
     }
 }
 
+/// A refused write, as the plugin is told.
+pub(crate) fn refusal(error: &WriteError) -> BackendError {
+    BackendError {
+        kind: error.kind(),
+        message: describe(error),
+    }
+}
+
 /// A refused write, with the line because of which it was refused.
 pub(crate) fn describe(error: &WriteError) -> String {
     match error.lines() {
-        WriteErrorBody::One(line) => format!("{line} (line begins with {:?})", line.original_line),
+        WriteErrorBody::One(line) => describe_line(line),
         _ => Report(error).to_string(),
     }
+}
+
+/// A refused line.
+pub(crate) fn describe_line(line: &LineError) -> String {
+    format!("{line} (line begins with {:?})", line.original_line)
 }
 
 fn param(value: Value) -> Param {

@@ -8,6 +8,7 @@
 mod account;
 mod backend;
 mod board;
+mod dry_run;
 mod last_good;
 mod listing;
 mod logs;
@@ -27,9 +28,11 @@ pub mod timetable;
 mod upload;
 mod voice;
 mod wal;
+mod wording;
 
 pub use backend::PluginBackend;
 pub use board::Board;
+pub use dry_run::{Captures, DryEvent, DryRun, DryRunConfig, DryRunError, DryRunReport, DryRuns};
 pub use logs::{PluginLogger, PluginLoggerTask};
 pub use manager::{Config, ManagerTask};
 pub use pinned::{PinnedError, PinnedSources};

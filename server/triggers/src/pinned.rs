@@ -125,7 +125,7 @@ fn failed(action: &'static str, path: &Path, source: object_store::Error) -> Pin
     }
 }
 
-fn sha256(text: &[u8]) -> String {
+pub(crate) fn sha256(text: &[u8]) -> String {
     format!("{:x}", Sha256::digest(text))
 }
 

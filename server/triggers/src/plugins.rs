@@ -4,7 +4,7 @@
 use outrigger_catalog::trigger::{Pin, TriggerDefinition};
 
 use crate::{
-    pinned::PinnedSources,
+    pinned::{PinnedSources, sha256},
     repository::{PREFIX, Repository},
     source::{PluginDirectory, PluginSource, PluginText, SourceError},
 };
@@ -32,6 +32,18 @@ impl Plugins {
         Ok(PluginSource {
             text: PluginText::File(self.pinned.get(pin).await?),
             revision: pin.sha256.clone(),
+        })
+    }
+
+    /// What a plugin is now, for whoever tries it out; one of the repository is fetched anew.
+    pub(crate) async fn newest(&self, plugin: &str) -> Result<PluginSource, SourceError> {
+        let Some(path) = plugin.strip_prefix(PREFIX) else {
+            return self.directory.read(plugin).await;
+        };
+        let text = self.repository.fetch(path).await?;
+        Ok(PluginSource {
+            revision: sha256(&text),
+            text: PluginText::File(text),
         })
     }
 

@@ -146,7 +146,6 @@ async fn answer(runner: &Runner, request: Request) -> Result<Response, AnswerErr
     let occasion = Occasion {
         id: InvocationId(format!("{}-request-{}", runner.trigger.id, now.0).into()),
         event: Event::Request(request),
-        starting: "starting execution of request plugin.".to_owned(),
         done: None,
     };
     runner.answer(&occasion).await

@@ -17,8 +17,8 @@ use outrigger_storage::{
     journal::{JournalRows, LogLevel, PluginInvocation},
 };
 use outrigger_supervisor::{
-    Concluded, Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Package,
-    Plugin, Response, Source, Supervisor, Usage,
+    Concluded, Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Plugin,
+    Response, Supervisor, Usage,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +34,9 @@ use crate::{
     plugins::Plugins,
     requests::AnswerError,
     retry,
-    source::{PluginSource, PluginText, SourceError},
+    source::{PluginSource, SourceError},
     voice::Voice,
+    wording,
 };
 
 /// What every trigger's task works with.
@@ -54,8 +55,6 @@ pub(crate) struct Engine {
 pub(crate) struct Occasion {
     pub(crate) id: InvocationId,
     pub(crate) event: Event,
-    /// What the log says first.
-    pub(crate) starting: String,
     /// What of the log the trigger has dealt with once the event is dealt with.
     pub(crate) done: Option<EntryRange>,
 }
@@ -193,7 +192,7 @@ impl Runner {
                 let response = response.ok_or_else(AnswerError::unavailable)?;
                 if finished.lines.is_empty() {
                     // Nothing to make durable that the client would have to wait for.
-                    let text = finished_text(&account);
+                    let text = wording::finished(account.wall);
                     self.log(&occasion.id, LogLevel::Info, text).await;
                     self.engine.logger.account(account).await;
                     return Ok(response);
@@ -239,8 +238,8 @@ impl Runner {
             Ok(source) => source,
             Err(error) => return (Err(Failure::Source(error)), Usage::default()),
         };
-        self.log(&occasion.id, LogLevel::Info, occasion.starting.clone())
-            .await;
+        let starting = wording::starting(&occasion.event);
+        self.log(&occasion.id, LogLevel::Info, starting).await;
         let mut concluded = self.invoke(&source, occasion, attempt).await;
         if let Err(error @ InvocationError::Load(_)) = &concluded.result
             && let Some(last_good) = self.sources.on_broken(&source)
@@ -279,18 +278,11 @@ impl Runner {
     }
 
     fn plugin(&self, source: &PluginSource) -> Plugin {
-        let text = match &source.text {
-            PluginText::File(text) => Source::SingleFile(text.clone()),
-            PluginText::Directory { name, files } => Source::Package(Package {
-                name: name.clone(),
-                files: files.clone(),
-            }),
-        };
         Plugin {
             binding: binding_key(self.trigger.id),
             name: self.definition().plugin,
             revision: source.revision.clone(),
-            source: text,
+            source: source.text.for_worker(),
             arguments: self.trigger.definition.arguments.clone(),
             workers_max: self.concurrency().get(),
         }
@@ -349,7 +341,7 @@ impl Runner {
         account: PluginInvocation,
     ) -> Next {
         let own = Target::Existing(self.database);
-        let text = finished_text(&account);
+        let text = wording::finished(account.wall);
         let writes = finished
             .lines
             .into_iter()
@@ -468,11 +460,6 @@ impl Runner {
             TriggerEvent::RequestPath { .. } => "request",
         }
     }
-}
-
-fn finished_text(account: &PluginInvocation) -> String {
-    let wall = humantime::format_duration(account.wall);
-    format!("finished execution in {wall}")
 }
 
 fn answer_error(error: InvocationError) -> AnswerError {

@@ -93,7 +93,6 @@ impl ScheduleTask {
         let occasion = Occasion {
             id: InvocationId(format!("{}-{}", self.runner.trigger.id, call_time.0).into()),
             event: Event::Schedule { call_time },
-            starting: format!("starting execution with scheduled time {}", at(call_time)),
             done: None,
         };
         let runner = self.runner.clone();

@@ -15,6 +15,7 @@ use nix::{
     sys::stat::Mode,
 };
 use outrigger_model::{bytes::ByteSize, error::ErrorKind};
+use outrigger_supervisor::{Package, Source};
 use tokio::task::spawn_blocking;
 
 use crate::{pinned::PinnedError, plugins::is_repository, repository::FetchError};
@@ -41,6 +42,19 @@ pub enum PluginText {
         /// Paths relative to the directory, and contents, sorted.
         files: Vec<(String, Bytes)>,
     },
+}
+
+impl PluginText {
+    /// As a worker gets it.
+    pub(crate) fn for_worker(&self) -> Source {
+        match self {
+            Self::File(text) => Source::SingleFile(text.clone()),
+            Self::Directory { name, files } => Source::Package(Package {
+                name: name.clone(),
+                files: files.clone(),
+            }),
+        }
+    }
 }
 
 /// A plugin's source as it was read.

@@ -61,6 +61,13 @@ pub struct SpecError {
     reason: String,
 }
 
+impl SpecError {
+    /// What is wrong, without the grammar.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
 impl FromStr for TriggerSpec {
     type Err = SpecError;
 

@@ -6,7 +6,7 @@ use outrigger_storage::{
 };
 use outrigger_supervisor::{InvocationError, InvocationId};
 
-use crate::backend::describe;
+use crate::{backend::describe, wording};
 
 /// Speaks about one invocation of one trigger.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Voice {
             "executing" => format!("error executing {kind} plugin: {error}"),
             doing => format!("error {doing} plugin: {error}"),
         };
-        with_details(first, error)
+        wording::with_details(first, error)
     }
 
     pub(crate) fn rejection(&self, write: &RejectedWrite) -> PluginLog {
@@ -54,45 +54,5 @@ impl Voice {
         let text =
             format!("error running {kind} plugin: error writing back lines to {target}: {reason}");
         self.line(LogLevel::Error, text)
-    }
-}
-
-fn with_details(first: String, error: &InvocationError) -> String {
-    let details = match error {
-        InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
-            failure.traceback.trim_end().to_owned()
-        }
-        InvocationError::Worker { stderr, .. } => stderr.join("\n"),
-        InvocationError::Host(_) | InvocationError::Paused { .. } | InvocationError::Released => {
-            String::new()
-        }
-    };
-    if details.is_empty() {
-        first
-    } else {
-        format!("{first}\n{details}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use outrigger_supervisor::{ExitReason, PluginFailure};
-
-    use super::*;
-
-    #[test]
-    fn a_failure_begins_with_its_line() {
-        let failure = PluginFailure {
-            exception: "ValueError".to_owned(),
-            message: "boom".to_owned(),
-            traceback: "Traceback …\n".to_owned(),
-        };
-        let text = with_details("first".to_owned(), &InvocationError::Plugin(failure));
-        assert_eq!(text, "first\nTraceback …");
-        let worker = InvocationError::Worker {
-            reason: ExitReason::Code(3),
-            stderr: Vec::new(),
-        };
-        assert_eq!(with_details("first".to_owned(), &worker), "first");
     }
 }

@@ -194,7 +194,6 @@ impl WalTask {
         Occasion {
             id: InvocationId(format!("{}-{first}-{last}", self.runner.trigger.id).into()),
             event: Event::Writes(tables.collect()),
-            starting: "starting execution of wal plugin.".to_owned(),
             done: Some(range),
         }
     }

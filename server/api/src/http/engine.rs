@@ -45,7 +45,8 @@ pub(crate) async fn call(
             },
         )
         .await;
-    response(answered.map_err(|error| refuse(&path, error))?)
+    let unfit = |text: String| HttpError::of_plugin(ErrorKind::Internal, &text);
+    response(answered.map_err(|error| refuse(&path, error))?).map_err(unfit)
 }
 
 fn refuse(path: &str, error: AnswerError) -> HttpError {
@@ -55,12 +56,17 @@ fn refuse(path: &str, error: AnswerError) -> HttpError {
     }
 }
 
+/// Whether plugins get a header.
+pub(super) fn reaches_plugins(name: &str) -> bool {
+    name != header::AUTHORIZATION
+}
+
 /// The headers as plugins get them: names in lower case, the last of several wins, and
 /// without the client's credentials, which are for the server.
 fn plugin_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers
         .iter()
-        .filter(|(name, _)| *name != header::AUTHORIZATION)
+        .filter(|(name, _)| reaches_plugins(name.as_str()))
         .map(|(name, value)| {
             (
                 name.as_str().to_owned(),
@@ -70,12 +76,9 @@ fn plugin_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The plugin's response, if HTTP can carry it.
-fn response(answer: PluginResponse) -> Result<Response, HttpError> {
-    let unfit = |what: String| {
-        let text = format!("the plugin's response cannot be sent: {what}");
-        HttpError::of_plugin(ErrorKind::Internal, &text)
-    };
+/// The plugin's response, or why HTTP cannot carry it.
+pub(super) fn response(answer: PluginResponse) -> Result<Response, String> {
+    let unfit = |what: String| format!("the plugin's response cannot be sent: {what}");
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status)
         .ok()

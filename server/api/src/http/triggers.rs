@@ -140,7 +140,8 @@ impl CreateBody {
     }
 }
 
-fn timeout(text: &str) -> Result<Duration, HttpError> {
+/// How long a run may take.
+pub(super) fn timeout(text: &str) -> Result<Duration, HttpError> {
     let refuse = |error| HttpError::invalid(format!("timeout {text:?} is no duration: {error}"));
     humantime::parse_duration(text).map_err(refuse)
 }
@@ -156,13 +157,13 @@ fn start(text: Option<&str>) -> Result<Start, HttpError> {
 }
 
 /// An argument as the plugin gets it: always text.
-fn argument((key, value): (String, Value)) -> Result<(String, String), HttpError> {
+pub(super) fn argument((key, value): (String, Value)) -> Result<(String, String), HttpError> {
     let text = match value {
         Value::String(text) => text,
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::Null | Value::Array(_) | Value::Object(_) => {
             return Err(HttpError::invalid(format!(
-                "trigger argument {key:?} must be a string, a number or a boolean"
+                "argument {key:?} must be a string, a number or a boolean"
             )));
         }
     };
