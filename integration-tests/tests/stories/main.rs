@@ -4,6 +4,7 @@
 //! Deliberately absent: what a unit test can show, and time as evidence.
 
 mod bad_input;
+mod caches;
 mod clients;
 mod command_line;
 mod crashes;

@@ -10,6 +10,7 @@
 
 mod backend;
 mod binding;
+mod cache;
 mod config;
 pub mod environment;
 mod error;

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use outrigger_model::shutdown::Gate;
 use outrigger_proto::v1::{
-    FromWorker, Hello, ToWorker, WriteReply, WriteRequest, from_worker,
+    CacheDeleteReply, CacheDeleteRequest, CacheGetReply, CacheGetRequest, CachePutReply,
+    CachePutRequest, FromWorker, Hello, ToWorker, WriteReply, WriteRequest, from_worker,
     supervisor_server::Supervisor as SupervisorService,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -12,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
-use super::peer_pid;
+use super::{cache, peer_pid};
 use crate::registry::{Link, Registry};
 
 /// A connection that does not say hello in this time is closed.
@@ -74,6 +75,33 @@ impl SupervisorService for Control {
             .await?
             .unwrap_or_default();
         Ok(Response::new(WriteReply { error }))
+    }
+
+    async fn cache_get(
+        &self,
+        request: Request<CacheGetRequest>,
+    ) -> Result<Response<CacheGetReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let reply = cache::get(&self.registry, peer_pid, request.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cache_put(
+        &self,
+        request: Request<CachePutRequest>,
+    ) -> Result<Response<CachePutReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let reply = cache::put(&self.registry, peer_pid, request.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cache_delete(
+        &self,
+        request: Request<CacheDeleteRequest>,
+    ) -> Result<Response<CacheDeleteReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let reply = cache::delete(&self.registry, peer_pid, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 }
 
