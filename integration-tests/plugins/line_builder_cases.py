@@ -176,7 +176,7 @@ def cases(seed: int, count: int, line_builder: Any) -> Iterator[dict[str, Any]]:
         outcome = {"problem": case.problem(), **case.expected()}
         try:
             yield {**outcome, "line": case.build(line_builder)}
-        except Exception as error:  # noqa: BLE001 - which one it was is what is looked at
+        except Exception as error:
             kinds = [kind.__name__ for kind in type(error).__mro__]
             yield {**outcome, "error": kinds, "message": str(error)}
 
@@ -199,7 +199,7 @@ class Lines:
         return "\n".join(self._lines)
 
 
-def process_request(influxdb3_local, query_parameters, _headers, _body, _args=None):  # noqa: ANN001, ANN201
+def process_request(influxdb3_local, query_parameters, _headers, _body, _args=None):
     """Write cases and return the differences between them and what a query finds."""
     seed, count = int(query_parameters["seed"]), int(query_parameters["count"])
     chance = random.Random(seed)  # noqa: S311
@@ -224,7 +224,7 @@ def process_request(influxdb3_local, query_parameters, _headers, _body, _args=No
     differences = []
     for table, rows in wanted.items():
         quoted = table.replace('"', '""')
-        found = influxdb3_local.query(f'SELECT * FROM "{quoted}" ORDER BY time')  # noqa: S608
+        found = influxdb3_local.query(f'SELECT * FROM "{quoted}" ORDER BY time')
         found = [{key: v for key, v in row.items() if v is not None} for row in found]
         if len(found) != len(rows):
             differences.append(f"{table!r}: {len(found)} rows instead of {len(rows)}")

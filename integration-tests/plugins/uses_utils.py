@@ -26,7 +26,7 @@ def process_scheduled_call(influxdb3_local, call_time, args=None):
     """Summarise a window of a table, as its configuration says."""
     try:
         config = load_plugin_config(args, VALIDATORS, env_keys=["UTILS_TOKEN"])
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         influxdb3_local.error(f"bad configuration: {error}")
         return
     table = config.measurement
@@ -73,7 +73,7 @@ def process_scheduled_call(influxdb3_local, call_time, args=None):
     bad = build_line(LineBuilder, "summary", fields={"rows": "no number"})
     try:
         write_data(influxdb3_local, [bad], no_sync=False, retries=1, base_delay=0.01)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         influxdb3_local.info("refused", error)
     produced = [cached(influxdb3_local, "k", lambda: [call_time.year], ttl_seconds=60)]
     produced.append(cached(influxdb3_local, "k", lambda: ["again"]))

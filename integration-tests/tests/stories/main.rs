@@ -21,6 +21,7 @@ mod requests;
 mod schedules;
 mod spine;
 mod startup;
+mod surface;
 mod triggers;
 mod uploads;
 
