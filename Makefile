@@ -13,7 +13,7 @@ STORIES_AT_A_TIME ?= 2
 
 HOST_PY := plugin-host-py
 # Python outside of the package: the demo, the examples, the stories' clients.
-OTHER_PY := bench demo examples integration-tests/clients
+OTHER_PY := bench demo examples integration-tests/clients integration-tests/plugins
 DEV_VENV := $(TARGET)/py-dev
 DEV_PYTHON := $(DEV_VENV)/bin/python
 DEV_STAMP := $(DEV_VENV)/.installed
@@ -89,7 +89,7 @@ format: $(DEV_STAMP)
 clean-venvs:
 	rm -rf $(addprefix $(TARGET)/,\
 		py-dev demo-venv demo-clients integration-venv integration-clients \
-		integration-examples-venv bench-venv)
+		integration-examples-venv integration-published-venv bench-venv)
 
 # The environment for working on the Python package; made anew when its needs change.
 $(DEV_STAMP): $(HOST_PY)/pyproject.toml

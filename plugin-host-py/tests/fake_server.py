@@ -51,6 +51,9 @@ class FakeServer:
         self.received: queue.Queue[Any] = queue.Queue()
         self.writes: list[Any] = []
         self.write_answer = ""
+        self.cache: dict[str, bytes] = {}
+        self.cache_requests: list[Any] = []
+        self.cache_answer = ""
         self.metadata: dict[str, Any] = {}
         self._to_send: queue.Queue[Any] = queue.Queue()
         self._invocations = 0
@@ -70,6 +73,17 @@ class FakeServer:
             ),
             "Write": grpc.unary_unary_rpc_method_handler(
                 self._write, pb.WriteRequest.FromString, pb.WriteReply.SerializeToString
+            ),
+            "CacheGet": grpc.unary_unary_rpc_method_handler(
+                self._get, pb.CacheGetRequest.FromString, pb.CacheGetReply.SerializeToString
+            ),
+            "CachePut": grpc.unary_unary_rpc_method_handler(
+                self._put, pb.CachePutRequest.FromString, pb.CachePutReply.SerializeToString
+            ),
+            "CacheDelete": grpc.unary_unary_rpc_method_handler(
+                self._delete,
+                pb.CacheDeleteRequest.FromString,
+                pb.CacheDeleteReply.SerializeToString,
             ),
         }
         return grpc.method_handlers_generic_handler(_rpc.WRITE.split("/")[1], methods)
@@ -94,6 +108,22 @@ class FakeServer:
     def _write(self, request: Any, _context: Any) -> Any:
         self.writes.append(request)
         return pb.WriteReply(error=self.write_answer)
+
+    def _get(self, request: Any, context: Any) -> Any:
+        self.cache_requests.append(request)
+        if request.name == "forbidden":
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "not running here")
+        return pb.CacheGetReply(value=self.cache.get(request.name))
+
+    def _put(self, request: Any, _context: Any) -> Any:
+        self.cache_requests.append(request)
+        if not self.cache_answer:
+            self.cache[request.name] = request.value
+        return pb.CachePutReply(error=self.cache_answer)
+
+    def _delete(self, request: Any, _context: Any) -> Any:
+        self.cache_requests.append(request)
+        return pb.CacheDeleteReply(deleted=self.cache.pop(request.name, None) is not None)
 
     def start_worker(self) -> None:
         self.process = subprocess.Popen(  # noqa: S603

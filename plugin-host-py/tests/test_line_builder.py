@@ -51,6 +51,29 @@ def test_a_line_is_built_in_the_order_of_the_calls() -> None:
         ),
         (lambda: LineBuilder("m").tag("a=b", 1), InvalidKeyError, None),
         (
+            lambda: LineBuilder("m").tag("time", 1),
+            InvalidKeyError,
+            "tag key cannot be 'time', which is the name of the timestamp; use time_ns()",
+        ),
+        (lambda: LineBuilder("m").int64_field("time", 1), InvalidKeyError, None),
+        (
+            lambda: LineBuilder("m").tag("k", 1).tag("j", 1).int64_field("k", 2).build(),
+            InvalidLineError,
+            "'k' is the key of a tag and of a field; a column can be only one of them",
+        ),
+        (
+            lambda: LineBuilder("m").string_field("k", "a\ud800"),
+            ValueError,
+            "string field 'k' holds a lone surrogate, which UTF-8 cannot say",
+        ),
+        (
+            lambda: LineBuilder("m").tag("k", "\ud800").int64_field("a", 1).build(),
+            InvalidLineError,
+            "the value of tag 'k' holds a lone surrogate, which UTF-8 cannot say",
+        ),
+        (lambda: LineBuilder("m\ud800"), InvalidMeasurementError, None),
+        (lambda: LineBuilder("m").tag("k\ud800", 1), InvalidKeyError, None),
+        (
             lambda: LineBuilder("m").tag("k", "v").build(),
             InvalidLineError,
             "At least one field is required: m,k=v",
@@ -149,7 +172,7 @@ def test_every_line_that_builds_parses_back(
         for key, (method, value) in fields.items():
             getattr(line, method)(key, value)
         built = line.build()
-    except InfluxDBError:
+    except (InfluxDBError, ValueError):
         hypothesis.reject()
     values = {key: value for key, (_, value) in fields.items()}
     assert parse_line(built) == (measurement, tags, values, time)

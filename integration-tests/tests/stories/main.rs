@@ -4,6 +4,7 @@
 //! Deliberately absent: what a unit test can show, and time as evidence.
 
 mod bad_input;
+mod caches;
 mod clients;
 mod command_line;
 mod crashes;
@@ -13,14 +14,17 @@ mod environment;
 mod examples;
 mod failures;
 mod hostile;
+mod line_builder;
 mod packages;
 mod parallel;
 mod plugin_api;
+mod published;
 mod repository;
 mod requests;
 mod schedules;
 mod spine;
 mod startup;
+mod surface;
 mod triggers;
 mod uploads;
 

@@ -7,6 +7,7 @@ Importing this package loads neither grpc nor pyarrow.
 from __future__ import annotations
 
 from outrigger_plugin_host._errors import (
+    CacheError,
     FetchError,
     InfluxDBError,
     InvalidKeyError,
@@ -23,6 +24,7 @@ from outrigger_plugin_host._line_builder import LineBuilder
 from outrigger_plugin_host._version import VERSION as __version__  # noqa: N811
 
 __all__ = [
+    "CacheError",
     "FetchError",
     "InfluxDBError",
     "InvalidKeyError",

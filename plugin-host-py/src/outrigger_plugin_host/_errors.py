@@ -3,6 +3,8 @@
 * OutriggerError
   + QueryError          a query failed; the message is the server's
   + WriteError          an immediate write failed; the message says why
+  + CacheError          the server refused something to the global cache, or the value that
+                        another trigger put there cannot be read
   + FetchError          the rows of a table batch could not be fetched
   + LinesLimitError     the plugin buffered more output than one run may
   + RunEndedError       a thread used `influxdb3_local` after its run was over
@@ -27,6 +29,10 @@ class QueryError(OutriggerError):
 
 class WriteError(OutriggerError):
     """An immediate write stored nothing."""
+
+
+class CacheError(OutriggerError):
+    """The global cache could not keep or give a value."""
 
 
 class FetchError(OutriggerError):

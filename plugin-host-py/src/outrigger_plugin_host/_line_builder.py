@@ -7,7 +7,8 @@ cannot say at all raises an error that names the culprit:
 * a tab or newline outside a string field (no escape exists for them),
 * a name or tag value that ends in a backslash (the parser refuses it even as `\\`),
 * a measurement that begins with `#` (the whole line would be a comment),
-* an empty tag value, NaN and the infinities, integers beyond 64 bits.
+* an empty tag value, NaN and the infinities, integers beyond 64 bits,
+* a tag or field named `time`, one name for a tag and a field, text that is no valid Unicode.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from outrigger_plugin_host._errors import (
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _UINT64_MAX = 2**64 - 1
+_SURROGATES = "holds a lone surrogate, which UTF-8 cannot say"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DECIMAL_INTEGER = re.compile(r"-?[0-9]+")
 _MEASUREMENT_ESCAPES = str.maketrans({"\\": r"\\", ",": r"\,", " ": r"\ "})
 _ESCAPES = str.maketrans({"\\": r"\\", ",": r"\,", "=": r"\=", " ": r"\ "})
@@ -91,6 +94,8 @@ class LineBuilder:
             raise TypeError(
                 f"string field '{key}' needs a str, not {type(value).__name__}; use str(value)"
             )
+        if _has_surrogates(value):
+            raise ValueError(f"string field '{key}' {_SURROGATES}")
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         self.fields[key] = f'"{escaped}"'
         return self
@@ -119,6 +124,10 @@ class LineBuilder:
             )
         if not self.fields:
             raise InvalidLineError(f"At least one field is required: {line}")
+        for key in self.tags.keys() & self.fields.keys():
+            raise InvalidLineError(
+                f"'{key}' is the key of a tag and of a field; a column can be only one of them"
+            )
         line += " " + ",".join(f"{_escape(key)}={text}" for key, text in self.fields.items())
         if self._timestamp_ns is not None:
             line += f" {_integer(self._timestamp_ns, 'the timestamp')}"
@@ -133,6 +142,10 @@ def _check_key(key: str, kind: str) -> None:
     for character, name in ((" ", "spaces"), (",", "commas"), ("=", "equals signs")):
         if character in key:
             raise InvalidKeyError(f"{kind} key '{key}' cannot contain {name}")
+    if key == "time":
+        raise InvalidKeyError(
+            f"{kind} key cannot be 'time', which is the name of the timestamp; use time_ns()"
+        )
     _check_writable(f"{kind} key '{key}'", key, InvalidKeyError)
 
 
@@ -144,6 +157,12 @@ def _check_writable(what: str, text: str, error: type[InfluxDBError]) -> None:
         raise error(f"{what} cannot contain tabs")
     if text.endswith("\\"):
         raise error(f"{what} cannot end with a backslash")
+    if _has_surrogates(text):
+        raise error(f"{what} {_SURROGATES}")
+
+
+def _has_surrogates(text: str) -> bool:
+    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def _escape(text: str) -> str:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from outrigger_plugin_host import _messages as pb
+from outrigger_plugin_host._cache import Cache, OwnCache
 from outrigger_plugin_host._errors import FetchError, QueryError, WriteError
+from outrigger_plugin_host._global_cache import CacheCalls, GlobalCache
 from outrigger_plugin_host._interrupts import interruptible
 from outrigger_plugin_host._lines import LineBuffer
 from outrigger_plugin_host._values import query_parameters, rows_with_nulls
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from outrigger_plugin_host._cache import Cache
     from outrigger_plugin_host._flight import Fetch
     from outrigger_plugin_host._outbox import Outbox
 
@@ -38,7 +39,8 @@ class Connections:
     outbox: Outbox
     fetch: Fetch
     write: Callable[[Any], str]
-    cache: Cache
+    cache: OwnCache
+    cache_calls: CacheCalls
 
 
 class InfluxDB3Local:
@@ -52,7 +54,8 @@ class InfluxDB3Local:
         self._outbox = connections.outbox
         self._fetch = connections.fetch
         self._write = connections.write
-        self._cache = connections.cache
+        shared = GlobalCache(invoke, connections.cache_calls, self._check_open)
+        self._cache = Cache(connections.cache, shared)
         self._lines = LineBuffer(invoke.invocation, invoke.lines_bytes_max, self._send_lines)
 
     @property
@@ -67,7 +70,7 @@ class InfluxDB3Local:
 
     @property
     def cache(self) -> Cache:
-        """Objects that stay until the next run; see `Cache`."""
+        """What stays until the next run; see `Cache`."""
         return self._cache
 
     def info(self, *args: Any) -> None:
@@ -116,6 +119,9 @@ class InfluxDB3Local:
         """Write to another database at once."""
         self._write_now(_database_name(db_name), line, no_sync=no_sync)
 
+    def _check_open(self) -> None:
+        self._outbox.check_open(self._invoke.invocation)
+
     def _log(self, level: int, args: tuple[Any, ...]) -> None:
         time_ns = time.time_ns()
         text = _bounded(" ".join(map(str, args)))
@@ -123,12 +129,12 @@ class InfluxDB3Local:
         self._outbox.send_for(self._invoke.invocation, pb.FromWorker(log=log))
 
     def _buffer(self, target: str, line: Any) -> None:
-        self._outbox.check_open(self._invoke.invocation)
+        self._check_open()
         self._lines.add(target, _built(line))
 
     def _write_now(self, target: str, line: Any, *, no_sync: bool) -> None:
         text = _built(line).encode()
-        self._outbox.check_open(self._invoke.invocation)
+        self._check_open()
         name = target or "the plugin's own database"
         if len(text) > WRITE_BYTES_MAX:
             raise WriteError(
@@ -150,7 +156,7 @@ class InfluxDB3Local:
         self._outbox.send_for(self._invoke.invocation, pb.FromWorker(lines=lines))
 
     def _fetch_ticket(self, **what: Any) -> pa.Table:
-        self._outbox.check_open(self._invoke.invocation)
+        self._check_open()
         ticket = pb.FlightTicket(invocation=self._invoke.invocation, key=self._invoke.key, **what)
         return self._fetch(ticket.SerializeToString())
 

@@ -6,15 +6,22 @@ fork, never before: grpc's threads do not survive it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from outrigger_plugin_host import _messages as pb
+from outrigger_plugin_host._errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 ATTACH_WORKER = "/outrigger.plugin.v1.Supervisor/AttachWorker"
 WRITE = "/outrigger.plugin.v1.Supervisor/Write"
+CACHE_GET = "/outrigger.plugin.v1.Supervisor/CacheGet"
+CACHE_PUT = "/outrigger.plugin.v1.Supervisor/CachePut"
+CACHE_DELETE = "/outrigger.plugin.v1.Supervisor/CacheDelete"
 
 _OPTIONS: list[tuple[str, Any]] = [
     # grpc would send the socket's path as the authority, which Rust's HTTP/2 refuses.
@@ -31,7 +38,7 @@ _OPTIONS: list[tuple[str, Any]] = [
 
 
 class Supervisor:
-    """The two calls of the service."""
+    """The calls of the service."""
 
     def __init__(self, socket: str) -> None:
         """Connect to the Unix socket at this path."""
@@ -41,11 +48,10 @@ class Supervisor:
             request_serializer=pb.FromWorker.SerializeToString,
             response_deserializer=pb.ToWorker.FromString,
         )
-        self._write = self._channel.unary_unary(
-            WRITE,
-            request_serializer=pb.WriteRequest.SerializeToString,
-            response_deserializer=pb.WriteReply.FromString,
-        )
+        self._write = self._unary(WRITE, pb.WriteRequest, pb.WriteReply)
+        self._cache_get = self._unary(CACHE_GET, pb.CacheGetRequest, pb.CacheGetReply)
+        self._cache_put = self._unary(CACHE_PUT, pb.CachePutRequest, pb.CachePutReply)
+        self._cache_delete = self._unary(CACHE_DELETE, pb.CacheDeleteRequest, pb.CacheDeleteReply)
 
     def write(self, request: Any) -> str:
         """Write at once; return what the server says went wrong, else an empty string."""
@@ -54,6 +60,32 @@ class Supervisor:
         except grpc.RpcError as error:
             return describe(error)
         return str(reply.error)
+
+    def cache_get(self, request: Any) -> Any:
+        """Ask the global cache for a value."""
+        return _cache_call(self._cache_get, request)
+
+    def cache_put(self, request: Any) -> Any:
+        """Put a value into the global cache."""
+        return _cache_call(self._cache_put, request)
+
+    def cache_delete(self, request: Any) -> Any:
+        """Delete a value from the global cache."""
+        return _cache_call(self._cache_delete, request)
+
+    def _unary(self, method: str, request: Any, reply: Any) -> Callable[[Any], Any]:
+        return self._channel.unary_unary(
+            method,
+            request_serializer=request.SerializeToString,
+            response_deserializer=reply.FromString,
+        )
+
+
+def _cache_call(call: Callable[[Any], Any], request: Any) -> Any:
+    try:
+        return call(request)
+    except grpc.RpcError as error:
+        raise CacheError(f"the global cache cannot be used: {describe(error)}") from None
 
 
 def describe(error: grpc.RpcError) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from outrigger_plugin_host import _messages as pb
-from outrigger_plugin_host._cache import Cache
+from outrigger_plugin_host._cache import OwnCache
 from outrigger_plugin_host._entry_points import (
     PROCESS_REQUEST,
     PROCESS_SCHEDULED_CALL,
@@ -60,7 +60,8 @@ class Worker:
             outbox=self._outbox,
             fetch=fetch or FlightFetch(f"grpc+unix://{socket}"),
             write=supervisor.write,
-            cache=Cache(),
+            cache=OwnCache(),
+            cache_calls=supervisor,
         )
         self._interrupts = Interrupts()
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -9,6 +9,7 @@
 //! the invocation that it is running; whatever it does, it can be killed.
 
 mod backend;
+mod cache;
 mod config;
 pub mod environment;
 mod error;

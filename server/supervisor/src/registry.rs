@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     backend::{Backend, Scope},
+    cache::{self, GlobalCache},
     invocation::{EventTable, InvocationId},
 };
 
@@ -97,6 +98,8 @@ impl Active {
 /// Shared by the services and the bindings. Its locks are held for moments only.
 pub(crate) struct Registry {
     pub(crate) backend: Arc<dyn Backend>,
+    /// What all invocations share.
+    pub(crate) cache: Mutex<GlobalCache>,
     expected: Mutex<HashMap<Token, oneshot::Sender<Link>>>,
     active: Mutex<HashMap<InvocationId, Arc<Active>>>,
 }
@@ -138,6 +141,7 @@ impl Registry {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
         Self {
             backend,
+            cache: Mutex::new(GlobalCache::new(cache::LIMITS)),
             expected: Mutex::default(),
             active: Mutex::default(),
         }

@@ -1,5 +1,6 @@
 //! The workers' private Unix socket, and the two services on it.
 
+mod cache;
 mod control;
 mod flight;
 

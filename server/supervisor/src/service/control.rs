@@ -7,7 +7,8 @@ use std::{
 
 use outrigger_model::shutdown::Gate;
 use outrigger_proto::v1::{
-    FromWorker, ToWorker, WriteReply, WriteRequest, from_worker,
+    CacheDeleteReply, CacheDeleteRequest, CacheGetReply, CacheGetRequest, CachePutReply,
+    CachePutRequest, FromWorker, ToWorker, WriteReply, WriteRequest, from_worker,
     supervisor_server::Supervisor as SupervisorService,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -15,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::peer_pid;
+use super::{cache, peer_pid};
 use crate::{
     registry::{Link, Registry},
     worker::count_lines,
@@ -95,6 +96,33 @@ impl SupervisorService for Control {
         Ok(Response::new(WriteReply {
             error: error.unwrap_or_default(),
         }))
+    }
+
+    async fn cache_get(
+        &self,
+        request: Request<CacheGetRequest>,
+    ) -> Result<Response<CacheGetReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let reply = cache::get(&self.registry, peer_pid, request.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cache_put(
+        &self,
+        request: Request<CachePutRequest>,
+    ) -> Result<Response<CachePutReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let reply = cache::put(&self.registry, peer_pid, request.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cache_delete(
+        &self,
+        request: Request<CacheDeleteRequest>,
+    ) -> Result<Response<CacheDeleteReply>, Status> {
+        let peer_pid = peer_pid(request.extensions());
+        let reply = cache::delete(&self.registry, peer_pid, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 }
 
