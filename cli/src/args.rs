@@ -3,8 +3,8 @@
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
-    create::CreateCommand, delete::DeleteCommand, query::QueryCommand, show::ShowCommand,
-    switch::SwitchCommand, update::UpdateCommand, write::WriteCommand,
+    create::CreateCommand, delete::DeleteCommand, install::InstallCommand, query::QueryCommand,
+    show::ShowCommand, switch::SwitchCommand, update::UpdateCommand, write::WriteCommand,
 };
 
 /// A time-series database whose Python plugins run in processes of their own
@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Update a trigger
     #[command(subcommand)]
     Update(UpdateCommand),
+    /// Install Python packages for plugins
+    #[command(subcommand)]
+    Install(InstallCommand),
     /// Enable a trigger
     #[command(subcommand)]
     Enable(SwitchCommand),
@@ -69,6 +72,7 @@ impl Command {
             Self::Show(_) => "Show",
             Self::Delete(_) => "Delete",
             Self::Update(_) => "Update",
+            Self::Install(_) => "Install",
             Self::Enable(_) => "Enable",
             Self::Disable(_) => "Disable",
         }

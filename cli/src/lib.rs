@@ -11,6 +11,7 @@ mod delete;
 mod environment;
 mod format;
 mod input;
+mod install;
 mod output;
 mod plugin;
 mod query;
@@ -68,6 +69,7 @@ fn run(command: Command) -> ExitCode {
         Command::Show(show) => block_on(show.run()),
         Command::Delete(delete) => block_on(delete.run()),
         Command::Update(update) => block_on(update.run()),
+        Command::Install(install) => block_on(install.run()),
         Command::Enable(enable) => block_on(enable.run(switch::Position::Enabled)),
         Command::Disable(disable) => block_on(disable.run(switch::Position::Disabled)),
     };

@@ -22,5 +22,5 @@ pub use client::{Client, Reply};
 pub use command_line::{CommandLine, Output};
 pub use database::{Database, LogRow, TriggerBuilder};
 pub use eventually::{PATIENCE, eventually};
-pub use python::ClientScript;
+pub use python::{ClientScript, build_wheel};
 pub use server::{Builder, Server, StartFailure};

@@ -52,6 +52,18 @@ impl ClientScript {
     }
 }
 
+/// Makes a wheel of one module.
+pub fn build_wheel(directory: &Path, package: &str, version: &str, module: &str, text: &str) {
+    fs::create_dir_all(directory).expect("make the directory");
+    let script = Path::new(CLIENTS).join("_wheel.py");
+    let mut program = command("python3");
+    program
+        .arg(script)
+        .arg(directory)
+        .args([package, version, module, text]);
+    run(&mut program);
+}
+
 /// Makes the virtual environment of the clients, unless it is there; returns its interpreter.
 fn prepare(target: &Path) -> PathBuf {
     let requirements = Path::new(CLIENTS).join("requirements.txt");

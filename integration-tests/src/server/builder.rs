@@ -10,6 +10,7 @@ use crate::{
     client::Client,
     leftovers::{GONE_WITHIN, Tag},
     log::Allowed,
+    process::command,
     server::{
         Files, Server, StartFailure,
         start::{self, Started},
@@ -116,6 +117,21 @@ impl Builder {
     /// A virtual environment that is not shared with other stories.
     pub fn virtual_environment(self, location: &Path) -> Self {
         self.flag("--virtual-env-location", &location.display().to_string())
+    }
+
+    /// A virtual environment of the story's own, to install into and to break: a copy of the
+    /// shared one, which must have been made.
+    pub fn own_virtual_environment(self) -> Self {
+        let shared = target_directory(&self.settings.binary).join("integration-venv");
+        let location = self.files.directory().join("venv");
+        let _lock = start::lock(&shared);
+        let copied = command("cp").arg("-a").arg(&shared).arg(&location).status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "copy {}",
+            shared.display()
+        );
+        self.virtual_environment(&location)
     }
 
     /// The data directory of another server.

@@ -10,6 +10,7 @@ use outrigger_log::{
 use outrigger_model::{bytes::ByteSize, clock::SystemClock};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
+use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{Routes, TriggerService, source::PluginDirectory};
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,6 +55,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
         queries: QueryEngine::new(storage.clone(), limits),
         triggers: TriggerService::new(storage.clone(), directory, Routes::default()),
         storage,
+        packages: Packages::NoPlugins,
         config: Config {
             max_request_bytes: ByteSize(1000),
         },

@@ -3,6 +3,7 @@
 mod databases;
 mod engine;
 mod health;
+mod packages;
 mod plugins;
 mod query;
 mod request;
@@ -32,6 +33,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 /// All of HTTP, and `flight` beside it.
 pub(crate) fn router(deps: Deps, flight: Router) -> Router {
     const DATABASE: &str = "/api/v3/configure/database";
+    const ENVIRONMENT: &str = "/api/v3/configure/plugin_environment";
     const TRIGGER: &str = "/api/v3/configure/processing_engine_trigger";
     let shared: Shared = Arc::new(deps);
     let databases = get(databases::list)
@@ -53,6 +55,14 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
             post(plugins::upload).put(plugins::update),
         )
         .route("/api/v3/plugins/directory", put(plugins::update_directory))
+        .route(
+            &format!("{ENVIRONMENT}/install_packages"),
+            post(packages::install_packages),
+        )
+        .route(
+            &format!("{ENVIRONMENT}/install_requirements"),
+            post(packages::install_requirements),
+        )
         .route(
             &format!("{}{{*path}}", engine::PREFIX),
             get(engine::call).post(engine::call),

@@ -101,6 +101,23 @@ pub struct Args {
     )]
     pub(crate) virtual_env_location: Option<PathBuf>,
 
+    /// Who installs Python packages; `pip` and `uv` mean the same as `discover` [default: discover]
+    #[arg(
+        long,
+        env = "INFLUXDB3_PACKAGE_MANAGER",
+        ignore_case = true,
+        help_heading = "Plugins"
+    )]
+    pub(crate) package_manager: Option<PackageManager>,
+
+    /// Make no virtual environment and install nothing: use what is there
+    #[arg(
+        long,
+        env = "INFLUXDB3_DISABLE_PACKAGE_MANAGEMENT",
+        help_heading = "Plugins"
+    )]
+    pub(crate) disable_package_management: bool,
+
     /// What is logged, for example `info,outrigger_supervisor=debug`
     #[arg(
         long,
@@ -139,6 +156,19 @@ pub(crate) enum ObjectStoreKind {
     Memory,
     /// A directory.
     File,
+}
+
+/// Who installs Python packages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PackageManager {
+    /// The server, with what it finds.
+    Discover,
+    /// The server, with pip.
+    Pip,
+    /// Accepted, and means pip.
+    Uv,
+    /// The operator.
+    Disabled,
 }
 
 /// Formats of log lines.

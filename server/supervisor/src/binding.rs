@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::{
     backend::Scope,
     config::Config,
-    error::InvocationError,
+    error::{InvocationError, PluginFailure},
     host::{HostHandle, OutputLine},
     invocation::{BindingKey, Finished, Invocation, Plugin},
     registry::Registry,
@@ -111,7 +111,10 @@ impl BindingTask {
             invocation: id,
         });
         self.allowance = Allowance::new();
-        if let Some(old) = self.worker.take_if(|worker| !worker.accepts(plugin)) {
+        let foundations = self.config.virtual_environment.foundations();
+        let renew =
+            |worker: &mut Worker| !worker.accepts(plugin) || worker.foundations() != foundations;
+        if let Some(old) = self.worker.take_if(renew) {
             old.retire(self.config.grace).await;
         }
         let mut worker = match self.worker.take() {
@@ -127,7 +130,25 @@ impl BindingTask {
             Err(error) => Err(error),
         };
         self.worker = Some(worker);
-        result
+        result.map_err(|error| self.explain(error))
+    }
+
+    /// An import that fails in a worker may fail because everything has gone.
+    fn explain(&self, error: InvocationError) -> InvocationError {
+        let explained = |mut failure: PluginFailure| {
+            let import = ["ImportError", "ModuleNotFoundError"];
+            if import.contains(&failure.exception.as_str())
+                && let Err(gone) = self.config.virtual_environment.check()
+            {
+                failure.message = format!("{} ({gone})", failure.message);
+            }
+            failure
+        };
+        match error {
+            InvocationError::Load(failure) => InvocationError::Load(explained(failure)),
+            InvocationError::Plugin(failure) => InvocationError::Plugin(explained(failure)),
+            other => other,
+        }
     }
 
     async fn start_worker(&self) -> Result<Worker, InvocationError> {

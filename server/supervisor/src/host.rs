@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::process::HostProcess;
 pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
@@ -84,6 +84,8 @@ pub(crate) struct HostTask {
     handle: HostHandle,
     inbox: mpsc::UnboundedReceiver<HostCommand>,
     process: Option<HostProcess>,
+    /// How much had been installed when it was started.
+    installations: u64,
     workers: HashMap<WorkerId, WorkerRecord>,
     last_worker: u64,
 }
@@ -107,6 +109,7 @@ impl HostTask {
             handle: handle.clone(),
             inbox,
             process: None,
+            installations: 0,
             workers: HashMap::new(),
             last_worker: 0,
         };
@@ -193,7 +196,12 @@ impl HostTask {
         token: Token,
         reply: oneshot::Sender<Result<WorkerProcess, HostError>>,
     ) -> Result<(), (HostError, oneshot::Sender<Result<WorkerProcess, HostError>>)> {
+        if let Err(gone) = self.config.virtual_environment.check() {
+            return Err((gone.into(), reply));
+        }
+        self.replace_outdated().await;
         if self.process.is_none() {
+            self.installations = self.config.virtual_environment.installations();
             match HostProcess::start(&self.config, &self.launcher, &self.tasks).await {
                 Ok(process) => self.process = Some(process),
                 Err(error) => return Err((error, reply)),
@@ -217,6 +225,22 @@ impl HostTask {
         }
         self.workers.insert(worker, WorkerRecord::starting(reply));
         Ok(())
+    }
+
+    /// Ends a host that knows only what was installed earlier. One that still has workers
+    /// stays for them, and starts others without a fork, which is slower.
+    async fn replace_outdated(&mut self) {
+        let outdated = self.installations != self.config.virtual_environment.installations();
+        if !outdated || !self.workers.is_empty() {
+            return;
+        }
+        if let Some(process) = self.process.take() {
+            info!(
+                pid = process.pid(),
+                "packages were installed, the plugin host is replaced"
+            );
+            process.stop(self.config.grace).await;
+        }
     }
 
     fn on_message(&mut self, message: from_host::Message) {

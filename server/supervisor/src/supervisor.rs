@@ -104,6 +104,12 @@ impl Supervisor {
         }
     }
 
+    /// How often something was installed that plugins can import: what failed for want of
+    /// a package is worth another try.
+    pub fn installations(&self) -> u64 {
+        self.shared.config.virtual_environment.installations()
+    }
+
     /// Ends the binding's worker once it is idle.
     pub fn release(&self, key: &BindingKey) {
         self.shared.bindings.lock().remove(key);

@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     link: Link,
     /// The revision that it has loaded.
     bound: Option<String>,
+    /// What it has loaded before its plugin.
+    foundations: u64,
     clock: SystemClock,
 }
 
@@ -74,6 +76,7 @@ impl Worker {
         registry: &Registry,
         config: &Config,
     ) -> Result<Self, HostError> {
+        let foundations = config.virtual_environment.foundations();
         let token: Token = rand::random();
         let (_admission, link) = registry.expect(token);
         // The first worker waits for its host too.
@@ -99,8 +102,14 @@ impl Worker {
             process,
             link,
             bound: None,
+            foundations,
             clock,
         })
+    }
+
+    /// What it has loaded before its plugin; see `VirtualEnvironment::foundations`.
+    pub(crate) fn foundations(&self) -> u64 {
+        self.foundations
     }
 
     /// Its process id.

@@ -14,6 +14,8 @@ pub(crate) struct LastGood {
     loaded: Option<PluginSource>,
     /// The revision that did not load since.
     broken: Option<String>,
+    /// How often something was installed, when that was last asked.
+    installations: u64,
 }
 
 impl LastGood {
@@ -23,6 +25,7 @@ impl LastGood {
             name,
             loaded: None,
             broken: None,
+            installations: 0,
         }
     }
 
@@ -39,6 +42,14 @@ impl LastGood {
                 Ok(loaded.clone())
             }
             (Err(error), None) => Err(error),
+        }
+    }
+
+    /// How often something was installed: what did not load may load after it.
+    pub(crate) fn on_installations(&mut self, installations: u64) {
+        if self.installations != installations {
+            self.installations = installations;
+            self.broken = None;
         }
     }
 
@@ -84,6 +95,10 @@ mod tests {
         let broken = sources.current().await.unwrap();
         assert_eq!(sources.on_broken(&broken), Some(good.clone()));
         assert_eq!(sources.current().await.unwrap(), good);
+        sources.on_installations(0);
+        assert_eq!(sources.current().await.unwrap(), good);
+        sources.on_installations(1);
+        assert_eq!(sources.current().await.unwrap(), broken);
 
         fs::write(&file, "mended").unwrap();
         assert_eq!(

@@ -137,6 +137,8 @@ impl Runner {
     }
 
     async fn run(&mut self, occasion: &Occasion, attempt: u32) -> Result<Finished, Failure> {
+        let installations = self.engine.supervisor.installations();
+        self.sources.on_installations(installations);
         let mut source = self.sources.current().await.map_err(Failure::Source)?;
         self.log(&occasion.id, LogLevel::Info, occasion.starting.clone())
             .await;

@@ -40,11 +40,12 @@ struct Params {
 
 /// Refuses what a web page sends. Without authentication, any page that its user looks at
 /// could otherwise run code on a server that listens on the user's own machine.
-fn refuse_pages(request: &Request) -> Result<(), HttpError> {
+pub(super) fn refuse_pages(request: &Request) -> Result<(), HttpError> {
     if !request.headers().contains_key(header::ORIGIN) {
         return Ok(());
     }
-    let text = "plugins cannot be uploaded from a web page while the server has no authentication";
+    let text =
+        "plugins and packages cannot come from a web page while the server has no authentication";
     Err(HttpError::with_status(StatusCode::FORBIDDEN, text))
 }
 
