@@ -61,18 +61,16 @@ async fn what_is_no_environment_is_left_alone() {
         "is not a directory, so it cannot be the virtual environment",
     );
 
-    let builder = server();
-    let other = builder.directory().join("photos");
-    fs::create_dir(&other).expect("made");
-    fs::write(other.join("cat.jpg"), "").expect("written");
+    let other = tempfile::tempdir().expect("made");
+    fs::write(other.path().join("cat.jpg"), "").expect("written");
     // As an activated environment would be named.
-    let failure = builder
+    let failure = server()
         .without("--virtual-env-location")
-        .variable("VIRTUAL_ENV", &other.display().to_string())
+        .variable("VIRTUAL_ENV", &other.path().display().to_string())
         .start_refused()
         .await;
     failure.check(1, "is not a virtual environment (it has no pyvenv.cfg)");
-    assert!(other.join("cat.jpg").exists());
+    assert!(other.path().join("cat.jpg").exists());
 
     let nowhere = Path::new("/proc/outrigger-venv");
     let failure = server()

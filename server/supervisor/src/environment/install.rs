@@ -79,11 +79,12 @@ impl VirtualEnvironment {
         let arguments = wanted.arguments(&self.shared.config.plugins)?;
         let turn = self.shared.turn.clone().lock_owned().await;
         let environment = self.clone();
+        let wanted = wanted.shown();
         let installation = async move {
-            info!(wanted = ?wanted, "installing packages");
+            info!(wanted, "installing packages");
             let installed = environment.install_in_turn(arguments, turn).await;
             if installed.is_ok() {
-                info!(wanted = ?wanted, "installed packages");
+                info!(wanted, "installed packages");
             }
             installed
         };
@@ -234,6 +235,17 @@ impl VirtualEnvironment {
 }
 
 impl Wanted {
+    /// What the log may show: not the secrets in URLs.
+    fn shown(&self) -> String {
+        match self {
+            Self::Packages(packages) => {
+                let shown: Vec<_> = packages.iter().map(|package| redacted(package)).collect();
+                shown.join(" ")
+            }
+            Self::Requirements(location) => format!("-r {location}"),
+        }
+    }
+
     /// What pip is given for it.
     fn arguments(&self, plugins: &Path) -> Result<Vec<OsString>, InstallError> {
         match self {
@@ -253,6 +265,19 @@ impl Wanted {
                 Ok(vec!["--requirement".into(), path.into()])
             }
         }
+    }
+}
+
+/// Without what stands before the host's name.
+fn redacted(package: &str) -> String {
+    let Some((scheme, rest)) = package.split_once("://") else {
+        return package.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_secret, host)) => format!("{scheme}://****@{host}{path}"),
+        None => package.to_owned(),
     }
 }
 
@@ -320,6 +345,22 @@ mod tests {
             let arguments = wanted.arguments(Path::new("/plugins")).expect(package);
             assert_eq!(arguments, [OsString::from("--"), package.into()]);
         }
+    }
+
+    #[test]
+    fn the_log_does_not_show_secrets() {
+        let wanted = Wanted::Packages(
+            [
+                "git+https://user:token@example.org/x.git@main",
+                "six==1.16.0",
+                "x @ https://example.org/x@1.whl",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        );
+        let shown = "git+https://****@example.org/x.git@main six==1.16.0 \
+                     x @ https://example.org/x@1.whl";
+        assert_eq!(wanted.shown(), shown);
     }
 
     #[test]
