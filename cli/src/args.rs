@@ -3,8 +3,9 @@
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
-    create::CreateCommand, delete::DeleteCommand, query::QueryCommand, show::ShowCommand,
-    switch::SwitchCommand, test::TestCommand, update::UpdateCommand, write::WriteCommand,
+    create::CreateCommand, delete::DeleteCommand, install::InstallCommand, query::QueryCommand,
+    show::ShowCommand, switch::SwitchCommand, test::TestCommand, update::UpdateCommand,
+    write::WriteCommand,
 };
 
 /// A time-series database whose Python plugins run in processes of their own
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     /// Try a plugin out: run it once and store nothing
     #[command(subcommand)]
     Test(TestCommand),
+    /// Install Python packages for plugins
+    #[command(subcommand)]
+    Install(InstallCommand),
     /// Enable a trigger
     #[command(subcommand)]
     Enable(SwitchCommand),
@@ -73,6 +77,7 @@ impl Command {
             Self::Delete(_) => "Delete",
             Self::Update(_) => "Update",
             Self::Test(_) => "Test",
+            Self::Install(_) => "Install",
             Self::Enable(_) => "Enable",
             Self::Disable(_) => "Disable",
         }

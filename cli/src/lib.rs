@@ -12,6 +12,7 @@ mod delete;
 mod environment;
 mod format;
 mod input;
+mod install;
 mod output;
 mod plugin;
 mod query;
@@ -71,6 +72,7 @@ fn run(command: Command) -> ExitCode {
         Command::Delete(delete) => block_on(delete.run()),
         Command::Update(update) => block_on(update.run()),
         Command::Test(test) => block_on(test.run()),
+        Command::Install(install) => block_on(install.run()),
         Command::Enable(enable) => block_on(enable.run(switch::Position::Enabled)),
         Command::Disable(disable) => block_on(disable.run(switch::Position::Disabled)),
     };

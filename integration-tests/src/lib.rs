@@ -26,7 +26,7 @@ pub use client::{Client, Reply};
 pub use command_line::{CommandLine, Output};
 pub use database::{Database, LogRow, TriggerBuilder};
 pub use eventually::{PATIENCE, eventually};
-pub use python::ClientScript;
+pub use python::{ClientScript, build_wheel};
 pub use readme::Readme;
 pub use repository::{Answer, Asked, PluginRepository};
 pub use server::{Builder, Server, StartFailure};

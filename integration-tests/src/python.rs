@@ -1,6 +1,9 @@
 //! Programs in Python that use the client libraries people have, each in `clients/`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -53,4 +56,17 @@ impl ClientScript {
             .output();
         Output::from(output.expect("Python can be started"))
     }
+}
+
+/// Makes a wheel of one module.
+pub fn build_wheel(directory: &Path, package: &str, version: &str, module: &str, text: &str) {
+    fs::create_dir_all(directory).expect("make the directory");
+    let script = Path::new(CLIENTS).join("_wheel.py");
+    let output = command("python3")
+        .arg(script)
+        .arg(directory)
+        .args([package, version, module, text])
+        .output();
+    let output = Output::from(output.expect("Python can be started"));
+    assert_eq!(output.code, 0, "{output:#?}");
 }

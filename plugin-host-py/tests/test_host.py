@@ -238,6 +238,20 @@ def test_a_directory_that_is_missing_ends_only_the_worker(host: HostProcess) -> 
     assert host.process.poll() is None
 
 
+def test_after_an_installation_the_host_does_not_fork(fake: FakeServer, tmp_path: Path) -> None:
+    watching = (
+        "import sys; from outrigger_plugin_host import _host; from functools import partial; "
+        f"_host.Installed = partial(_host.Installed, [{str(tmp_path)!r}]); sys.exit(_host.main())"
+    )
+    with HostProcess((sys.executable, "-c", watching)) as host:
+        (tmp_path / "new-1.0.dist-info").mkdir()
+        pid = start_plugin(host, fake, "influxdb3_local.info('ran')")
+        _, logs = fake.finish()
+        assert logs[0].text == "ran"
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert command[1:5] == [b"-P", b"-m", b"outrigger_plugin_host", b"worker"]
+
+
 def test_with_several_threads_the_host_does_not_fork(fake: FakeServer) -> None:
     with HostProcess(WITH_A_THREAD) as host:
         pid = start_plugin(
@@ -251,7 +265,7 @@ def test_with_several_threads_the_host_does_not_fork(fake: FakeServer) -> None:
         _, logs = fake.finish()
         assert logs[0].text == f"True yes {host.process.pid}"
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        assert command[1:4] == [b"-m", b"outrigger_plugin_host", b"worker"]
+        assert command[1:5] == [b"-P", b"-m", b"outrigger_plugin_host", b"worker"]
         fake.send(drain={})
         assert host.next("exited").code == 0
         assert host.output[False] == b"hello\n"

@@ -68,6 +68,11 @@ fn main() {
     fs::write(out.join("plugin_host.whl"), pack(&contents)).expect("write the wheel");
     println!("cargo::rustc-env=PLUGIN_HOST_WHEEL={PACKAGE}-{version}-py3-none-any.whl");
     println!("cargo::rustc-env=PLUGIN_HOST_VERSION={version}");
+    let [oldest, newest] = python_minors(&project);
+    println!("cargo::rustc-env=PLUGIN_HOST_PYTHON_OLDEST={oldest}");
+    println!("cargo::rustc-env=PLUGIN_HOST_PYTHON_NEWEST={newest}");
+    let needs = dependencies(&project).join("|");
+    println!("cargo::rustc-env=PLUGIN_HOST_NEEDS={needs}");
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
@@ -85,10 +90,32 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn metadata(project: &Path, version: &str) -> String {
+fn described(project: &Path) -> toml::Value {
     let text = fs::read_to_string(project.join("pyproject.toml")).expect("read pyproject.toml");
     let table: toml::Table = text.parse().expect("pyproject.toml is TOML");
-    let field = |name: &str| table["project"][name].clone();
+    table["project"].clone()
+}
+
+fn dependencies(project: &Path) -> Vec<String> {
+    let described = described(project);
+    let dependencies = described["dependencies"].as_array().expect("a list");
+    let text = |dependency: &toml::Value| dependency.as_str().expect("a requirement").to_owned();
+    dependencies.iter().map(text).collect()
+}
+
+/// The oldest and the newest minor version of Python 3 that the package runs on.
+fn python_minors(project: &Path) -> [u32; 2] {
+    let described = described(project);
+    let range = described["requires-python"].as_str().expect("a range");
+    let bounds = range.strip_prefix(">=3.").expect("a lower bound");
+    let (oldest, beyond) = bounds.split_once(",<3.").expect("an upper bound");
+    let minor = |text: &str| text.parse::<u32>().expect("a minor version");
+    [minor(oldest), minor(beyond) - 1]
+}
+
+fn metadata(project: &Path, version: &str) -> String {
+    let described = described(project);
+    let field = |name: &str| described[name].clone();
     let mut lines = vec![
         "Metadata-Version: 2.1".to_owned(),
         format!("Name: {}", field("name").as_str().expect("a name")),
@@ -98,11 +125,8 @@ fn metadata(project: &Path, version: &str) -> String {
             field("requires-python").as_str().expect("a version range")
         ),
     ];
-    for dependency in field("dependencies").as_array().expect("a list") {
-        lines.push(format!(
-            "Requires-Dist: {}",
-            dependency.as_str().expect("a requirement")
-        ));
+    for dependency in dependencies(project) {
+        lines.push(format!("Requires-Dist: {dependency}"));
     }
     lines.join("\n") + "\n"
 }

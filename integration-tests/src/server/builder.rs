@@ -11,6 +11,7 @@ use crate::{
     environments::prepare,
     leftovers::{GONE_WITHIN, Tag},
     log::Allowed,
+    process::command,
     server::{
         Files, Server, StartFailure,
         start::{self, Started},
@@ -127,6 +128,21 @@ impl Builder {
             &target,
             "integration-examples-venv",
             Path::new(requirements),
+        );
+        self.virtual_environment(&location)
+    }
+
+    /// A virtual environment of the story's own, to install into and to break: a copy of the
+    /// shared one, which must have been made.
+    pub fn own_virtual_environment(self) -> Self {
+        let shared = target_directory(&self.settings.binary).join("integration-venv");
+        let location = self.files.directory().join("venv");
+        let _lock = start::lock(&shared);
+        let copied = command("cp").arg("-a").arg(&shared).arg(&location).status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "copy {}",
+            shared.display()
         );
         self.virtual_environment(&location)
     }

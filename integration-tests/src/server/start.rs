@@ -54,11 +54,7 @@ pub(super) async fn start(
 ) -> Result<Started, StartFailure> {
     let environment = settings.value("--virtual-env-location").map(Path::new);
     // Released when it is dropped.
-    let _lock = environment.map(|location| {
-        let lock = File::create(location.with_extension("lock")).expect("make the lock");
-        lock.lock().expect("take the lock");
-        lock
-    });
+    let _lock = environment.map(lock);
     let is_made = environment.is_none_or(|location| location.join("bin/python").exists());
     let patience = if is_made { PATIENCE } else { INSTALL_MAX };
     // The old one would be believed.
@@ -87,6 +83,13 @@ pub(super) async fn start(
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Waits until nobody else makes or copies a virtual environment; released when dropped.
+pub(super) fn lock(location: &Path) -> File {
+    let lock = File::create(location.with_extension("lock")).expect("make the lock");
+    lock.lock().expect("take the lock");
+    lock
 }
 
 fn program(settings: &Settings, files: &Files, tag: &Tag) -> Command {

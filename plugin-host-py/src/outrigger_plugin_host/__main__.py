@@ -2,6 +2,7 @@
 
 * `python -m outrigger_plugin_host host`: the fork server; see `_host`.
 * `python -m outrigger_plugin_host worker`: one worker without a fork; only the host starts it.
+* `python -m outrigger_plugin_host check`: loads what a host loads, and ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-_USAGE = "usage: python -m outrigger_plugin_host host\n"
+_USAGE = "usage: python -m outrigger_plugin_host host|check\n"
 _EXIT_USAGE = 64
 
 
@@ -28,6 +29,10 @@ def main(arguments: list[str]) -> int:
         from outrigger_plugin_host import _host  # noqa: PLC0415
 
         return _host.main()
+    if arguments == ["check"]:
+        from outrigger_plugin_host import _host  # noqa: PLC0415
+
+        return 0
     if arguments == ["worker"]:
         from outrigger_plugin_host import _spawn  # noqa: PLC0415
 

@@ -24,6 +24,7 @@ from outrigger_plugin_host import _frames, _spawn
 from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._child import EXIT_SETUP_FAILED
 from outrigger_plugin_host._errors import ProtocolError
+from outrigger_plugin_host._installed import Installed
 from outrigger_plugin_host._version import PROTOCOL, VERSION
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Host:
         self._by_pipe: dict[int, _Worker] = {}
         self._poll = select.poll()
         self._wakeup = _wakeup_on_child()
+        self._installed = Installed()
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._wakeup, select.POLLIN)
 
@@ -133,7 +135,8 @@ class Host:
             stderr, stderr_write = os.pipe2(os.O_CLOEXEC)
             on_failure.callback(os.close, stderr)
             write_ends.callback(os.close, stderr_write)
-            pid = _spawn.spawn(start, stdout_write, stderr_write)
+            outdated = self._installed.has_changed()
+            pid = _spawn.spawn(start, stdout_write, stderr_write, outdated=outdated)
             on_failure.pop_all()
         for pipe in (stdout, stderr):
             os.set_blocking(pipe, False)

@@ -2,6 +2,8 @@
 
 By forking itself, which takes milliseconds. A fork is only safe while the host has one thread; if
 some library started another, the host says so and starts a fresh interpreter instead, slower.
+So it does after something was installed, because a fork would have the earlier version of what
+the host has loaded and import the rest from the new one.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from outrigger_plugin_host._child import become_worker
 _HOST_PID = struct.Struct(">I")
 
 
-def spawn(start: Any, stdout: int, stderr: int) -> int:
+def spawn(start: Any, stdout: int, stderr: int, *, outdated: bool) -> int:
     """Start the worker with these descriptors as its output; return its pid."""
+    if outdated:
+        return _spawn_fresh(start, stdout, stderr)
     threads = _thread_count()
     if threads == 1:
         return _fork(start, stdout, stderr)
@@ -55,7 +59,7 @@ def _spawn_fresh(start: Any, stdout: int, stderr: int) -> int:
         os.lseek(config, 0, os.SEEK_SET)
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-m", "outrigger_plugin_host", "worker"],
+            [sys.executable, "-P", "-m", "outrigger_plugin_host", "worker"],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, config, 0),

@@ -26,6 +26,7 @@ from outrigger_plugin_host._entry_points import (
 )
 from outrigger_plugin_host._errors import ProtocolError
 from outrigger_plugin_host._flight import Fetch, FlightFetch
+from outrigger_plugin_host._installed import Installed
 from outrigger_plugin_host._interrupts import Interrupts
 from outrigger_plugin_host._local import Connections, InfluxDB3Local, fetch_batch, flush_lines
 from outrigger_plugin_host._outbox import Outbox
@@ -64,6 +65,7 @@ class Worker:
             cache_calls=supervisor,
         )
         self._interrupts = Interrupts()
+        self._installed = Installed()
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._finished = threading.Event()
         self._bind: Any = None
@@ -114,6 +116,7 @@ class Worker:
         if self._bind is not None and bind.binding != self._bind.binding:
             raise ProtocolError(f"bound to {self._bind.binding}, cannot serve {bind.binding}")
         self._bind = bind
+        self._installed.refresh()
         try:
             self._plugin = self._load(bind)
         except ProtocolError:
@@ -155,6 +158,7 @@ class Worker:
         plugin, errors, answers = self._plugin, list[Any](), list[Any]()
         timings = Timings()
         self._outbox.open(invoke.invocation)
+        self._installed.refresh()
 
         def work() -> None:
             # Described in here because that, too, runs code of the plugin that may hang.

@@ -14,6 +14,7 @@ use outrigger_model::{
 };
 use outrigger_query::QueryError;
 use outrigger_storage::{WriteError, WriteErrorBody};
+use outrigger_supervisor::environment::InstallError;
 use outrigger_triggers::{DryRunError, TriggerError};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -147,6 +148,20 @@ impl From<QueryError> for HttpError {
 impl From<TriggerError> for HttpError {
     fn from(error: TriggerError) -> Self {
         Self::report(error.kind(), &error)
+    }
+}
+
+impl From<InstallError> for HttpError {
+    fn from(error: InstallError) -> Self {
+        let report = Report(&error).to_string();
+        match error {
+            InstallError::Disabled => Self::with_status(StatusCode::FORBIDDEN, report),
+            error => {
+                let text =
+                    format!("Processing engine error: error installing python packages: {report}");
+                Self::new(error.kind(), text)
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use outrigger_log::{
 use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
+use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{
     Board, DryRunConfig, DryRuns, PinnedSources, Plugins, Repository, TriggerService,
     source::PluginDirectory,
@@ -72,6 +73,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
         ),
         triggers: TriggerService::new(storage.clone(), sources, Board::default()),
         storage,
+        packages: Packages::NoPlugins,
         config: Config {
             max_request_bytes: ByteSize(1000),
         },

@@ -3,6 +3,7 @@
 mod databases;
 mod engine;
 mod health;
+mod packages;
 mod plugin_test;
 mod plugins;
 mod query;
@@ -33,6 +34,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 /// All of HTTP, and `flight` beside it.
 pub(crate) fn router(deps: Deps, flight: Router) -> Router {
     const DATABASE: &str = "/api/v3/configure/database";
+    const ENVIRONMENT: &str = "/api/v3/configure/plugin_environment";
     const TRIGGER: &str = "/api/v3/configure/processing_engine_trigger";
     let shared: Shared = Arc::new(deps);
     let databases = get(databases::list)
@@ -60,6 +62,14 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
         .route(
             "/api/v3/plugins/repository",
             put(plugins::update_from_repository),
+        )
+        .route(
+            &format!("{ENVIRONMENT}/install_packages"),
+            post(packages::install_packages),
+        )
+        .route(
+            &format!("{ENVIRONMENT}/install_requirements"),
+            post(packages::install_requirements),
         )
         .route(
             &format!("{}{{*path}}", engine::PREFIX),

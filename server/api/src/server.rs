@@ -12,6 +12,7 @@ use hyper_util::{
 use outrigger_model::{bytes::ByteSize, shutdown::Gate};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
+use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{DryRuns, TriggerService};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
@@ -57,6 +58,8 @@ pub struct Deps {
     pub triggers: TriggerService,
     /// Dry runs of plugins.
     pub dry_runs: DryRuns,
+    /// What plugins can import.
+    pub packages: Packages,
     /// Limits.
     pub config: Config,
     /// Who this server is.

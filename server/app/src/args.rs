@@ -138,6 +138,24 @@ pub struct Args {
         help_heading = "Plugins"
     )]
     pub(crate) restrict_plugin_triggers_to: Option<Vec<PluginTriggerKind>>,
+
+    /// Who installs Python packages; `pip` and `uv` mean the same as `discover` [default: discover]
+    #[arg(
+        long,
+        env = "INFLUXDB3_PACKAGE_MANAGER",
+        ignore_case = true,
+        help_heading = "Plugins"
+    )]
+    pub(crate) package_manager: Option<PackageManager>,
+
+    /// Make no virtual environment and install nothing: use what is there
+    #[arg(
+        long,
+        env = "INFLUXDB3_DISABLE_PACKAGE_MANAGEMENT",
+        help_heading = "Plugins"
+    )]
+    pub(crate) disable_package_management: bool,
+
     #[command(flatten)]
     pub(crate) workers: WorkerArgs,
 
@@ -191,6 +209,19 @@ pub(crate) enum PluginTriggerKind {
     Schedule,
     /// On requests.
     Request,
+}
+
+/// Who installs Python packages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PackageManager {
+    /// The server, with what it finds.
+    Discover,
+    /// The server, with pip.
+    Pip,
+    /// Accepted, and means pip.
+    Uv,
+    /// The operator.
+    Disabled,
 }
 
 /// Formats of log lines.

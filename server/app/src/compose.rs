@@ -1,8 +1,6 @@
 //! Which part is given which: puts the server together.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     io,
     num::NonZeroUsize,
     os::unix::fs::PermissionsExt,
@@ -23,7 +21,7 @@ use outrigger_sandbox::Launcher;
 use outrigger_storage::Storage;
 use outrigger_supervisor::{
     Supervisor, SupervisorError,
-    environment::{self, EnvironmentError},
+    environment::{self, EnvironmentError, Management, Packages, VirtualEnvironment},
 };
 use outrigger_triggers::{
     Board, Captures, DryRunConfig, DryRuns, ManagerTask, PluginBackend, PluginLogger, Plugins,
@@ -34,13 +32,14 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
+    args::PackageManager,
     config::{Config, PluginsConfig},
     node::{Node, NodeError},
 };
 
 /// How long making a virtual environment may take.
 const CREATE_ENVIRONMENT_MAX: Duration = Duration::from_mins(3);
-/// How long installing the plugin host into it may take.
+/// How long installing something into it may take.
 const INSTALL_MAX: Duration = Duration::from_mins(15);
 /// How long a host may take to load its modules on a slow machine.
 const HOST_START_MAX: Duration = Duration::from_mins(1);
@@ -113,7 +112,9 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         board: &board,
         plugins: &plugins,
     };
+    say_package_manager(config.package_manager);
     let Started {
+        packages,
         run_directory,
         workers,
     } = parts.start_plugins().await?;
@@ -133,17 +134,11 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         triggers: TriggerService::new(storage.clone(), plugins, board)
             .restricted_to(config.allowed_triggers.clone()),
         dry_runs,
+        packages,
         config: outrigger_api::Config {
             max_request_bytes: config.max_request_bytes,
         },
-        instance: Instance {
-            cluster_uuid,
-            process_id: Uuid::new_v4(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: option_env!("OUTRIGGER_REVISION")
-                .unwrap_or("unknown")
-                .to_owned(),
-        },
+        instance: instance(cluster_uuid),
     });
     Ok(Server {
         api,
@@ -151,6 +146,17 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         shutdown,
         _run_directory: run_directory,
     })
+}
+
+fn instance(cluster_uuid: Uuid) -> Instance {
+    Instance {
+        cluster_uuid,
+        process_id: Uuid::new_v4(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: option_env!("OUTRIGGER_REVISION")
+            .unwrap_or("unknown")
+            .to_owned(),
+    }
 }
 
 /// What starting the plugins needs.
@@ -164,8 +170,8 @@ struct Parts<'a> {
 }
 
 /// What the rest of the server uses of the plugins' side.
-#[derive(Default)]
 struct Started {
+    packages: Packages,
     run_directory: Option<TempDir>,
     workers: Option<(Supervisor, Captures)>,
 }
@@ -186,7 +192,11 @@ impl Parts<'_> {
                     "triggers don't run: the server has no --plugin-dir"
                 );
             }
-            return Ok(Started::default());
+            return Ok(Started {
+                packages: self.packages(None),
+                run_directory: None,
+                workers: None,
+            });
         };
         let unusable = |source| ComposeError::PluginDirectory {
             path: directory.clone(),
@@ -194,7 +204,6 @@ impl Parts<'_> {
         };
         std::fs::create_dir_all(directory).map_err(unusable)?;
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
-        let python = prepare_environment(virtual_environment, environment, &launcher).await?;
         let run_directory = tempfile::Builder::new()
             .prefix("outrigger-")
             .permissions(std::fs::Permissions::from_mode(0o700))
@@ -203,10 +212,22 @@ impl Parts<'_> {
         // What plugins leave in their temporary directory goes with the server.
         let temporary = run_directory.path().join("tmp");
         std::fs::create_dir(&temporary).map_err(ComposeError::RunDirectory)?;
+        let settings = environment::Config {
+            location: virtual_environment.clone(),
+            management: self.config.packages,
+            base_python: "python3".into(),
+            environment: environment.clone(),
+            plugins: directory.clone(),
+            run_directory: run_directory.path().to_owned(),
+            create_max: CREATE_ENVIRONMENT_MAX,
+            install_max: INSTALL_MAX,
+        };
+        let virtual_environment = self.prepare(settings, &launcher).await?;
+        let packages = self.packages(Some(&virtual_environment));
         let mut environment = environment.clone();
         environment.insert("TMPDIR".into(), temporary.into());
         let config = outrigger_supervisor::Config {
-            python,
+            virtual_environment,
             environment,
             directory: directory.clone(),
             run_directory: run_directory.path().to_owned(),
@@ -219,9 +240,28 @@ impl Parts<'_> {
         };
         let workers = self.start_triggers(config, launcher)?;
         Ok(Started {
+            packages,
             run_directory: Some(run_directory),
             workers: Some(workers),
         })
+    }
+
+    fn packages(&self, environment: Option<&VirtualEnvironment>) -> Packages {
+        match (self.config.packages, environment) {
+            (Management::Operator, _) => Packages::Disabled,
+            (Management::Server, Some(environment)) => Packages::Managed(environment.clone()),
+            (Management::Server, None) => Packages::NoPlugins,
+        }
+    }
+
+    async fn prepare(
+        &self,
+        settings: environment::Config,
+        launcher: &Launcher,
+    ) -> Result<VirtualEnvironment, EnvironmentError> {
+        // Installations are finished like invocations when the server ends.
+        let tasks = self.shutdown.gate(Phase::Invocations).tasks().clone();
+        VirtualEnvironment::prepare(settings, launcher.clone(), tasks).await
     }
 
     fn start_triggers(
@@ -254,19 +294,15 @@ impl Parts<'_> {
     }
 }
 
-async fn prepare_environment(
-    location: &Path,
-    environment: &BTreeMap<OsString, OsString>,
-    launcher: &Launcher,
-) -> Result<PathBuf, ComposeError> {
-    let config = environment::Config {
-        location: location.to_owned(),
-        base_python: "python3".into(),
-        environment: environment.clone(),
-        create_max: CREATE_ENVIRONMENT_MAX,
-        install_max: INSTALL_MAX,
-    };
-    let python = environment::prepare(&config, launcher).await?;
-    info!(location = %location.display(), "virtual environment is ready");
-    Ok(python)
+/// An operator who has asked for something else than what happens is told so.
+fn say_package_manager(asked: Option<PackageManager>) {
+    match asked {
+        None => {}
+        Some(PackageManager::Uv) => {
+            warn!("--package-manager uv means pip: this server installs packages with pip");
+        }
+        Some(PackageManager::Discover | PackageManager::Pip | PackageManager::Disabled) => info!(
+            "--package-manager is deprecated: leave it out, or use --disable-package-management"
+        ),
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,11 +11,10 @@ use std::{
 };
 
 use outrigger_model::bytes::ByteSize;
-use outrigger_supervisor::PoolLimits;
-
+use outrigger_supervisor::{PoolLimits, environment::Management};
 use outrigger_triggers::{Repository, spec::TriggerKind};
 
-use crate::args::{Args, ObjectStoreKind, PluginTriggerKind};
+use crate::args::{Args, ObjectStoreKind, PackageManager, PluginTriggerKind};
 
 /// Bytes that may wait for the log before writers do.
 const WRITE_BUFFER_BYTES_MAX: ByteSize = ByteSize::mib(256);
@@ -45,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) repository: Repository,
     /// The kinds of triggers that can be created.
     pub(crate) allowed_triggers: BTreeSet<TriggerKind>,
+    pub(crate) packages: Management,
+    pub(crate) package_manager: Option<PackageManager>,
     pub(crate) triggers: outrigger_triggers::Config,
     pub(crate) pool: PoolLimits,
     pub(crate) exec_mem_pool: ByteSize,
@@ -140,6 +141,8 @@ impl Args {
             plugins,
             repository: Repository::new(self.plugin_repo.clone(), self.plugin_repo_timeout),
             allowed_triggers: self.allowed_triggers(),
+            packages: self.management(),
+            package_manager: self.package_manager,
             triggers: outrigger_triggers::Config {
                 batch_rows_max: TRIGGER_BATCH_ROWS,
                 batch_bytes_max: TRIGGER_BATCH_BYTES,
@@ -196,6 +199,15 @@ impl Args {
         kinds.iter().map(kind).collect()
     }
 
+    fn management(&self) -> Management {
+        let disabled = self.package_manager == Some(PackageManager::Disabled);
+        if disabled || self.disable_package_management {
+            Management::Operator
+        } else {
+            Management::Server
+        }
+    }
+
     fn plugins(&self) -> Result<PluginsConfig, String> {
         let Some(directory) = &self.plugin_dir else {
             return Ok(PluginsConfig::Disabled);
@@ -236,7 +248,21 @@ fn plugin_environment(
     environment.remove(&OsString::from("PYTHONHOME"));
     // May hold credentials, which are the server's.
     environment.remove(&OsString::from("INFLUXDB3_PLUGIN_REPO"));
+    if let Some(path) = environment.get_mut(&OsString::from("PYTHONPATH")) {
+        *path = absolute_entries(path);
+    }
     environment
+}
+
+/// A search path that means the same in every directory: hosts and workers run in others than
+/// the server.
+fn absolute_entries(path: &OsStr) -> OsString {
+    let entries = env::split_paths(path).map(|entry| {
+        // An empty entry is the working directory.
+        let entry = Path::new(".").join(entry);
+        std::path::absolute(&entry).unwrap_or(entry)
+    });
+    env::join_paths(entries).unwrap_or_else(|_colon| path.to_owned())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {
@@ -306,5 +332,32 @@ mod tests {
         };
         assert_eq!(environment[&OsString::from("PLUGIN_DIR")], "/plugins");
         assert_eq!(environment[&OsString::from("TZ")], "UTC");
+    }
+
+    #[test]
+    fn either_flag_leaves_packages_to_the_operator() {
+        let node = ["--without-auth", "--node-id", "n"];
+        let management =
+            |flags: &[&str]| resolve(&[&node, flags].concat()).map(|config| config.packages);
+        assert_eq!(management(&[]), Ok(Management::Server));
+        for name in ["discover", "pip", "UV"] {
+            let flags = ["--package-manager", name];
+            assert_eq!(management(&flags), Ok(Management::Server), "{name}");
+        }
+        for flags in [
+            &["--package-manager", "Disabled"][..],
+            &["--disable-package-management"],
+            &["--disable-package-management", "--package-manager", "pip"],
+        ] {
+            assert_eq!(management(flags), Ok(Management::Operator), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn the_search_path_for_modules_is_made_absolute() {
+        let here = env::current_dir().unwrap();
+        let path = absolute_entries(OsStr::new("/a:lib:"));
+        let expected = [PathBuf::from("/a"), here.join("lib"), here];
+        assert_eq!(env::split_paths(&path).collect::<Vec<_>>(), expected);
     }
 }

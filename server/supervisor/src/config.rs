@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use outrigger_model::bytes::ByteSize;
 
+use crate::environment::VirtualEnvironment;
+
 /// How hosts and workers are run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The interpreter of the virtual environment.
-    pub python: PathBuf,
+    /// What plugins can import.
+    pub virtual_environment: VirtualEnvironment,
     /// The environment of hosts and workers.
     pub environment: BTreeMap<OsString, OsString>,
     /// The working directory of workers.

@@ -1,235 +1,390 @@
-//! The virtual environment: makes it, and installs the Python package that hosts
-//! and workers run. The package is carried inside this binary as a wheel.
+//! The virtual environment: makes it, installs the Python package that hosts and workers run,
+//! and later what plugins need. The package is carried inside this binary as a wheel.
+
+mod error;
+mod install;
+mod interpreter;
+mod step;
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use outrigger_sandbox::{ChildExit, Launch, LaunchError, Launcher};
-use parking_lot::Mutex;
-use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
+use outrigger_sandbox::Launcher;
+use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::output::{LineSplitter, Tail};
+pub(crate) use self::step::read_lines;
+pub use self::{
+    error::{EnvironmentError, GoneError, InstallError},
+    install::{Packages, Wanted},
+    step::StepError,
+};
+use self::{
+    interpreter::{Interpreter, PACKAGE, python_of},
+    step::Step,
+};
 
 const WHEEL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plugin_host.whl"));
 const WHEEL_NAME: &str = env!("PLUGIN_HOST_WHEEL");
 const VERSION: &str = env!("PLUGIN_HOST_VERSION");
 
-/// In a virtual environment: the version of the package that was installed.
-const STAMP: &str = ".outrigger-plugin-host";
+/// Settings of pip that would have it install somewhere else.
+const MISLEADING: [&str; 4] = ["PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER"];
 
-/// How an environment is made.
+/// How an environment is made and kept.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where it is, or is made.
     pub location: PathBuf,
+    /// Whether the server makes it and installs into it.
+    pub management: Management,
     /// The interpreter that makes it: a name in PATH, or a path.
     pub base_python: PathBuf,
     /// What pip gets as its environment.
     pub environment: BTreeMap<OsString, OsString>,
+    /// Where plugins are: relative paths of requirements begin there.
+    pub plugins: PathBuf,
+    /// An existing directory of the server's own, for what does not outlive it.
+    pub run_directory: PathBuf,
     /// How long making it may take.
     pub create_max: Duration,
-    /// How long the installation may take.
+    /// How long an installation may take.
     pub install_max: Duration,
 }
 
-/// Why there is no usable environment.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EnvironmentError {
-    /// A file could not be read or written.
-    #[error("write {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A program could not be started.
-    #[error("run {program}")]
-    Launch {
-        /// The program.
-        program: PathBuf,
-        /// Why not.
-        source: LaunchError,
-    },
-    /// Its output could not be read.
-    #[error("read the output of {program}")]
-    Output {
-        /// The program.
-        program: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A program failed.
-    #[error("{what} failed ({exit}); it said:\n{output}")]
-    Failed {
-        /// What was to be done.
-        what: &'static str,
-        /// How it ended.
-        exit: String,
-        /// Its last lines.
-        output: String,
-    },
-    /// A program took too long and was ended.
-    #[error("{what} took longer than {limit:?} and was ended; it said:\n{output}")]
-    TooLong {
-        /// What was to be done.
-        what: &'static str,
-        /// How long it may take.
-        limit: Duration,
-        /// Its last lines.
-        output: String,
-    },
+/// Who looks after an environment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Management {
+    /// The server does, with pip.
+    Server,
+    /// The operator does. The server takes what it finds.
+    Operator,
 }
 
-/// Makes sure that the environment exists and has this server's package; returns
-/// its interpreter. Logs progress line by line.
-pub async fn prepare(config: &Config, launcher: &Launcher) -> Result<PathBuf, EnvironmentError> {
-    let python = config.location.join("bin/python");
-    if !python.exists() {
-        info!(location = %config.location.display(), "making the virtual environment");
-        let arguments = [
-            OsString::from("-m"),
-            "venv".into(),
-            config.location.clone().into(),
-        ];
-        let step = Step {
-            what: "making the virtual environment",
-            limit: config.create_max,
+/// An environment that plugins can run in. Clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub struct VirtualEnvironment {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    launcher: Launcher,
+    python: PathBuf,
+    /// Where the plugin host is, if it is not in the environment itself.
+    host_path: Option<PathBuf>,
+    /// Held by the installation that runs.
+    turn: Arc<Mutex<()>>,
+    /// Where installations run, whether or not somebody still waits for them.
+    tasks: TaskTracker,
+    installations: AtomicU64,
+    /// How often an installation has changed what hosts have loaded.
+    foundations: AtomicU64,
+}
+
+impl VirtualEnvironment {
+    /// Makes sure that the environment exists and that the plugin host runs in it. Logs
+    /// progress line by line. Installations will run on `tasks`.
+    pub async fn prepare(
+        mut config: Config,
+        launcher: Launcher,
+        tasks: TaskTracker,
+    ) -> Result<Self, EnvironmentError> {
+        for name in MISLEADING {
+            config.environment.remove(&OsString::from(name));
+        }
+        let preparation = Preparation {
+            config: &config,
+            launcher: &launcher,
         };
-        step.run(config, launcher, &config.base_python, &arguments)
-            .await?;
+        let (python, host_path) = match config.management {
+            Management::Server => (preparation.make().await?, None),
+            Management::Operator => preparation.find().await?,
+        };
+        info!(python = %python.display(), "virtual environment is ready");
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                launcher,
+                python,
+                host_path,
+                turn: Arc::default(),
+                tasks,
+                installations: AtomicU64::new(0),
+                foundations: AtomicU64::new(0),
+            }),
+        })
     }
-    let stamp = config.location.join(STAMP);
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == VERSION) {
-        return Ok(python);
+
+    /// Its interpreter.
+    pub(crate) fn python(&self) -> &Path {
+        &self.shared.python
     }
-    info!(
-        version = VERSION,
-        "installing the plugin host into the virtual environment"
-    );
-    install(config, launcher, &python).await?;
-    write(&stamp, VERSION.as_bytes())?;
-    info!(version = VERSION, "installed the plugin host");
-    Ok(python)
+
+    /// Adds to a host's environment what it needs to find the plugin host.
+    pub(crate) fn complete(&self, environment: &mut BTreeMap<OsString, OsString>) {
+        let Some(host_path) = &self.shared.host_path else {
+            return;
+        };
+        let mut path = host_path.clone().into_os_string();
+        if let Some(inherited) = environment.get(&OsString::from("PYTHONPATH")) {
+            path.push(":");
+            path.push(inherited);
+        }
+        environment.insert("PYTHONPATH".into(), path);
+    }
+
+    /// How often something was installed: what could not be imported before, may be now.
+    pub(crate) fn installations(&self) -> u64 {
+        self.shared.installations.load(Ordering::Acquire)
+    }
+
+    /// Changes when an installation has changed what hosts have loaded: workers of before
+    /// would mix two versions of it.
+    pub(crate) fn foundations(&self) -> u64 {
+        self.shared.foundations.load(Ordering::Acquire)
+    }
+
+    /// Whether it is still there.
+    pub(crate) fn check(&self) -> Result<(), GoneError> {
+        let Shared { config, python, .. } = &*self.shared;
+        // A name in PATH is looked up by whoever starts it.
+        if python.is_relative() || python.exists() {
+            return Ok(());
+        }
+        let location = config.location.clone();
+        let remedy = match config.management {
+            Management::Server => format!(
+                "remove what is left of {}, restart the server, which makes it again, and install \
+                 what plugins need with `influxdb3 install package`",
+                location.display()
+            ),
+            Management::Operator => format!(
+                "make it again with `python3 -m venv --clear {}`, install what plugins need, and \
+                 restart the server",
+                location.display()
+            ),
+        };
+        Err(GoneError {
+            location,
+            python: python.clone(),
+            remedy,
+        })
+    }
 }
 
-async fn install(
-    config: &Config,
-    launcher: &Launcher,
-    python: &Path,
-) -> Result<(), EnvironmentError> {
-    let wheel = config.location.join(WHEEL_NAME);
-    write(&wheel, WHEEL)?;
-    let options = "-m pip install --no-input --disable-pip-version-check --progress-bar off \
-                   --timeout 30 --retries 2";
-    let mut arguments: Vec<OsString> = options.split_whitespace().map(Into::into).collect();
-    arguments.push(wheel.clone().into());
-    let step = Step {
-        what: "installing the plugin host with pip",
-        limit: config.install_max,
+/// What is done before there is an environment.
+struct Preparation<'a> {
+    config: &'a Config,
+    launcher: &'a Launcher,
+}
+
+impl Preparation<'_> {
+    /// Makes what is not there yet.
+    async fn make(&self) -> Result<PathBuf, EnvironmentError> {
+        let location = &self.config.location;
+        let python = python_of(location);
+        if !has_interpreter(location)? {
+            self.create().await?;
+        }
+        let interpreter = self.ask_its(&python).await?;
+        if interpreter.has("pip").is_none() {
+            return Err(EnvironmentError::NoPip {
+                location: location.clone(),
+                python,
+            });
+        }
+        if interpreter.has(PACKAGE) == Some(VERSION) && interpreter.missing().is_empty() {
+            return Ok(python);
+        }
+        let version = VERSION;
+        info!(version, "installing the plugin host");
+        self.install_host(&python).await?;
+        info!(version, "installed the plugin host");
+        Ok(python)
+    }
+
+    /// Takes what is there; where there is no environment, Python as it is installed.
+    async fn find(&self) -> Result<(PathBuf, Option<PathBuf>), EnvironmentError> {
+        let location = &self.config.location;
+        let (python, interpreter) = if has_interpreter(location)? {
+            let python = python_of(location);
+            let interpreter = self.ask_its(&python).await?;
+            (python, interpreter)
+        } else {
+            let python = self.config.base_python.clone();
+            let interpreter = self.ask_base().await?;
+            (python, interpreter)
+        };
+        let missing = interpreter.missing();
+        if !missing.is_empty() {
+            let quoted: Vec<_> = missing.iter().map(|need| format!("'{need}'")).collect();
+            return Err(EnvironmentError::Missing {
+                python,
+                missing: quoted.join(" "),
+            });
+        }
+        if interpreter.has(PACKAGE) == Some(VERSION) {
+            return Ok((python, None));
+        }
+        let host_path = self.unpack_host(&python).await?;
+        Ok((python, Some(host_path)))
+    }
+
+    async fn create(&self) -> Result<(), EnvironmentError> {
+        let Config {
+            location,
+            base_python,
+            create_max,
+            ..
+        } = self.config;
+        self.ask_base().await?;
+        info!(location = %location.display(), "making the virtual environment");
+        fs::create_dir_all(location).map_err(|source| EnvironmentError::NotWritable {
+            path: location.clone(),
+            source,
+        })?;
+        let made = self
+            .run(
+                "making the virtual environment",
+                *create_max,
+                base_python,
+                vec!["-m".into(), "venv".into(), location.clone().into()],
+            )
+            .await;
+        if made.is_err() {
+            // Half of one would only be in the way; nothing else was there.
+            drop(fs::remove_dir_all(location));
+        }
+        made
+    }
+
+    async fn ask_base(&self) -> Result<Interpreter, EnvironmentError> {
+        let python = &self.config.base_python;
+        let asked = Interpreter::ask(python, &self.config.environment, self.launcher).await;
+        let interpreter = asked.map_err(|source| EnvironmentError::NoPython {
+            python: python.clone(),
+            source,
+        })?;
+        self.supported(python, interpreter)
+    }
+
+    async fn ask_its(&self, python: &Path) -> Result<Interpreter, EnvironmentError> {
+        let asked = Interpreter::ask(python, &self.config.environment, self.launcher).await;
+        let interpreter = asked.map_err(|source| EnvironmentError::BrokenPython {
+            location: self.config.location.clone(),
+            python: python.to_owned(),
+            source,
+        })?;
+        self.supported(python, interpreter)
+    }
+
+    fn supported(
+        &self,
+        python: &Path,
+        interpreter: Interpreter,
+    ) -> Result<Interpreter, EnvironmentError> {
+        if interpreter.is_supported() {
+            return Ok(interpreter);
+        }
+        Err(EnvironmentError::Unsupported {
+            python: python.to_owned(),
+            version: interpreter.version(),
+            location: self.config.location.clone(),
+        })
+    }
+
+    async fn install_host(&self, python: &Path) -> Result<(), EnvironmentError> {
+        let wheel = self.config.location.join(WHEEL_NAME);
+        write(&wheel, WHEEL)?;
+        let mut arguments = install::pip_install();
+        arguments.push(wheel.clone().into());
+        let what = "installing the plugin host with pip";
+        let limit = self.config.install_max;
+        let installed = self.run(what, limit, python, arguments).await;
+        // It is in the environment now, or will be written again.
+        drop(fs::remove_file(&wheel));
+        installed
+    }
+
+    /// Unpacks the plugin host into a directory that goes with the server.
+    async fn unpack_host(&self, python: &Path) -> Result<PathBuf, EnvironmentError> {
+        let wheel = self.config.run_directory.join(WHEEL_NAME);
+        let path = self.config.run_directory.join("host");
+        write(&wheel, WHEEL)?;
+        let mut arguments: Vec<OsString> = vec!["-m".into(), "zipfile".into(), "-e".into()];
+        arguments.extend([wheel.into(), path.clone().into()]);
+        let limit = self.config.create_max;
+        self.run("unpacking the plugin host", limit, python, arguments)
+            .await?;
+        Ok(path)
+    }
+
+    async fn run(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        program: &Path,
+        arguments: Vec<OsString>,
+    ) -> Result<(), EnvironmentError> {
+        let step = Step {
+            what,
+            limit,
+            shown: true,
+            program,
+            arguments,
+            environment: &self.config.environment,
+            directory: Path::new("/"),
+        };
+        step.run(self.launcher).await?;
+        Ok(())
+    }
+}
+
+/// Whether there is an environment; `false` if there is nothing at all.
+fn has_interpreter(location: &Path) -> Result<bool, EnvironmentError> {
+    let unreadable = |source| EnvironmentError::Unreadable {
+        location: location.to_owned(),
+        source,
     };
-    let installed = step.run(config, launcher, python, &arguments).await;
-    // It is in the environment now, or will be written again.
-    drop(fs::remove_file(&wheel));
-    installed
+    let location = location.to_owned();
+    match fs::metadata(&location) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(unreadable(error)),
+        Ok(found) if !found.is_dir() => return Err(EnvironmentError::NotDirectory { location }),
+        Ok(_) => {}
+    }
+    let python = python_of(&location);
+    if python.exists() {
+        return Ok(true);
+    }
+    if fs::read_dir(&location)
+        .map_err(unreadable)?
+        .next()
+        .is_none()
+    {
+        return Ok(false);
+    }
+    if location.join("pyvenv.cfg").exists() {
+        return Err(EnvironmentError::NoInterpreter { location, python });
+    }
+    Err(EnvironmentError::NotEnvironment { location })
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), EnvironmentError> {
-    fs::write(path, content).map_err(|source| EnvironmentError::File {
+    fs::write(path, content).map_err(|source| EnvironmentError::NotWritable {
         path: path.to_owned(),
         source,
     })
-}
-
-/// A program that runs to its end.
-struct Step {
-    what: &'static str,
-    limit: Duration,
-}
-
-impl Step {
-    async fn run(
-        &self,
-        config: &Config,
-        launcher: &Launcher,
-        program: &Path,
-        arguments: &[OsString],
-    ) -> Result<(), EnvironmentError> {
-        let launched = launcher
-            .launch(Launch {
-                program: program.to_owned(),
-                arguments: arguments.to_vec(),
-                environment: config.environment.clone(),
-                directory: PathBuf::from("/"),
-                stdin: None,
-            })
-            .await
-            .map_err(|source| EnvironmentError::Launch {
-                program: program.to_owned(),
-                source,
-            })?;
-        let unreadable = |source| EnvironmentError::Output {
-            program: program.to_owned(),
-            source,
-        };
-        let stdout = pipe::Receiver::from_owned_fd(launched.stdout).map_err(unreadable)?;
-        let stderr = pipe::Receiver::from_owned_fd(launched.stderr).map_err(unreadable)?;
-        let mut running = launched.running;
-        let tail = Arc::new(Mutex::new(Tail::default()));
-        let said = |line: String| {
-            info!(line, "{}", self.what);
-            tail.lock().push(line);
-        };
-        let end = async {
-            tokio::join!(
-                read_lines(stdout, said),
-                read_lines(stderr, said),
-                running.wait()
-            )
-            .2
-        };
-        let exit = timeout(self.limit, end).await;
-        let output = tail.lock().lines().join("\n");
-        match exit {
-            Ok(ChildExit::Code(0)) => Ok(()),
-            Ok(exit) => {
-                let exit = match exit {
-                    ChildExit::Code(code) => format!("exit code {code}"),
-                    ChildExit::Signal(signal) => format!("signal {signal}"),
-                };
-                Err(EnvironmentError::Failed {
-                    what: self.what,
-                    exit,
-                    output,
-                })
-            }
-            // Dropping it ends it.
-            Err(_elapsed) => Err(EnvironmentError::TooLong {
-                what: self.what,
-                limit: self.limit,
-                output,
-            }),
-        }
-    }
-}
-
-/// Passes every line on until the pipe is closed.
-pub(crate) async fn read_lines(mut pipe: pipe::Receiver, mut said: impl FnMut(String)) {
-    let mut splitter = LineSplitter::default();
-    let mut buffer = vec![0; 8 * 1024];
-    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-        splitter
-            .push(&buffer[..count])
-            .into_iter()
-            .for_each(&mut said);
-    }
-    splitter.finish().into_iter().for_each(&mut said);
 }

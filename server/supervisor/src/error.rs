@@ -4,6 +4,8 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use outrigger_sandbox::LaunchError;
 
+use crate::environment::GoneError;
+
 /// Why a worker ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExitReason {
@@ -134,6 +136,9 @@ pub enum HostError {
     /// It could not be started.
     #[error("start the plugin host")]
     Launch(#[from] LaunchError),
+    /// Plugins have nothing to run in.
+    #[error(transparent)]
+    Environment(#[from] GoneError),
     /// Its socket failed.
     #[error("talk to the plugin host")]
     Socket(#[from] io::Error),

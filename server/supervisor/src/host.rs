@@ -6,6 +6,7 @@ mod worker;
 
 use std::collections::HashMap;
 
+use futures::future::{join_all, select_all};
 use outrigger_model::error::Report;
 use outrigger_proto::v1::{SignalWorker, StartWorker, from_host, to_host};
 use tokio::{
@@ -13,17 +14,12 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::process::HostProcess;
 pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
-use crate::{
-    config::Config,
-    error::{ExitReason, HostError},
-    registry::Token,
-    usage::ProcessUsage,
-};
+use crate::{config::Config, error::HostError, registry::Token};
 use outrigger_sandbox::Launcher;
 
 /// A worker's number; never used twice.
@@ -41,7 +37,8 @@ pub(crate) enum HostCommand {
         worker: WorkerId,
         signal: i32,
     },
-    Abandon,
+    /// End the host of this worker, or the one that starts workers.
+    Abandon(Option<WorkerId>),
 }
 
 /// Talks to the host's task. Commands are as few as there are workers, so the
@@ -65,21 +62,30 @@ impl HostHandle {
         drop(self.0.send(HostCommand::Signal { worker, signal }));
     }
 
-    /// Ends a host that does not do its work; its workers end with it.
+    /// Ends a host that does not start workers; those that it has end with it.
     pub(crate) fn abandon(&self) {
-        drop(self.0.send(HostCommand::Abandon));
+        drop(self.0.send(HostCommand::Abandon(None)));
+    }
+
+    /// Ends the host of a worker that it does not kill, and all its workers.
+    pub(crate) fn abandon_host_of(&self, worker: WorkerId) {
+        drop(self.0.send(HostCommand::Abandon(Some(worker))));
     }
 }
 
 /// Everything that can happen to a host.
 enum Wake {
     Command(HostCommand),
-    Message(from_host::Message),
-    Lost(String),
+    Message(HostPid, from_host::Message),
+    Lost(HostPid, String),
     Shutdown,
 }
 
-/// Owns the host process and what is known about its workers.
+/// A host's process id.
+type HostPid = u32;
+
+/// Owns the host processes and what is known about their workers. One of them starts
+/// workers; others, which know only what was installed earlier, stay for those they have.
 #[derive(Debug)]
 pub(crate) struct HostTask {
     config: Config,
@@ -88,8 +94,11 @@ pub(crate) struct HostTask {
     tasks: TaskTracker,
     handle: HostHandle,
     inbox: mpsc::UnboundedReceiver<HostCommand>,
-    process: Option<HostProcess>,
-    workers: HashMap<WorkerId, WorkerRecord>,
+    /// The newest is the last; it starts workers unless packages were installed since.
+    hosts: Vec<HostProcess>,
+    /// How much had been installed when it was started.
+    installations: u64,
+    workers: HashMap<WorkerId, (HostPid, WorkerRecord)>,
     last_worker: u64,
 }
 
@@ -111,7 +120,8 @@ impl HostTask {
             tasks,
             handle: handle.clone(),
             inbox,
-            process: None,
+            hosts: Vec::new(),
+            installations: 0,
             workers: HashMap::new(),
             last_worker: 0,
         };
@@ -123,19 +133,20 @@ impl HostTask {
         loop {
             match self.next_wake(&shutdown).await {
                 Wake::Command(command) => self.on_command(command).await,
-                Wake::Message(message) => self.on_message(message),
-                Wake::Lost(reason) => self.on_lost(&reason),
+                Wake::Message(host, message) => self.on_message(host, message),
+                Wake::Lost(host, reason) => self.on_lost(host, &reason),
                 Wake::Shutdown => break,
             }
         }
-        // The bindings end their own workers; this only waits for the news.
+        // The workers' tasks end their own workers; this only waits for the news.
         let drained = timeout(self.config.grace * 2, async {
-            while !self.workers.is_empty() && self.process.is_some() {
+            while !self.workers.is_empty() && !self.hosts.is_empty() {
                 let never = CancellationToken::new();
                 match self.next_wake(&never).await {
                     Wake::Command(command) => self.on_command(command).await,
-                    Wake::Message(message) => self.on_message(message),
-                    Wake::Lost(_) | Wake::Shutdown => break,
+                    Wake::Message(host, message) => self.on_message(host, message),
+                    Wake::Lost(host, reason) => self.on_lost(host, &reason),
+                    Wake::Shutdown => break,
                 }
             }
         });
@@ -145,25 +156,34 @@ impl HostTask {
                 "workers did not end in time, killing them"
             );
         }
-        if let Some(process) = self.process.take() {
-            process.stop(self.config.grace).await;
-        }
-        self.lose_workers();
+        let stops = self
+            .hosts
+            .drain(..)
+            .map(|host| host.stop(self.config.grace));
+        join_all(stops).await;
+        self.workers
+            .drain()
+            .for_each(|(_, (_, record))| record.on_lost());
     }
 
     async fn next_wake(&mut self, shutdown: &CancellationToken) -> Wake {
-        let process = &mut self.process;
+        let said = self.hosts.iter_mut().map(|host| {
+            let pid = host.pid();
+            // Dropping this loses nothing of what the host says.
+            Box::pin(async move { (pid, host.next().await) })
+        });
+        let said: Vec<_> = said.collect();
         let message = async {
-            match process {
-                Some(process) => process.next().await,
-                None => std::future::pending().await,
+            if said.is_empty() {
+                return std::future::pending().await;
             }
+            select_all(said).await.0
         };
         tokio::select! {
             command = self.inbox.recv() => command.map_or(Wake::Shutdown, Wake::Command),
             message = message => match message {
-                Ok(message) => Wake::Message(message),
-                Err(error) => Wake::Lost(Report(&error).to_string()),
+                (pid, Ok(message)) => Wake::Message(pid, message),
+                (pid, Err(error)) => Wake::Lost(pid, Report(&error).to_string()),
             },
             () = shutdown.cancelled() => Wake::Shutdown,
         }
@@ -176,20 +196,34 @@ impl HostTask {
                     drop(reply.send(Err(error)));
                 }
             }
-            HostCommand::Abandon => self.on_lost("it does not answer and was killed"),
-            HostCommand::Signal { worker, signal } => {
-                let alive = self.workers.contains_key(&worker);
-                if let Some(process) = self.process.as_mut().filter(|_| alive) {
-                    let message = SignalWorker {
-                        worker: worker.0,
-                        signal,
-                    };
-                    let sent = process.send(to_host::Message::SignalWorker(message)).await;
-                    if let Err(error) = sent {
-                        self.on_lost(&Report(&error).to_string());
-                    }
+            HostCommand::Abandon(worker) => {
+                let host = match worker {
+                    Some(worker) => self.workers.get(&worker).map(|(host, _)| *host),
+                    None => self.hosts.last().map(HostProcess::pid),
+                };
+                if let Some(host) = host {
+                    self.on_lost(host, "it does not answer and was killed");
                 }
             }
+            HostCommand::Signal { worker, signal } => self.signal(worker, signal).await,
+        }
+    }
+
+    async fn signal(&mut self, worker: WorkerId, signal: i32) {
+        let Some((pid, _)) = self.workers.get(&worker) else {
+            return;
+        };
+        let Some(host) = self.hosts.iter_mut().find(|host| host.pid() == *pid) else {
+            return;
+        };
+        let message = SignalWorker {
+            worker: worker.0,
+            signal,
+        };
+        let sent = host.send(to_host::Message::SignalWorker(message)).await;
+        if let Err(error) = sent {
+            let pid = host.pid();
+            self.on_lost(pid, &Report(&error).to_string());
         }
     }
 
@@ -198,15 +232,22 @@ impl HostTask {
         token: Token,
         reply: oneshot::Sender<Result<WorkerProcess, HostError>>,
     ) -> Result<(), (HostError, oneshot::Sender<Result<WorkerProcess, HostError>>)> {
-        if self.process.is_none() {
+        if let Err(gone) = self.config.virtual_environment.check() {
+            return Err((gone.into(), reply));
+        }
+        let installations = self.config.virtual_environment.installations();
+        if self.hosts.is_empty() || self.installations != installations {
             match HostProcess::start(&self.config, &self.launcher, &self.tasks).await {
-                Ok(process) => self.process = Some(process),
+                Ok(process) => self.hosts.push(process),
                 Err(error) => return Err((error, reply)),
             }
+            self.installations = installations;
+            self.end_unneeded();
         }
-        let Some(process) = &mut self.process else {
+        let Some(host) = self.hosts.last_mut() else {
             return Err((HostError::Stopping, reply));
         };
+        let pid = host.pid();
         self.last_worker += 1;
         let worker = WorkerId(self.last_worker);
         let message = StartWorker {
@@ -216,53 +257,79 @@ impl HostTask {
             environment: HashMap::new(),
             directory: self.config.directory.display().to_string(),
         };
-        if let Err(error) = process.send(to_host::Message::StartWorker(message)).await {
-            self.on_lost(&Report(&error).to_string());
+        if let Err(error) = host.send(to_host::Message::StartWorker(message)).await {
+            self.on_lost(pid, &Report(&error).to_string());
             return Err((HostError::Socket(error), reply));
         }
-        self.workers.insert(worker, WorkerRecord::starting(reply));
+        self.workers
+            .insert(worker, (pid, WorkerRecord::starting(reply)));
         Ok(())
     }
 
-    fn on_message(&mut self, message: from_host::Message) {
+    /// Ends hosts that neither start workers nor have any.
+    fn end_unneeded(&mut self) {
+        let newest = self.hosts.last().map(HostProcess::pid);
+        let workers = &self.workers;
+        let needed = |host: &mut HostProcess| {
+            let pid = host.pid();
+            Some(pid) == newest || workers.values().any(|(of, _)| *of == pid)
+        };
+        for host in self.hosts.extract_if(.., |host| !needed(host)) {
+            info!(
+                pid = host.pid(),
+                "packages were installed, an older plugin host ends"
+            );
+            self.tasks.spawn(host.stop(self.config.grace));
+        }
+    }
+
+    fn on_message(&mut self, host: HostPid, message: from_host::Message) {
         match message {
             from_host::Message::Ready(_) => debug!("the host said twice that it is ready"),
             from_host::Message::Started(started) => {
                 let worker = WorkerId(started.worker);
-                if let Some(record) = self.workers.get_mut(&worker) {
+                let handle = self.handle.clone();
+                if let Some(record) = self.record(host, worker) {
                     debug!(worker = worker.0, pid = started.pid, "worker started");
-                    record.on_started(worker, started.pid, &self.handle);
+                    record.on_started(worker, started.pid, &handle);
                 }
             }
             from_host::Message::Output(output) => {
-                if let Some(record) = self.workers.get_mut(&WorkerId(output.worker)) {
+                if let Some(record) = self.record(host, WorkerId(output.worker)) {
                     record.on_output(output.stderr, &output.data);
                 }
             }
             from_host::Message::Exited(exited) => {
-                if let Some(record) = self.workers.remove(&WorkerId(exited.worker)) {
+                let worker = WorkerId(exited.worker);
+                if self.record(host, worker).is_none() {
+                    return;
+                }
+                if let Some((_, record)) = self.workers.remove(&worker) {
                     debug!(worker = exited.worker, status = ?exited.status, "worker ended");
                     record.on_exited(exit_of(&exited), usage_of(&exited));
                 }
+                self.end_unneeded();
             }
         }
     }
 
-    /// The host is gone, and its workers with it: their parent-death signal sees to that.
-    fn on_lost(&mut self, reason: &str) {
-        if let Some(process) = self.process.take() {
-            warn!(
-                reason,
-                pid = process.pid(),
-                "the plugin host ended, the next worker gets a new one"
-            );
-        }
-        self.lose_workers();
+    /// A worker of this host: a host can say nothing about those of another.
+    fn record(&mut self, host: HostPid, worker: WorkerId) -> Option<&mut WorkerRecord> {
+        let (of, record) = self.workers.get_mut(&worker)?;
+        (*of == host).then_some(record)
     }
 
-    fn lose_workers(&mut self) {
-        for (_, record) in self.workers.drain() {
-            record.on_exited(ExitReason::HostLost, ProcessUsage::default());
+    /// A host is gone, and its workers with it: their parent-death signal sees to that.
+    fn on_lost(&mut self, pid: HostPid, reason: &str) {
+        // Dropping it kills what may be left of it.
+        self.hosts.retain(|host| host.pid() != pid);
+        warn!(
+            reason,
+            pid, "the plugin host ended, the next worker gets a new one"
+        );
+        let lost = self.workers.extract_if(|_, (of, _)| *of == pid);
+        for (_, (_, record)) in lost {
+            record.on_lost();
         }
     }
 }

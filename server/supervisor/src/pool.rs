@@ -116,6 +116,8 @@ pub(crate) struct PoolTask {
     seated: HashMap<Seat, Seated>,
     last_ticket: u64,
     deaths: Deaths,
+    /// How often something had been installed when this last looked.
+    installations: u64,
 }
 
 /// A worker's task, seen from the pool.
@@ -147,6 +149,7 @@ impl PoolTask {
             seated: HashMap::new(),
             last_ticket: 0,
             deaths: Deaths::default(),
+            installations: 0,
         };
         (handle, task)
     }
@@ -213,7 +216,7 @@ impl PoolTask {
 
     fn on_forked(&mut self, seat: Seat, worker: Worker) {
         let (orders, inbox) = mpsc::channel(1);
-        let pid = worker.pid();
+        let (pid, foundations) = (worker.pid(), worker.foundations());
         self.seated.insert(seat, Seated { pid, orders });
         let task = MemberTask {
             seat,
@@ -228,7 +231,11 @@ impl PoolTask {
         self.gate.tasks().spawn(task.run(shutdown));
         // A tenth up or down, so that workers that began together don't end together.
         let jitter = rand::random_range(0.9..1.1);
-        self.step(Event::Forked { seat, jitter });
+        self.step(Event::Forked {
+            seat,
+            jitter,
+            foundations,
+        });
     }
 
     fn on_not_forked(&mut self, seat: Seat, error: &HostError) {
@@ -250,7 +257,21 @@ impl PoolTask {
     }
 
     fn step(&mut self, event: Event) {
+        self.look_at_installations();
         for action in self.pool.step(event, Instant::now()) {
+            self.carry_out(action);
+        }
+    }
+
+    fn look_at_installations(&mut self) {
+        let installations = self.config.virtual_environment.installations();
+        if self.installations == installations {
+            return;
+        }
+        self.installations = installations;
+        let foundations = self.config.virtual_environment.foundations();
+        let installed = Event::Installed { foundations };
+        for action in self.pool.step(installed, Instant::now()) {
             self.carry_out(action);
         }
     }

@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     backend::Backend,
     config::Config,
+    environment::VirtualEnvironment,
     error::{InvocationError, SupervisorError},
     host::HostTask,
     invocation::{BindingKey, Concluded, Invocation, Plugin, Usage},
@@ -26,6 +27,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     pool: PoolHandle,
+    virtual_environment: VirtualEnvironment,
 }
 
 impl Supervisor {
@@ -44,9 +46,19 @@ impl Supervisor {
         let socket = path.display().to_string();
         let (host, task) = HostTask::new(config.clone(), socket, launcher, gate.tasks().clone());
         gate.tasks().spawn(task.run(gate.token().clone()));
+        let virtual_environment = config.virtual_environment.clone();
         let (pool, task) = PoolTask::new(config, host, registry, gate.clone());
         gate.tasks().spawn(task.run());
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            virtual_environment,
+        })
+    }
+
+    /// How often something was installed that plugins can import: what failed for want of
+    /// a package is worth another try.
+    pub fn installations(&self) -> u64 {
+        self.virtual_environment.installations()
     }
 
     /// Says that a binding will have invocations, so that a warm worker waits for the first.

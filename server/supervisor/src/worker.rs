@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     cached_objects: u64,
     /// What it passes on as `args`.
     arguments: Option<BTreeMap<String, String>>,
+    /// What it has loaded before its plugin.
+    foundations: u64,
     clock: SystemClock,
 }
 
@@ -91,6 +93,7 @@ impl Worker {
         registry: &Registry,
         config: &Config,
     ) -> Result<Self, HostError> {
+        let foundations = config.virtual_environment.foundations();
         let token: Token = rand::random();
         let (_admission, link) = registry.expect(token);
         // The first worker waits for its host too.
@@ -118,6 +121,7 @@ impl Worker {
             bound: None,
             cached_objects: 0,
             arguments: None,
+            foundations,
             clock,
         })
     }
@@ -126,6 +130,11 @@ impl Worker {
     /// being idle. Nothing else may rely on what it says.
     pub(crate) fn cached_objects(&self) -> u64 {
         self.cached_objects
+    }
+
+    /// What it has loaded before its plugin; see `VirtualEnvironment::foundations`.
+    pub(crate) fn foundations(&self) -> u64 {
+        self.foundations
     }
 
     /// Its process id.

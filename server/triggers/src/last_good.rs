@@ -24,6 +24,8 @@ struct Known {
     loaded: Option<PluginSource>,
     /// The revision that did not load since.
     broken: Option<String>,
+    /// How often something was installed, when that was last asked.
+    installations: u64,
 }
 
 impl LastGood {
@@ -55,6 +57,15 @@ impl LastGood {
                 Ok(loaded.clone())
             }
             (Err(error), None) => Err(error),
+        }
+    }
+
+    /// How often something was installed: what did not load may load after it.
+    pub(crate) fn on_installations(&self, installations: u64) {
+        let mut known = self.known.lock();
+        if known.installations != installations {
+            known.installations = installations;
+            known.broken = None;
         }
     }
 
@@ -119,6 +130,10 @@ mod tests {
         let broken = sources.current(&definition).await.unwrap();
         assert_eq!(sources.on_broken(&broken), Some(good.clone()));
         assert_eq!(sources.current(&definition).await.unwrap(), good);
+        sources.on_installations(0);
+        assert_eq!(sources.current(&definition).await.unwrap(), good);
+        sources.on_installations(1);
+        assert_eq!(sources.current(&definition).await.unwrap(), broken);
 
         fs::write(&file, "mended").unwrap();
         assert_eq!(

@@ -233,6 +233,8 @@ impl Runner {
         occasion: &Occasion,
         attempt: u32,
     ) -> (Result<Finished, Failure>, Usage) {
+        let installations = self.engine.supervisor.installations();
+        self.sources.on_installations(installations);
         let definition = self.definition();
         let mut source = match self.sources.current(&definition).await {
             Ok(source) => source,

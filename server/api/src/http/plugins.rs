@@ -53,7 +53,8 @@ pub(super) fn refuse_pages(request: &Request) -> Result<(), HttpError> {
     if !request.headers().contains_key(header::ORIGIN) {
         return Ok(());
     }
-    let text = "plugins cannot be installed from a web page while the server has no authentication";
+    let text =
+        "plugins and packages cannot come from a web page while the server has no authentication";
     Err(HttpError::with_status(StatusCode::FORBIDDEN, text))
 }
 

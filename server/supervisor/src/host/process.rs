@@ -36,6 +36,7 @@ impl HostProcess {
         launcher: &Launcher,
         tasks: &TaskTracker,
     ) -> Result<Self, HostError> {
+        config.virtual_environment.check()?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut environment = config.environment.clone();
@@ -48,9 +49,10 @@ impl HostProcess {
         ] {
             environment.insert(name.into(), value.into());
         }
+        config.virtual_environment.complete(&mut environment);
         let launched = launcher
             .launch(Launch {
-                program: config.python.clone(),
+                program: config.virtual_environment.python().to_owned(),
                 // -P: nothing in the working directory is imported by the trusted host.
                 arguments: ["-P", "-m", "outrigger_plugin_host", "host"]
                     .map(Into::into)

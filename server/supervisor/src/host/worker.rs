@@ -53,7 +53,7 @@ impl WorkerProcess {
 
     /// Gives up a host that does not reap a killed worker.
     pub(crate) fn abandon_host(&self) {
-        self.host.abandon();
+        self.host.abandon_host_of(self.id);
     }
 
     /// Waits until it was reaped.
@@ -156,6 +156,11 @@ impl WorkerRecord {
             Ok(()) => self.dropped = 0,
             Err(_full) => self.dropped += 1,
         }
+    }
+
+    /// Its host is gone.
+    pub(super) fn on_lost(self) {
+        self.on_exited(ExitReason::HostLost, ProcessUsage::default());
     }
 
     pub(super) fn on_exited(mut self, reason: ExitReason, usage: ProcessUsage) {

@@ -13,7 +13,7 @@ use super::{Job, Message, PoolHandle, state::Seat};
 use crate::{
     backend::Scope,
     config::Config,
-    error::{ExitReason, InvocationError},
+    error::{ExitReason, InvocationError, PluginFailure},
     host::OutputLine,
     invocation::{Concluded, Invocation, Plugin, Usage},
     registry::Registry,
@@ -145,7 +145,26 @@ impl MemberTask {
             Err(error) => not_run(error, self.worker.pid()),
         };
         concluded.usage.bound = bind_time;
+        concluded.result = concluded.result.map_err(|error| self.explain(error));
         concluded
+    }
+
+    /// An import that fails in a worker may fail because everything has gone.
+    fn explain(&self, error: InvocationError) -> InvocationError {
+        let explained = |mut failure: PluginFailure| {
+            let import = ["ImportError", "ModuleNotFoundError"];
+            if import.contains(&failure.exception.as_str())
+                && let Err(gone) = self.config.virtual_environment.check()
+            {
+                failure.message = format!("{} ({gone})", failure.message);
+            }
+            failure
+        };
+        match error {
+            InvocationError::Load(failure) => InvocationError::Load(explained(failure)),
+            InvocationError::Plugin(failure) => InvocationError::Plugin(explained(failure)),
+            other => other,
+        }
     }
 }
 

@@ -59,8 +59,17 @@ pub(crate) enum Event {
     Prepared(BindingKey),
     /// An invocation wants a worker.
     Submitted(Wanted),
-    /// A worker is there; `jitter` is about 1 and shifts its retirement.
-    Forked { seat: Seat, jitter: f64 },
+    /// A worker is there.
+    Forked {
+        seat: Seat,
+        /// About 1; shifts its retirement.
+        jitter: f64,
+        /// Of what it has loaded before its plugin.
+        foundations: u64,
+    },
+    /// Something was installed; spares know it better if they are new. Workers on other
+    /// foundations must not run anything any more.
+    Installed { foundations: u64 },
     /// A worker could not be had.
     NotForked { seat: Seat },
     /// An invocation is over and its worker can run another.
@@ -132,6 +141,7 @@ pub(crate) struct Member {
     pub(crate) cached_objects: u64,
     pub(crate) memory_bytes: u64,
     jitter: f64,
+    foundations: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -158,6 +168,8 @@ pub(crate) struct Pool {
     waiting: HashSet<BindingKey>,
     last_seat: u64,
     fork_not_before: Option<Instant>,
+    /// What workers must have loaded before their plugin.
+    foundations: u64,
 }
 
 impl Pool {
@@ -169,6 +181,7 @@ impl Pool {
             waiting: HashSet::new(),
             last_seat: 0,
             fork_not_before: None,
+            foundations: 0,
         }
     }
 
@@ -178,7 +191,12 @@ impl Pool {
         match event {
             Event::Prepared(key) => drop(self.bindings.entry(key).or_default()),
             Event::Submitted(wanted) => self.on_submitted(wanted, now, &mut actions),
-            Event::Forked { seat, jitter } => self.on_forked(seat, jitter, now),
+            Event::Forked {
+                seat,
+                jitter,
+                foundations,
+            } => self.on_forked(seat, (jitter, foundations), now, &mut actions),
+            Event::Installed { foundations } => self.on_installed(foundations, &mut actions),
             Event::NotForked { seat } => self.on_not_forked(seat, now, &mut actions),
             Event::Returned {
                 seat,
@@ -244,12 +262,40 @@ impl Pool {
         binding.queue.push_front(Waiting { wanted, since: now });
     }
 
-    fn on_forked(&mut self, seat: Seat, jitter: f64, now: Instant) {
-        if let Some(member) = self.members.get_mut(&seat) {
-            member.state = WorkerState::Idle;
-            member.since = now;
-            member.jitter = jitter;
-            self.fork_not_before = None;
+    fn on_forked(
+        &mut self,
+        seat: Seat,
+        (jitter, foundations): (f64, u64),
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(member) = self.members.get_mut(&seat) else {
+            return;
+        };
+        member.state = WorkerState::Idle;
+        member.since = now;
+        member.jitter = jitter;
+        member.foundations = foundations;
+        self.fork_not_before = None;
+        if foundations != self.foundations {
+            self.retire(seat, Retirement::Installed, actions);
+        }
+    }
+
+    fn on_installed(&mut self, foundations: u64, actions: &mut Vec<Action>) {
+        self.foundations = foundations;
+        let outdated = |member: &Member| match member.state {
+            WorkerState::Idle => true,
+            WorkerState::Bound { .. } => member.foundations != foundations,
+            WorkerState::Forking | WorkerState::Busy { .. } | WorkerState::Draining => false,
+        };
+        let members = self.members.iter();
+        let seats: Vec<Seat> = members
+            .filter(|(_, member)| outdated(member))
+            .map(|(seat, _)| *seat)
+            .collect();
+        for seat in seats {
+            self.retire(seat, Retirement::Installed, actions);
         }
     }
 
@@ -282,6 +328,7 @@ impl Pool {
         let held = now.duration_since(member.bound_since);
         let why = match member.binding {
             None => Some(Retirement::Released),
+            Some(_) if member.foundations != self.foundations => Some(Retirement::Installed),
             Some(_) if is_scarce && held >= limits.fair_turn => Some(Retirement::Scarce),
             Some(_) => retirement::after_invocation(member, limits, now),
         };
@@ -539,6 +586,7 @@ impl Member {
             cached_objects: 0,
             memory_bytes: 0,
             jitter: 1.0,
+            foundations: 0,
         }
     }
 }

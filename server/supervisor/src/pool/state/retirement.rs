@@ -24,6 +24,8 @@ pub(crate) enum Retirement {
     SourceChanged,
     /// Others wait for a worker.
     Scarce,
+    /// Packages were installed that it does not know.
+    Installed,
 }
 
 impl fmt::Display for Retirement {
@@ -36,6 +38,7 @@ impl fmt::Display for Retirement {
             Self::Memory => "memory",
             Self::SourceChanged => "source changed",
             Self::Scarce => "workers are scarce",
+            Self::Installed => "packages were installed",
         })
     }
 }

@@ -18,6 +18,14 @@ fn key(name: &str) -> BindingKey {
     BindingKey(name.into())
 }
 
+fn forked(seat: Seat) -> Event {
+    Event::Forked {
+        seat,
+        jitter: 1.0,
+        foundations: 0,
+    }
+}
+
 fn wanted(ticket: u64, binding: &str, workers_max: usize) -> Wanted {
     Wanted {
         ticket: Ticket(ticket),
@@ -81,7 +89,7 @@ impl Model {
             Move::Fork(true) => {
                 let seat = self.forking.pop_first()?;
                 self.idle.insert(seat);
-                Event::Forked { seat, jitter: 1.0 }
+                forked(seat)
             }
             Move::Fork(false) => Event::NotForked {
                 seat: self.forking.pop_first()?,
@@ -280,7 +288,7 @@ fn a_spare_is_granted_at_once_and_replaced() {
     let actions = pool.step(Event::Prepared(key("a")), now);
     assert_eq!(actions, [Action::Fork(Seat(1))]);
     let seat = Seat(1);
-    assert_eq!(pool.step(Event::Forked { seat, jitter: 1.0 }, now), []);
+    assert_eq!(pool.step(forked(seat), now), []);
     let ticket = Ticket(1);
     let actions = pool.step(Event::Submitted(wanted(1, "a", 1)), now);
     let grant = Action::Grant { ticket, seat };
@@ -320,7 +328,7 @@ fn another_revision_of_a_package_gets_another_worker() {
     };
     pool.step(package(1, "old"), now);
     let seat = Seat(1);
-    pool.step(Event::Forked { seat, jitter: 1.0 }, now);
+    pool.step(forked(seat), now);
     let returned = Event::Returned {
         seat,
         cached_objects: 0,
@@ -359,12 +367,39 @@ fn a_crash_loop_pauses_its_plugin_and_no_other() {
 }
 
 #[test]
+fn an_installation_renews_spares_and_what_stands_on_other_foundations() {
+    let retired = |seat| Action::Retire {
+        seat,
+        why: Retirement::Installed,
+    };
+    let mut pool = Pool::new(limits(8, 1));
+    let now = Instant::now();
+    pool.step(Event::Submitted(wanted(1, "a", 1)), now);
+    pool.step(forked(Seat(1)), now);
+    pool.step(forked(Seat(2)), now);
+    let installed = |foundations| Event::Installed { foundations };
+    // The spare, which is replaced; the busy one stays.
+    let actions = pool.step(installed(0), now);
+    assert_eq!(actions, [retired(Seat(2)), Action::Fork(Seat(3))]);
+    assert_eq!(pool.step(installed(1), now), []);
+    let returned = Event::Returned {
+        seat: Seat(1),
+        cached_objects: 1,
+        memory_bytes: 0,
+    };
+    assert_eq!(pool.step(returned, now), [retired(Seat(1))]);
+    // It was begun before the installation.
+    let actions = pool.step(forked(Seat(3)), now);
+    assert_eq!(actions, [retired(Seat(3)), Action::Fork(Seat(4))]);
+}
+
+#[test]
 fn an_idle_worker_ends_unless_it_keeps_objects() {
     for (cached_objects, ends) in [(0, true), (1, false)] {
         let mut pool = Pool::new(limits(8, 0));
         let (now, seat) = (Instant::now(), Seat(1));
         pool.step(Event::Submitted(wanted(1, "a", 1)), now);
-        pool.step(Event::Forked { seat, jitter: 1.0 }, now);
+        pool.step(forked(seat), now);
         let returned = Event::Returned {
             seat,
             cached_objects,
@@ -387,7 +422,7 @@ fn a_worker_retires_after_enough_invocations_or_memory() {
         limits.memory_bytes_max = Some(1 << 20);
         let (mut pool, now, seat) = (Pool::new(limits), Instant::now(), Seat(1));
         pool.step(Event::Submitted(wanted(1, "a", 1)), now);
-        pool.step(Event::Forked { seat, jitter: 1.0 }, now);
+        pool.step(forked(seat), now);
         let returned = Event::Returned {
             seat,
             cached_objects: 1,
