@@ -159,6 +159,7 @@ impl Database {
             spec: "all_tables".to_owned(),
             arguments: BTreeMap::new(),
             error_behavior: "log",
+            run_async: false,
             disabled: false,
         }
     }
@@ -204,6 +205,7 @@ pub struct TriggerBuilder {
     spec: String,
     arguments: BTreeMap<String, String>,
     error_behavior: &'static str,
+    run_async: bool,
     disabled: bool,
 }
 
@@ -226,6 +228,12 @@ impl TriggerBuilder {
         self
     }
 
+    /// Its invocations may overlap.
+    pub fn asynchronous(mut self) -> Self {
+        self.run_async = true;
+        self
+    }
+
     /// It waits to be enabled.
     pub fn disabled(mut self) -> Self {
         self.disabled = true;
@@ -245,7 +253,10 @@ impl TriggerBuilder {
             "plugin_filename": self.plugin,
             "trigger_name": self.name,
             "trigger_specification": self.spec,
-            "trigger_settings": { "run_async": false, "error_behavior": self.error_behavior },
+            "trigger_settings": {
+                "run_async": self.run_async,
+                "error_behavior": self.error_behavior,
+            },
             "trigger_arguments": arguments,
             "disabled": self.disabled,
         });

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use outrigger_integration_tests::{Builder, Database, Server, eventually};
+use outrigger_integration_tests::{Builder, Database, Server, TriggerBuilder, eventually};
 use tokio::task::JoinSet;
 
 use crate::server;
@@ -57,7 +57,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_lose_no_row_and_count_none_twice() {
-    survive(server().plugin("counting.py", COUNTING), "log", 20).await;
+    survive(server().plugin("counting.py", COUNTING), |it| it, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,18 +65,29 @@ async fn a_plugin_that_fails_at_random_counts_every_row_once_over_fifty_kills() 
     let server = server()
         .plugin("counting.py", FAILING)
         .allow_log("a plugin's worker ended", "the plugin ends it at random");
-    survive(server, "retry", 50).await;
+    survive(server, |it| it.error_behavior("retry"), 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overlapping_runs_that_fail_at_random_count_every_row_once_over_twenty_kills() {
+    let server = server()
+        .plugin("counting.py", FAILING)
+        .flag("--trigger-concurrency", "4")
+        .allow_log("a plugin's worker ended", "the plugin ends it at random");
+    let trigger = |it: TriggerBuilder| it.error_behavior("retry").asynchronous();
+    survive(server, trigger, 20).await;
 }
 
 /// Kills the server so many times while it works, and checks it after each.
-async fn survive(builder: Builder, error_behavior: &'static str, rounds: usize) {
+async fn survive(
+    builder: Builder,
+    settings: impl FnOnce(TriggerBuilder) -> TriggerBuilder,
+    rounds: usize,
+) {
     let mut server = builder.start().await;
     let db = server.database("db").create().await;
-    db.trigger("counting", "counting.py")
-        .spec("table:stream")
-        .error_behavior(error_behavior)
-        .create()
-        .await;
+    let trigger = db.trigger("counting", "counting.py").spec("table:stream");
+    settings(trigger).create().await;
     db.write(lines(0)).await;
     let mut acknowledged: BTreeSet<i64> = [0].into();
     let mut next = 1;

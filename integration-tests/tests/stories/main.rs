@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: what a unit test can show, and time as evidence.
 
+mod asynchronous;
 mod bad_input;
 mod caches;
 mod clients;

@@ -132,6 +132,9 @@ impl MemberTask {
             binding: plugin.binding.clone(),
             invocation: invocation.id.clone(),
         };
+        if self.last.is_none() {
+            info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
+        }
         self.last = Some((scope, Allowance::new()));
         let begun = Instant::now();
         let bound = self.worker.bind(plugin, self.config.load_max).await;

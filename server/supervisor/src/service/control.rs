@@ -51,7 +51,7 @@ impl SupervisorService for Control {
             .ok_or_else(|| Status::unauthenticated("the peer's process is unknown"))?;
         let from_worker = request.into_inner();
         let (to_worker, messages) = mpsc::channel(TO_WORKER_MAX);
-        let registry = self.registry.clone();
+        let (registry, shutdown) = (self.registry.clone(), self.gate.token().clone());
         // The answer's headers must go out before the worker's hello is awaited:
         // clients may wait for them before they send anything.
         self.gate.tasks().spawn(async move {
@@ -61,6 +61,9 @@ impl SupervisorService for Control {
                 Err(NotAttached::Gone(status)) => {
                     // Whoever waits for it is told by its host that it ended.
                     debug!(peer_pid, reason = status.message(), "a worker left at once");
+                }
+                Err(NotAttached::Refused(_)) if shutdown.is_cancelled() => {
+                    debug!(peer_pid, "a worker came too late, the server is ending");
                 }
                 Err(NotAttached::Refused(status)) => {
                     warn!(peer_pid, reason = status.message(), "refused a worker");
