@@ -55,7 +55,7 @@ impl MemberTask {
         let reason = loop {
             match self.next_wake(&shutdown).await {
                 Wake::Order(Order::Run(job)) => {
-                    if let Some(reason) = self.on_job(*job).await {
+                    if let Some(reason) = self.on_job(*job, &shutdown).await {
                         break Some(reason);
                     }
                 }
@@ -102,8 +102,9 @@ impl MemberTask {
         }
     }
 
-    /// Runs an invocation; returns why the worker must not run another one.
-    async fn on_job(&mut self, job: Job) -> Option<ExitReason> {
+    /// Runs an invocation; returns why the worker must not run another one. One that
+    /// still runs when the workers are to end has had its time: it is broken off.
+    async fn on_job(&mut self, job: Job, shutdown: &CancellationToken) -> Option<ExitReason> {
         let Job {
             plugin,
             invocation,
@@ -111,7 +112,12 @@ impl MemberTask {
             reply,
         } = job;
         let queued = submitted.elapsed();
-        let mut concluded = self.invoke(&plugin, invocation).await;
+        let invoke = self.invoke(&plugin, invocation);
+        let concluded = shutdown.run_until_cancelled(invoke).await;
+        let mut concluded = concluded.unwrap_or_else(|| {
+            let text = "the server is shutting down".to_owned();
+            not_run(InvocationError::Host(text), self.worker.pid())
+        });
         concluded.usage.queued = queued;
         let death = death(&concluded);
         if death.is_none() {
