@@ -30,6 +30,7 @@ mod startup;
 mod surface;
 mod triggers;
 mod uploads;
+mod workers;
 
 use outrigger_integration_tests::{Builder, Server};
 

@@ -62,6 +62,30 @@ async fn flags_can_be_given_as_environment_variables() {
             "INFLUXDB3_TCP_LISTINER_FILE_PATH",
             &address,
         ),
+        (
+            "--trigger-concurrency",
+            "INFLUXDB3_TRIGGER_CONCURRENCY",
+            "3",
+        ),
+        ("--plugin-timeout", "INFLUXDB3_PLUGIN_TIMEOUT", "1m"),
+        ("--plugin-workers", "INFLUXDB3_PLUGIN_WORKERS", "4"),
+        (
+            "--plugin-spare-workers",
+            "INFLUXDB3_PLUGIN_SPARE_WORKERS",
+            "1",
+        ),
+        (
+            "--plugin-idle-timeout",
+            "INFLUXDB3_PLUGIN_IDLE_TIMEOUT",
+            "1m",
+        ),
+        (
+            "--plugin-max-invocations",
+            "INFLUXDB3_PLUGIN_MAX_INVOCATIONS",
+            "9",
+        ),
+        ("--plugin-max-age", "INFLUXDB3_PLUGIN_MAX_AGE", "1h"),
+        ("--plugin-max-memory", "INFLUXDB3_PLUGIN_MAX_MEMORY", "1gb"),
         ("--log-filter", "INFLUXDB3_LOG_FILTER", "info"),
         ("--log-format", "INFLUXDB3_LOG_FORMAT", "json"),
     ] {

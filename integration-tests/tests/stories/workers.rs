@@ -1,0 +1,149 @@
+//! How many workers there are, who gets one, and when one is replaced.
+
+use outrigger_integration_tests::{Database, eventually};
+use serde_json::json;
+
+use crate::server;
+
+/// Says which process it is, since when, and how often it has run there.
+const WHO: &str = r#"
+import os
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    args = args or {}
+    runs = influxdb3_local.cache.get('runs', 0) + 1
+    if args.get('keep') != 'nothing':
+        influxdb3_local.cache.put('runs', runs)
+    began = os.stat('/proc/self').st_ctime_ns
+    for batch in table_batches:
+        for row in batch['rows']:
+            line = LineBuilder('who').tag('n', str(row['n'])).int64_field('pid', os.getpid())
+            line.int64_field('runs', runs).int64_field('began', began)
+            influxdb3_local.write_to_db(args.get('to', 'out'), line)
+"#;
+
+/// Writes a point, and returns which process has seen it and how often that had run.
+async fn who(db: &Database, out: &Database, n: i64) -> (i64, i64) {
+    db.write(format!("m n={n}i {n}")).await;
+    let count = format!("SELECT count(*) AS n FROM who WHERE n = '{n}'");
+    eventually("the plugin has run", async || {
+        let reply = out.try_query(&count).await;
+        let done = reply.status == 200 && reply.json()[0]["n"] == 1;
+        done.then_some(()).ok_or(format!("{reply:?}"))
+    })
+    .await;
+    let row = out
+        .query(&format!("SELECT pid, runs FROM who WHERE n = '{n}'"))
+        .await;
+    let number = |key: &str| row[0][key].as_i64().expect("a number");
+    (number("pid"), number("runs"))
+}
+
+#[tokio::test]
+async fn a_worker_is_replaced_after_as_many_runs_as_it_may_have() {
+    let server = server()
+        .plugin("who.py", WHO)
+        .variable("INFLUXDB3_PLUGIN_MAX_INVOCATIONS", "20")
+        .start()
+        .await;
+    let (db, out) = (
+        server.database("db").create().await,
+        server.database("out").create().await,
+    );
+    db.trigger("t", "who.py").spec("table:m").create().await;
+    let mut seen = vec![who(&db, &out, 0).await];
+    for n in 1..50 {
+        seen.push(who(&db, &out, n).await);
+    }
+    let pids: std::collections::BTreeSet<i64> = seen.iter().map(|(pid, _)| *pid).collect();
+    // A tenth more or less for each.
+    let most = seen.iter().map(|(_, runs)| *runs).max();
+    assert!((18..=22).contains(&most.unwrap_or(0)), "{seen:?}");
+    assert_eq!(pids.len(), 3, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_idle_worker_ends_unless_it_keeps_something() {
+    let server = server()
+        .plugin("who.py", WHO)
+        .flag("--plugin-idle-timeout", "1s")
+        .start()
+        .await;
+    let out = server.database("out").create().await;
+    let (empty, keeping) = (
+        server.database("empty").create().await,
+        server.database("keeping").create().await,
+    );
+    let trigger = empty.trigger("empty", "who.py").spec("table:m");
+    trigger.argument("keep", "nothing").create().await;
+    keeping
+        .trigger("keeping", "who.py")
+        .spec("table:m")
+        .create()
+        .await;
+    let (first, _) = who(&empty, &out, 0).await;
+    let (kept, _) = who(&keeping, &out, 1).await;
+    eventually("the empty one has ended", async || {
+        let retired = server.has_logged(&format!(r#""pid":{first},"reason":"idle""#));
+        retired.then_some(()).ok_or_else(String::new)
+    })
+    .await;
+    assert_ne!(who(&empty, &out, 2).await.0, first);
+    assert_eq!(who(&keeping, &out, 3).await, (kept, 2));
+}
+
+#[tokio::test]
+async fn the_first_run_of_a_trigger_has_a_worker_that_was_there_before() {
+    let server = server().plugin("who.py", WHO).start().await;
+    let (db, out) = (
+        server.database("db").create().await,
+        server.database("out").create().await,
+    );
+    // The first trigger brings the spares.
+    db.trigger("first", "who.py").spec("table:m").create().await;
+    who(&db, &out, 0).await;
+    let other = server.database("other").create().await;
+    let forked = "SELECT max(began) AS n FROM who";
+    // Two spares are replaced at the latest when the one that was taken is.
+    let before = out.number(forked).await;
+    other
+        .trigger("second", "who.py")
+        .spec("table:m")
+        .create()
+        .await;
+    let created = other.number("SELECT CAST(now() AS BIGINT) AS n").await;
+    who(&other, &out, 1).await;
+    let began = out.number("SELECT began AS n FROM who WHERE n = '1'").await;
+    assert!(
+        before <= began && began < created,
+        "{before} {began} {created}"
+    );
+}
+
+#[tokio::test]
+async fn where_workers_are_scarce_every_trigger_has_its_turn() {
+    let server = server()
+        .plugin("who.py", WHO)
+        .flag("--plugin-workers", "2")
+        .start()
+        .await;
+    let out = server.database("out").create().await;
+    let db = server.database("db").create().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        let trigger = db.trigger(name, "who.py").spec("table:m");
+        trigger.argument("to", name).create().await;
+    }
+    drop(out);
+    for n in 0..3 {
+        db.write(format!("m n={n}i {n}")).await;
+    }
+    for name in ["a", "b", "c", "d", "e"] {
+        let out = server.database(name);
+        eventually("each trigger has dealt with all", async || {
+            let reply = out.try_query("SELECT count(*) AS n FROM who").await;
+            let all = reply.status == 200 && reply.json() == json!([{ "n": 3 }]);
+            all.then_some(()).ok_or(format!("{reply:?}"))
+        })
+        .await;
+    }
+}
