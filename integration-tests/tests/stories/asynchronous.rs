@@ -9,7 +9,7 @@ use crate::server;
 
 /// Meets others: says that it is there, and goes on once so many have said so. A run that
 /// is alone waits until it gives up.
-const MEETING: &str = r#"
+const MEETING: &str = "
 import os, time
 
 def meet(influxdb3_local, who, count, place='present'):
@@ -34,7 +34,7 @@ def process_scheduled_call(influxdb3_local, call_time, args=None):
 
 def process_request(influxdb3_local, query, headers, body, args=None):
     return {'met': meet(influxdb3_local, query['who'], int(args['count'])), 'pid': os.getpid()}
-"#;
+";
 
 async fn start(concurrency: &str) -> Server {
     server()
@@ -101,7 +101,7 @@ async fn runs_on_writes_overlap_and_each_row_is_dealt_with_once() {
 
 #[tokio::test]
 async fn no_more_runs_overlap_than_are_allowed() {
-    const BUSY: &str = r#"
+    const BUSY: &str = "
 import time
 
 def process_writes(influxdb3_local, table_batches, args=None):
@@ -111,7 +111,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
         for row in batch['rows']:
             line = LineBuilder('spans').tag('n', str(row['n'])).int64_field('begin', begin)
             influxdb3_local.write_to_db('out', line.int64_field('end', time.monotonic_ns()))
-"#;
+";
     let server = server()
         .plugin("busy.py", BUSY)
         .flag("--trigger-concurrency", "2")
@@ -144,7 +144,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
 
 #[tokio::test]
 async fn a_run_that_fails_and_is_tried_again_does_not_hold_up_others() {
-    const PICKY: &str = r#"
+    const PICKY: &str = "
 import os
 
 def process_writes(influxdb3_local, table_batches, args=None):
@@ -153,7 +153,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
             if row['n'] == 0 and not os.path.exists(args['permit']):
                 raise ValueError('not yet')
             influxdb3_local.write(LineBuilder('done').tag('n', str(row['n'])).int64_field('f', 1))
-"#;
+";
     let mut server = server()
         .plugin("picky.py", PICKY)
         .flag("--trigger-concurrency", "2")

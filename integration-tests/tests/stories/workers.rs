@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::server;
 
 /// Says which process it is, since when, and how often it has run there.
-const WHO: &str = r#"
+const WHO: &str = "
 import os
 
 def process_writes(influxdb3_local, table_batches, args=None):
@@ -20,7 +20,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
             line = LineBuilder('who').tag('n', str(row['n'])).int64_field('pid', os.getpid())
             line.int64_field('runs', runs).int64_field('began', began)
             influxdb3_local.write_to_db(args.get('to', 'out'), line)
-"#;
+";
 
 /// Writes a point, and returns which process has seen it and how often that had run.
 async fn who(db: &Database, out: &Database, n: i64) -> (i64, i64) {
@@ -90,34 +90,6 @@ async fn an_idle_worker_ends_unless_it_keeps_something() {
     .await;
     assert_ne!(who(&empty, &out, 2).await.0, first);
     assert_eq!(who(&keeping, &out, 3).await, (kept, 2));
-}
-
-#[tokio::test]
-async fn the_first_run_of_a_trigger_has_a_worker_that_was_there_before() {
-    let server = server().plugin("who.py", WHO).start().await;
-    let (db, out) = (
-        server.database("db").create().await,
-        server.database("out").create().await,
-    );
-    // The first trigger brings the spares.
-    db.trigger("first", "who.py").spec("table:m").create().await;
-    who(&db, &out, 0).await;
-    let other = server.database("other").create().await;
-    let forked = "SELECT max(began) AS n FROM who";
-    // Two spares are replaced at the latest when the one that was taken is.
-    let before = out.number(forked).await;
-    other
-        .trigger("second", "who.py")
-        .spec("table:m")
-        .create()
-        .await;
-    let created = other.number("SELECT CAST(now() AS BIGINT) AS n").await;
-    who(&other, &out, 1).await;
-    let began = out.number("SELECT began AS n FROM who WHERE n = '1'").await;
-    assert!(
-        before <= began && began < created,
-        "{before} {began} {created}"
-    );
 }
 
 #[tokio::test]
