@@ -293,6 +293,7 @@ impl Catalog {
                 let trigger = Arc::new(Trigger {
                     id,
                     definition,
+                    since: sequence,
                     progress: Progress::up_to(cursor),
                 });
                 self.database_mut(database)?.triggers.insert(name, trigger);
@@ -309,11 +310,7 @@ impl Catalog {
                 let trigger = self.trigger_mut(id)?;
                 trigger.definition.disabled = disabled;
                 if !disabled {
-                    // What lies before is not delivered any more.
-                    trigger.progress.complete(EntryRange {
-                        after: Sequence::default(),
-                        through: sequence,
-                    });
+                    trigger.start_at(sequence);
                 }
             }
             CatalogChange::SetTriggerPin { id, plugin, pin } => {
@@ -448,6 +445,8 @@ mod tests {
             catalog.apply(Sequence(sequence), change).unwrap();
         }
         assert_eq!(cursor(&catalog), Sequence(9));
+        let (_, trigger) = catalog.trigger_by_id(TriggerId(1)).unwrap();
+        assert_eq!(trigger.since, Sequence(9));
         assert_eq!(
             catalog.set_trigger_disabled("db", "t", false).unwrap(),
             None

@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
-use outrigger_model::ids::TriggerId;
+use outrigger_model::ids::{Sequence, TriggerId};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
+use crate::progress::{EntryRange, Progress};
 
 /// When a trigger fires. The serialised form is the one that
 /// `system.processing_engine_triggers` shows and that existing clients parse.
@@ -119,8 +119,22 @@ pub struct Trigger {
     pub id: TriggerId,
     /// What the user said.
     pub definition: TriggerDefinition,
+    /// The log entry that created it, or the last one that enabled it: whatever it kept in
+    /// memory before is gone.
+    pub since: Sequence,
     /// Which log entries it has dealt with.
     pub progress: Progress,
+}
+
+impl Trigger {
+    /// It was enabled: what lies before is not delivered any more.
+    pub(crate) fn start_at(&mut self, sequence: Sequence) {
+        self.since = sequence;
+        self.progress.complete(EntryRange {
+            after: Sequence::default(),
+            through: sequence,
+        });
+    }
 }
 
 #[cfg(test)]

@@ -53,10 +53,17 @@ pub struct Config {
 #[derive(Debug)]
 pub struct ManagerTask {
     engine: Engine,
-    running: HashMap<TriggerId, CancellationToken>,
+    running: HashMap<TriggerId, Running>,
     tasks: JoinSet<()>,
     /// Whose task it is.
     owners: HashMap<task::Id, TriggerId>,
+}
+
+/// A task that runs, and since when its trigger was enabled then.
+#[derive(Debug)]
+struct Running {
+    since: Sequence,
+    stop: CancellationToken,
 }
 
 enum Wake {
@@ -108,7 +115,9 @@ impl ManagerTask {
                 Wake::Shutdown => break,
             }
         }
-        self.running.values().for_each(CancellationToken::cancel);
+        self.running
+            .values()
+            .for_each(|running| running.stop.cancel());
         while self.tasks.join_next().await.is_some() {}
     }
 
@@ -154,7 +163,8 @@ impl ManagerTask {
             if trigger.definition.disabled {
                 continue;
             }
-            wanted.insert(trigger.id);
+            // One that was disabled and enabled meanwhile starts anew.
+            wanted.insert((trigger.id, trigger.since));
             // A task that is stopping must end before its successor starts.
             if self.running.contains_key(&trigger.id) {
                 continue;
@@ -164,14 +174,19 @@ impl ManagerTask {
             let sha256 = pin.map(|pin| pin.sha256.as_str());
             info!(trigger = name, db = %database.name, %cursor, sha256, "trigger starts");
             let stop = CancellationToken::new();
-            self.running.insert(trigger.id, stop.clone());
+            let running = Running {
+                since: trigger.since,
+                stop: stop.clone(),
+            };
+            self.running.insert(trigger.id, running);
             let runner = Runner::new(self.engine.clone(), database.id, trigger.clone(), stop);
             self.spawn(runner, database.id);
         }
-        for (trigger, stop) in &self.running {
-            if !wanted.contains(trigger) && !stop.is_cancelled() {
+        for (trigger, running) in &self.running {
+            let goes_on = wanted.contains(&(*trigger, running.since));
+            if !goes_on && !running.stop.is_cancelled() {
                 info!(%trigger, "trigger stops");
-                stop.cancel();
+                running.stop.cancel();
             }
         }
     }

@@ -29,6 +29,8 @@ use crate::{config::PoolLimits, invocation::BindingKey};
 
 /// How long no worker is forked after one could not be.
 const FORK_PAUSE: Duration = Duration::from_secs(1);
+/// How long at most no spare is: twice as long after each failure.
+const SPARE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// A worker's number in the pool; never used twice.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -167,7 +169,9 @@ pub(crate) struct Pool {
     /// The bindings whose queue is not empty.
     waiting: HashSet<BindingKey>,
     last_seat: u64,
-    fork_not_before: Option<Instant>,
+    /// How often in a row forks have failed, and when the last one did.
+    failed_forks: u32,
+    last_failed_fork: Option<Instant>,
     /// What workers must have loaded before their plugin.
     foundations: u64,
 }
@@ -180,7 +184,8 @@ impl Pool {
             bindings: HashMap::new(),
             waiting: HashSet::new(),
             last_seat: 0,
-            fork_not_before: None,
+            failed_forks: 0,
+            last_failed_fork: None,
             foundations: 0,
         }
     }
@@ -276,7 +281,8 @@ impl Pool {
         member.since = now;
         member.jitter = jitter;
         member.foundations = foundations;
-        self.fork_not_before = None;
+        self.failed_forks = 0;
+        self.last_failed_fork = None;
         if foundations != self.foundations {
             self.retire(seat, Retirement::Installed, actions);
         }
@@ -303,7 +309,8 @@ impl Pool {
     /// the next attempt.
     fn on_not_forked(&mut self, seat: Seat, now: Instant, actions: &mut Vec<Action>) {
         self.remove(seat);
-        self.fork_not_before = Some(now + FORK_PAUSE);
+        self.failed_forks = self.failed_forks.saturating_add(1);
+        self.last_failed_fork = Some(now);
         let starving = self.by_need().into_iter().next();
         if let Some(ticket) = starving.and_then(|key| self.take_first(&key)) {
             let why = Refusal::NotForked;
@@ -535,10 +542,14 @@ impl Pool {
 
     /// Forks what is missing and what should be warm, as far as there is room.
     fn fork(&mut self, missing: usize, now: Instant, actions: &mut Vec<Action>) {
-        if self.fork_not_before.is_some_and(|time| now < time) {
+        let since = self.last_failed_fork.map(|last| now.duration_since(last));
+        if since.is_some_and(|since| since < FORK_PAUSE) {
             return;
         }
-        let spares = if self.bindings.is_empty() {
+        let doublings = self.failed_forks.saturating_sub(1).min(16);
+        let spare_pause = (FORK_PAUSE * (1 << doublings)).min(SPARE_PAUSE_MAX);
+        let no_spares = since.is_some_and(|since| since < spare_pause);
+        let spares = if self.bindings.is_empty() || no_spares {
             0
         } else {
             self.limits.spares

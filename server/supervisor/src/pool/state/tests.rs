@@ -296,6 +296,36 @@ fn a_spare_is_granted_at_once_and_replaced() {
 }
 
 #[test]
+fn spares_that_cannot_be_forked_are_tried_less_and_less() {
+    let mut pool = Pool::new(limits(8, 1));
+    let start = Instant::now();
+    pool.step(Event::Prepared(key("a")), start);
+    let mut forks = Vec::new();
+    let mut forking = Some(Seat(1));
+    for second in 1..=300 {
+        let now = start + Duration::from_secs(second);
+        let mut actions = match forking.take() {
+            Some(seat) => pool.step(Event::NotForked { seat }, now),
+            None => Vec::new(),
+        };
+        actions.extend(pool.step(Event::Tick, now));
+        for action in actions {
+            let Action::Fork(seat) = action else { continue };
+            forks.push(second);
+            forking = Some(seat);
+        }
+    }
+    assert!((6..12).contains(&forks.len()), "{forks:?}");
+    // Somebody who waits does not wait for that.
+    let now = start + Duration::from_secs(302);
+    let wants = pool.step(Event::Submitted(wanted(1, "a", 1)), now);
+    assert!(
+        forking.is_some() || matches!(wants[..], [Action::Fork(_)]),
+        "{wants:?}"
+    );
+}
+
+#[test]
 fn a_busy_plugin_yields_to_one_without_a_worker() {
     let mut model = Model::new(1, 0);
     model.make(Move::Submit("a", 1));
