@@ -1,12 +1,14 @@
 //! The Arrow Flight service that workers fetch rows from: `DoGet` only.
 
+mod wire;
+
 use std::sync::{Arc, atomic::Ordering};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::array::RecordBatch;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
-    encode::FlightDataEncoderBuilder, error::FlightError, flight_service_server::FlightService,
+    error::FlightError, flight_service_server::FlightService,
 };
 use futures::{
     StreamExt, TryStreamExt,
@@ -17,6 +19,7 @@ use outrigger_proto::v1::{FlightTicket, Query, Value as ProtoValue, flight_ticke
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::wire::encode;
 use super::peer_pid;
 use crate::{
     backend::{BackendError, QueryRequest, QueryStream, Value},
@@ -168,19 +171,6 @@ fn batch(active: &Active, index: u32) -> Result<FlightStream, Status> {
     let batches: Vec<Result<RecordBatch, FlightError>> =
         table.batches.iter().cloned().map(Ok).collect();
     Ok(encode(schema, stream::iter(batches).boxed()))
-}
-
-fn encode(
-    schema: SchemaRef,
-    batches: BoxStream<'static, Result<RecordBatch, FlightError>>,
-) -> FlightStream {
-    // Tags repeat: sending their dictionaries lets the worker make each string once.
-    FlightDataEncoderBuilder::new()
-        .with_schema(schema)
-        .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
-        .build(batches)
-        .map_err(Status::from)
-        .boxed()
 }
 
 fn status(error: &BackendError) -> Status {
