@@ -119,3 +119,66 @@ async fn where_workers_are_scarce_every_trigger_has_its_turn() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn what_runs_ends_when_its_trigger_is_disabled_or_deleted() {
+    const LOOPING: &str = "
+def process_writes(influxdb3_local, table_batches, args=None):
+    influxdb3_local.info('looping')
+    while True:
+        pass
+
+def process_request(influxdb3_local, query, headers, body, args=None):
+    influxdb3_local.info('looping')
+    while True:
+        pass
+";
+    const MENDED: &str = "
+def process_writes(influxdb3_local, table_batches, args=None):
+    influxdb3_local.info('mended')
+";
+    let server = server().plugin("looping.py", LOOPING).start().await;
+    let db = server.database("db").create().await;
+    for name in ["disabled", "deleted"] {
+        db.trigger(name, "looping.py")
+            .spec("table:m")
+            .create()
+            .await;
+    }
+    db.trigger("asked", "looping.py")
+        .spec("request:asked")
+        .create()
+        .await;
+    let client = server.client().clone();
+    let mut asked = tokio::task::JoinSet::new();
+    asked.spawn(async move {
+        client
+            .call(reqwest::Method::GET, "/api/v3/engine/asked")
+            .await
+    });
+    db.write("m n=0i 0").await;
+    for name in ["disabled", "deleted", "asked"] {
+        db.until_logged(name, 1, "looping").await;
+    }
+    db.disable("disabled").await;
+    db.disable("asked").await;
+    db.delete_trigger("deleted", true)
+        .await
+        .check_success("delete it");
+    server.write_plugin("looping.py", MENDED);
+    db.enable("disabled").await;
+    db.write("m n=1i 1").await;
+    let ended = db
+        .until_logged("disabled", 1, "its trigger was disabled or deleted")
+        .await;
+    assert!(
+        ended[0]
+            .text
+            .contains("nobody waits for the plugin any more")
+    );
+    db.until_logged("disabled", 1, "mended").await;
+    let answer = asked.join_next().await.expect("it was asked").unwrap();
+    answer.check_refused(503, "nobody waits");
+    db.until_logged("deleted", 1, "its trigger was disabled or deleted")
+        .await;
+}

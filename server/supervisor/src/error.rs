@@ -20,6 +20,8 @@ pub enum ExitReason {
         /// The time it had.
         timeout: Duration,
     },
+    /// Nobody wanted what it ran any more, it did not end in time, and was killed.
+    Unwanted,
     /// It said something that it may not say, and was killed.
     ProtocolViolation(String),
     /// Its host ended.
@@ -34,6 +36,7 @@ impl ExitReason {
             Self::Code(_) => "code",
             Self::Signal(_) => "signal",
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::Unwanted => "unwanted",
             Self::ProtocolViolation(_) => "protocol_violation",
             Self::HostLost => "host_lost",
         }
@@ -54,6 +57,9 @@ impl fmt::Display for ExitReason {
                     f,
                     "the plugin ran longer than its deadline of {timeout:?} and was killed"
                 )
+            }
+            Self::Unwanted => {
+                write!(f, "nobody waits for the plugin any more, and it was ended")
             }
             Self::ProtocolViolation(what) => {
                 write!(f, "the worker broke the protocol and was killed: {what}")

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use outrigger_model::clock::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::InvocationError;
 
@@ -117,6 +118,9 @@ pub struct Invocation {
     pub attempt: u32,
     /// How long it may take.
     pub timeout: Duration,
+    /// Cancelled when nobody wants its result any more: it gets a little time to end by
+    /// itself, then it is ended as at its deadline.
+    pub unwanted: CancellationToken,
     /// Why.
     pub event: Event,
 }

@@ -26,7 +26,8 @@ use outrigger_proto::{
         to_worker,
     },
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub(crate) use self::{allowance::Allowance, collect::count_lines};
@@ -48,6 +49,8 @@ use crate::{
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 /// How long the last message of an ended process may take.
 const LAST_MESSAGE_MAX: Duration = Duration::from_secs(1);
+/// How long an invocation goes on that nobody wants any more.
+const UNWANTED_MAX: Duration = Duration::from_secs(5);
 /// How long the dump of a late worker's stacks may take.
 const DUMP_MAX: Duration = Duration::from_secs(1);
 const SIGUSR1: i32 = 10;
@@ -266,7 +269,13 @@ impl Worker {
         let admission = registry.admit(active);
         self.send(to_worker::Message::Invoke(message));
         let exchange = self.exchange(registry, scope, budget, asked, allowance);
-        let outcome = timeout_at(deadline, exchange).await;
+        let late = ExitReason::DeadlineExceeded {
+            timeout: invocation.timeout,
+        };
+        let outcome = tokio::select! {
+            outcome = timeout_at(deadline, exchange) => outcome.map_err(|_elapsed| late),
+            () = past_use(&invocation.unwanted) => Err(ExitReason::Unwanted),
+        };
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
         match outcome {
@@ -280,13 +289,10 @@ impl Worker {
                 self.log_remaining_output(registry, scope, allowance).await;
                 Err(error)
             }
-            Err(_elapsed) => {
+            Err(reason) => {
                 self.dump_stacks(registry, scope, allowance).await;
                 let stderr = self.stop_late(scope, config.grace).await;
                 self.log_remaining_output(registry, scope, allowance).await;
-                let reason = ExitReason::DeadlineExceeded {
-                    timeout: invocation.timeout,
-                };
                 Err(InvocationError::Worker { reason, stderr })
             }
         }
@@ -485,6 +491,12 @@ impl Worker {
         }
         // Dropping a process that still lives kills it.
     }
+}
+
+/// Waits until an invocation that nobody wants has had its time to end by itself.
+async fn past_use(unwanted: &CancellationToken) {
+    unwanted.cancelled().await;
+    sleep(UNWANTED_MAX).await;
 }
 
 fn check_hello(link: &Link, pid: u32) -> Result<(), HostError> {

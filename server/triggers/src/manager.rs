@@ -63,7 +63,10 @@ pub struct ManagerTask {
 #[derive(Debug)]
 struct Running {
     since: Sequence,
+    /// It begins nothing new.
     stop: CancellationToken,
+    /// Nobody wants the results of what it still runs.
+    unwanted: CancellationToken,
 }
 
 enum Wake {
@@ -173,13 +176,20 @@ impl ManagerTask {
             let (pin, cursor) = (trigger.definition.pin.as_ref(), trigger.progress.cursor());
             let sha256 = pin.map(|pin| pin.sha256.as_str());
             info!(trigger = name, db = %database.name, %cursor, sha256, "trigger starts");
-            let stop = CancellationToken::new();
+            let (stop, unwanted) = (CancellationToken::new(), CancellationToken::new());
             let running = Running {
                 since: trigger.since,
                 stop: stop.clone(),
+                unwanted: unwanted.clone(),
             };
             self.running.insert(trigger.id, running);
-            let runner = Runner::new(self.engine.clone(), database.id, trigger.clone(), stop);
+            let runner = Runner::new(
+                self.engine.clone(),
+                database.id,
+                trigger.clone(),
+                stop,
+                unwanted,
+            );
             self.spawn(runner, database.id);
         }
         for (trigger, running) in &self.running {
@@ -187,6 +197,7 @@ impl ManagerTask {
             if !goes_on && !running.stop.is_cancelled() {
                 info!(%trigger, "trigger stops");
                 running.stop.cancel();
+                running.unwanted.cancel();
             }
         }
     }

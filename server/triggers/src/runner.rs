@@ -93,6 +93,8 @@ pub(crate) struct Runner {
     database: DatabaseId,
     sources: LastGood,
     pub(crate) stop: CancellationToken,
+    /// Nobody wants the results of what still runs.
+    unwanted: CancellationToken,
 }
 
 impl Runner {
@@ -101,6 +103,7 @@ impl Runner {
         database: DatabaseId,
         trigger: Arc<Trigger>,
         stop: CancellationToken,
+        unwanted: CancellationToken,
     ) -> Self {
         let sources = LastGood::new(engine.plugins.clone());
         engine.supervisor.prepare(binding_key(trigger.id));
@@ -110,6 +113,7 @@ impl Runner {
             database,
             sources,
             stop,
+            unwanted,
         }
     }
 
@@ -265,6 +269,7 @@ impl Runner {
             id: occasion.id.clone(),
             attempt,
             timeout: timeout.unwrap_or(self.engine.config.invocation_timeout),
+            unwanted: self.unwanted.clone(),
             event: occasion.event.clone(),
         };
         let plugin = Arc::new(self.plugin(source));
@@ -298,6 +303,15 @@ impl Runner {
     ) -> Next {
         let text = self.voice(&occasion.id).failure("executing", &error);
         match error {
+            InvocationError::Worker {
+                reason: ExitReason::Unwanted,
+                ..
+            } => {
+                let text = format!("{text}\nits trigger was disabled or deleted");
+                self.log(&occasion.id, LogLevel::Warn, text).await;
+                self.engine.logger.account(account).await;
+                Next::Stop
+            }
             // The shutdown has ended the worker, not the plugin: the event comes again.
             InvocationError::Released
             | InvocationError::Host(_)
@@ -477,6 +491,10 @@ fn answer_error(error: InvocationError) -> AnswerError {
             reason: reason @ ExitReason::DeadlineExceeded { .. },
             ..
         } => AnswerError::Deadline(reason.to_string()),
+        InvocationError::Worker {
+            reason: reason @ ExitReason::Unwanted,
+            ..
+        } => AnswerError::Unavailable(reason.to_string()),
         InvocationError::Worker { reason, .. } => AnswerError::Plugin(reason.to_string()),
         InvocationError::Paused { .. } => AnswerError::Unavailable(error.to_string()),
         InvocationError::Host(_) | InvocationError::Released => AnswerError::unavailable(),

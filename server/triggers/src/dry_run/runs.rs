@@ -222,6 +222,7 @@ impl Workers {
             id,
             attempt: 1,
             timeout,
+            unwanted: CancellationToken::new(),
             event,
         };
         let concluded = self.supervisor.invoke(plugin, invocation).await;
