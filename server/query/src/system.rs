@@ -1,14 +1,13 @@
 //! What the tables of the schema `system` show.
 
+mod journals;
 mod plugin_files;
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array},
-    compute::{concat_batches, take_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType},
-    error::ArrowError,
+    array::{ArrayRef, BooleanArray, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -26,9 +25,11 @@ pub use plugin_files::{PluginFile, PluginFiles};
 const LOGS: &str = "processing_engine_logs";
 const TRIGGERS: &str = "processing_engine_triggers";
 const ARGUMENTS: &str = "processing_engine_trigger_arguments";
+const INVOCATIONS: &str = "plugin_invocations";
 const PLUGIN_FILES: &str = "plugin_files";
 
-/// The system tables of one database. Logs are the server's: the same in every database.
+/// The system tables of one database. Logs are the server's, the same in every database;
+/// invocations are a database's own, and all of them are in the server's.
 #[derive(Debug)]
 pub(crate) struct SystemTables {
     snapshot: Arc<Snapshot>,
@@ -57,21 +58,34 @@ impl SystemTables {
     /// The tables that the database has.
     fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let own = self.is_internal.then_some(PLUGIN_FILES);
-        [LOGS, ARGUMENTS, TRIGGERS].into_iter().chain(own)
+        [LOGS, ARGUMENTS, TRIGGERS, INVOCATIONS]
+            .into_iter()
+            .chain(own)
     }
 
     fn make(&self, name: &str) -> Option<RowsTable> {
         match name {
-            LOGS => {
-                let snapshot = self.snapshot.clone();
-                let schema = JournalTable::PluginLogs.schema();
-                Some(RowsTable::new(schema, move || logs(&snapshot)))
+            LOGS => Some(self.journal(JournalTable::PluginLogs, None)),
+            INVOCATIONS => {
+                let own = self
+                    .database
+                    .as_ref()
+                    .map(|database| database.name.to_string());
+                Some(self.journal(JournalTable::PluginInvocations, own))
             }
             TRIGGERS => Some(self.about_triggers(trigger_schema(), trigger_rows)),
             ARGUMENTS => Some(self.about_triggers(argument_schema(), argument_rows)),
             PLUGIN_FILES if self.is_internal => Some(self.plugin_files()),
             _ => None,
         }
+    }
+
+    fn journal(&self, table: JournalTable, database: Option<String>) -> RowsTable {
+        let snapshot = self.snapshot.clone();
+        RowsTable::new(table.schema(), move || {
+            let rows = journals::rows(&snapshot, table, database.as_deref())?;
+            Ok(vec![rows])
+        })
     }
 
     fn plugin_files(&self) -> RowsTable {
@@ -115,23 +129,6 @@ impl SchemaProvider for SystemTables {
     fn table_exist(&self, name: &str) -> bool {
         self.names().any(|known| known == name)
     }
-}
-
-/// The plugin log by time; lines of the same time stay as they were written.
-fn logs(snapshot: &Snapshot) -> Result<Vec<RecordBatch>, ArrowError> {
-    let table = JournalTable::PluginLogs;
-    let all = concat_batches(&table.schema(), &snapshot.journal(table)?)?;
-    let Some(times) = all.column_by_name("event_time") else {
-        return Ok(vec![all]);
-    };
-    let times = times.as_primitive::<TimestampNanosecondType>().values();
-    if times.is_sorted() {
-        return Ok(vec![all]);
-    }
-    let mut rows: Vec<(i64, u64)> = times.iter().copied().zip(0..).collect();
-    rows.sort_unstable();
-    let order: UInt64Array = rows.into_iter().map(|(_, row)| row).collect();
-    Ok(vec![take_record_batch(&all, &order)?])
 }
 
 fn trigger_schema() -> SchemaRef {
