@@ -1,7 +1,6 @@
 //! What the tables of the schema `system` show.
 
 mod journals;
-mod plugin_files;
 
 use std::sync::Arc;
 
@@ -18,15 +17,15 @@ use outrigger_catalog::{Database, trigger::Trigger};
 use outrigger_model::names::INTERNAL_DATABASE;
 use outrigger_storage::{Snapshot, journal::JournalTable};
 
-use crate::rows::RowsTable;
-
-pub use plugin_files::{PluginFile, PluginFiles};
+use crate::{
+    live::{LiveTable, LiveView},
+    rows::RowsTable,
+};
 
 const LOGS: &str = "processing_engine_logs";
 const TRIGGERS: &str = "processing_engine_triggers";
 const ARGUMENTS: &str = "processing_engine_trigger_arguments";
 const INVOCATIONS: &str = "plugin_invocations";
-const PLUGIN_FILES: &str = "plugin_files";
 
 /// The system tables of one database. Logs are the server's, the same in every database;
 /// invocations are a database's own, and all of them are in the server's.
@@ -36,14 +35,14 @@ pub(crate) struct SystemTables {
     // None for the server's own database, which has no triggers.
     database: Option<Arc<Database>>,
     is_internal: bool,
-    plugin_files: Option<Arc<dyn PluginFiles>>,
+    live: Arc<[Arc<dyn LiveTable>]>,
 }
 
 impl SystemTables {
     pub(crate) fn new(
         snapshot: Arc<Snapshot>,
         database: &str,
-        plugin_files: Option<Arc<dyn PluginFiles>>,
+        live: Arc<[Arc<dyn LiveTable>]>,
     ) -> Self {
         let is_internal = database == INTERNAL_DATABASE;
         let database = snapshot.catalog().database(database).ok().cloned();
@@ -51,16 +50,22 @@ impl SystemTables {
             snapshot,
             database,
             is_internal,
-            plugin_files,
+            live,
         }
     }
 
+    /// The live tables that the database has.
+    fn live(&self) -> impl Iterator<Item = &Arc<dyn LiveTable>> {
+        let all = self.live.iter();
+        all.filter(|table| self.is_internal || !table.is_internal())
+    }
+
     /// The tables that the database has.
-    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let own = self.is_internal.then_some(PLUGIN_FILES);
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let live = self.live().map(|table| table.name());
         [LOGS, ARGUMENTS, TRIGGERS, INVOCATIONS]
             .into_iter()
-            .chain(own)
+            .chain(live)
     }
 
     fn make(&self, name: &str) -> Option<RowsTable> {
@@ -75,8 +80,10 @@ impl SystemTables {
             }
             TRIGGERS => Some(self.about_triggers(trigger_schema(), trigger_rows)),
             ARGUMENTS => Some(self.about_triggers(argument_schema(), argument_rows)),
-            PLUGIN_FILES if self.is_internal => Some(self.plugin_files()),
-            _ => None,
+            _ => {
+                let table = self.live().find(|table| table.name() == name)?;
+                Some(RowsTable::live(table.clone(), self.view()))
+            }
         }
     }
 
@@ -88,14 +95,11 @@ impl SystemTables {
         })
     }
 
-    fn plugin_files(&self) -> RowsTable {
-        let (snapshot, files) = (self.snapshot.clone(), self.plugin_files.clone());
-        RowsTable::new(plugin_files::schema(), move || {
-            let rows = files
-                .iter()
-                .map(|files| plugin_files::rows(snapshot.catalog(), files.as_ref()));
-            rows.collect()
-        })
+    fn view(&self) -> LiveView {
+        LiveView {
+            catalog: self.snapshot.catalog().clone(),
+            database: self.database.as_ref().map(|database| database.id),
+        }
     }
 
     fn about_triggers(

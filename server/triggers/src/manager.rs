@@ -77,6 +77,7 @@ impl ManagerTask {
         board: Board,
         config: Config,
     ) -> Self {
+        board.attach(&supervisor);
         let engine = Engine {
             storage,
             supervisor,
