@@ -265,3 +265,46 @@ fn raise(counter: &IntCounter, total: u64) {
 fn signed(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_most_lagging_triggers_have_a_lag_of_their_own() {
+        let gauges = LagGauges::new();
+        let lagging = |count: u64| {
+            let trigger = |n: u64| Lagging {
+                database: "db".to_owned(),
+                trigger: format!("t{n}"),
+                rows: n,
+                age: Duration::from_secs(n),
+            };
+            (0..count).map(trigger).collect()
+        };
+        gauges.measure(lagging(150));
+        let series = |collected: Vec<prometheus::proto::MetricFamily>| {
+            let families = collected.iter();
+            families
+                .map(|family| family.get_metric().len())
+                .sum::<usize>()
+        };
+        assert_eq!(series(gauges.rows.collect()), LAGGING_MAX);
+        assert_eq!(series(gauges.seconds.collect()), LAGGING_MAX);
+        assert_eq!(gauges.rows_max.get(), 149);
+        let kept = gauges.rows.with_label_values(&["db", "t50"]);
+        assert_eq!(kept.get(), 50);
+        // Who no longer lags, or is gone, is not shown any more.
+        gauges.measure(lagging(2));
+        assert_eq!(series(gauges.rows.collect()), 2);
+    }
+
+    #[test]
+    fn counters_follow_totals() {
+        let counter = IntCounter::new("x", "x").unwrap();
+        for (total, expected) in [(3, 3), (3, 3), (7, 7), (5, 7)] {
+            raise(&counter, total);
+            assert_eq!(counter.get(), expected);
+        }
+    }
+}
