@@ -301,6 +301,7 @@ async fn system_tables_are_listed_and_shown() {
     for part in [
         "processing_engine_logs summary:",
         "processing_engine_triggers summary:",
+        "plugin_invocations summary:",
     ] {
         assert!(summary.contains(part), "{part} in:\n{summary}");
     }

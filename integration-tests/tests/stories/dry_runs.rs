@@ -78,6 +78,8 @@ async fn check_untouched(server: &Server, tables: &str) {
     assert_eq!(db.query(found).await, Value::Array(names));
     let logs = "SELECT count(*) AS n FROM system.processing_engine_logs";
     assert_eq!(db.number(logs).await, 0);
+    let accounts = "SELECT count(*) AS n FROM system.plugin_invocations";
+    assert_eq!(server.database("_internal").number(accounts).await, 0);
     let databases = server
         .command_line()
         .success(&["show", "databases", "--format", "csv"]);

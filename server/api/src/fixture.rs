@@ -12,14 +12,14 @@ use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
 use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{
-    Board, DryRunConfig, DryRuns, PinnedSources, Plugins, Repository, TriggerService,
+    Board, DryRunConfig, DryRuns, Gauges, PinnedSources, Plugins, Repository, TriggerService,
     source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::{Config, Deps, Instance};
+use crate::{Config, Deps, Instance, Metrics};
 
 /// The storage's task and the plugin directory, which end when this is dropped.
 pub(crate) struct Running {
@@ -59,8 +59,11 @@ pub(crate) async fn deps() -> (Deps, Running) {
         repository: Repository::new(repository, Duration::from_secs(5)),
         pinned: PinnedSources::new(store, "n", Durability::Store),
     };
+    let queries = QueryEngine::new(storage.clone(), limits);
+    let gauges = Gauges::new(storage.clone(), Board::default());
     let deps = Deps {
-        queries: QueryEngine::new(storage.clone(), limits),
+        metrics: Arc::new(Metrics::new(&storage, &queries, gauges)),
+        queries,
         dry_runs: DryRuns::new(
             storage.clone(),
             sources.clone(),

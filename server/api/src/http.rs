@@ -3,6 +3,7 @@
 mod databases;
 mod engine;
 mod health;
+mod metrics;
 mod packages;
 mod plugin_test;
 mod plugins;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -25,6 +26,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tonic::Status;
 use tracing::{Instrument, debug_span};
 
+pub use self::metrics::Metrics;
 use crate::{Deps, error::HttpError};
 
 type Shared = Arc<Deps>;
@@ -77,6 +79,7 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
         )
         .route("/health", get(health::health))
         .route("/api/v1/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
         .route("/ping", get(health::ping).post(health::ping))
         .with_state(shared.clone())
         .merge(flight)
@@ -89,11 +92,15 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
 /// is answered for any path, the other for none.
 async fn frame(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let span = debug_span!("request", method = %request.method(), path = request.uri().path());
-    let mut response = match *request.method() {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = match method {
         Method::OPTIONS => preflight(),
         Method::HEAD => not_found(request).await,
         _ => next.run(request).instrument(span).await,
     };
+    let status = response.status();
+    shared.metrics.count(&method, route.as_ref(), status);
     let is_success = response.status().is_success();
     let headers = response.headers_mut();
     if let Ok(cluster) = HeaderValue::try_from(shared.instance.cluster_uuid.to_string()) {

@@ -11,4 +11,5 @@ mod flight;
 mod http;
 mod server;
 
+pub use http::Metrics;
 pub use server::{Api, Config, Deps, Instance};

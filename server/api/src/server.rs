@@ -1,6 +1,6 @@
 //! How connections are accepted and served, and how that ends.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::rt::Executor;
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::{flight, http};
+use crate::{Metrics, flight, http};
 
 /// How long the server waits after it could not accept a connection, which happens when
 /// the process has no descriptors left.
@@ -60,6 +60,8 @@ pub struct Deps {
     pub dry_runs: DryRuns,
     /// What plugins can import.
     pub packages: Packages,
+    /// What can be read from `/metrics`.
+    pub metrics: Arc<Metrics>,
     /// Limits.
     pub config: Config,
     /// Who this server is.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_api::{Api, Deps, Instance};
+use outrigger_api::{Api, Deps, Instance, Metrics};
 use outrigger_log::LogError;
 use outrigger_model::{
     clock::SystemClock,
@@ -24,8 +24,8 @@ use outrigger_supervisor::{
     environment::{self, EnvironmentError, Management, Packages, VirtualEnvironment},
 };
 use outrigger_triggers::{
-    Board, Captures, DryRunConfig, DryRuns, ManagerTask, PluginBackend, PluginLogger, Plugins,
-    TriggerService, source::PluginDirectory,
+    Board, Captures, DryRunConfig, DryRuns, Gauges, ManagerTask, PluginBackend, PluginLogger,
+    Plugins, TriggerService, live_tables, source::PluginDirectory,
 };
 use tempfile::TempDir;
 use tracing::{info, warn};
@@ -102,8 +102,8 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         repository: config.repository.clone(),
         pinned: node.pinned_sources(),
     };
-    let queries = queries.with_plugin_files(Arc::new(plugins.directory.clone()));
     let board = Board::default();
+    let queries = queries.with_live_tables(live_tables(&storage, &board, &plugins.directory));
     let parts = Parts {
         config,
         storage: &storage,
@@ -128,7 +128,9 @@ pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
         },
         shutdown.gate(Phase::Intake).clone(),
     );
+    let gauges = Gauges::new(storage.clone(), board.clone());
     let api = Api::new(Deps {
+        metrics: Arc::new(Metrics::new(&storage, &queries, gauges)),
         storage: storage.clone(),
         queries,
         triggers: TriggerService::new(storage.clone(), plugins, board)

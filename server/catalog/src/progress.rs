@@ -46,6 +46,12 @@ impl Progress {
         lengths.sum()
     }
 
+    /// Whether the entry is dealt with.
+    pub fn includes(&self, entry: Sequence) -> bool {
+        let before = || self.beyond.range(..entry).next_back();
+        entry <= self.cursor || before().is_some_and(|(_, through)| entry <= *through)
+    }
+
     /// The range is dealt with.
     pub fn complete(&mut self, range: EntryRange) {
         let EntryRange {
@@ -135,6 +141,8 @@ mod tests {
         assert_eq!(gap(20), (Sequence(21), None));
         assert_eq!(gap(30), (Sequence(30), None));
         assert_eq!(progress.entries_beyond(), 3);
+        let included = (8..=22).filter(|entry| progress.includes(Sequence(*entry)));
+        assert_eq!(included.collect::<Vec<_>>(), [8, 9, 10, 13, 14, 21]);
     }
 
     #[test]

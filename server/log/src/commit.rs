@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    LogError, View,
+    LogError, Metrics, View,
     entry::{Entry, Record},
     store::EntryStore,
 };
@@ -45,6 +45,7 @@ struct Shared {
     room: Arc<Semaphore>,
     permits: usize,
     config: Config,
+    metrics: Metrics,
     // What ended the log, once something has.
     failure: watch::Sender<Option<LogError>>,
 }
@@ -111,6 +112,11 @@ impl Committer {
         }
     }
 
+    /// What is counted about the log.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     /// Waits until something has ended the log for good, and says what.
     pub async fn failed(&self) -> LogError {
         let mut failure = self.0.failure.subscribe();
@@ -160,6 +166,7 @@ pub fn committer<V: View>(
         room: Arc::new(Semaphore::new(permits)),
         permits,
         config,
+        metrics: Metrics::default(),
         failure: watch::Sender::new(None),
     });
     let task = CommitterTask {
@@ -203,12 +210,14 @@ impl<V: View> CommitterTask<V> {
         };
         let sequence = self.next;
         let entry = Arc::new(Entry { sequence, records });
+        let timer = self.shared.metrics.flush_seconds.start_timer();
         let result = self.make_durable(&entry, shutdown).await.and_then(|()| {
             self.view.apply(entry).map_err(|reason| {
                 let object = self.store.object(sequence);
                 LogError::Apply { object, reason }
             })
         });
+        timer.observe_duration();
         debug!(
             sequence = sequence.0,
             submissions = waiters.len(),
@@ -233,7 +242,12 @@ impl<V: View> CommitterTask<V> {
         let mut pause = RETRY_FIRST;
         loop {
             match self.store.create(entry.sequence, bytes.clone()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    let metrics = &self.shared.metrics;
+                    metrics.entries.inc();
+                    metrics.bytes.inc_by(bytes.len() as u64);
+                    return Ok(());
+                }
                 Err(fatal @ (LogError::Fenced { .. } | LogError::Durable { .. })) => {
                     return Err(fatal);
                 }

@@ -8,12 +8,14 @@ pub mod commit;
 mod durable;
 pub mod entry;
 mod error;
+mod metrics;
 pub mod replay;
 pub mod store;
 
 use std::sync::Arc;
 
 pub use error::LogError;
+pub use metrics::Metrics;
 
 use crate::entry::Entry;
 

@@ -12,10 +12,7 @@ use datafusion::{
 };
 use outrigger_storage::Snapshot;
 
-use crate::{
-    rows::RowsTable,
-    system::{PluginFiles, SystemTables},
-};
+use crate::{live::LiveTable, rows::RowsTable, system::SystemTables};
 
 /// The one catalog of a query.
 pub(crate) const CATALOG: &str = "public";
@@ -28,12 +25,12 @@ pub(crate) const SYSTEM_SCHEMA: &str = "system";
 pub(crate) fn catalog_list(
     snapshot: Arc<Snapshot>,
     database: &str,
-    plugin_files: Option<Arc<dyn PluginFiles>>,
+    live: Arc<[Arc<dyn LiveTable>]>,
 ) -> Result<Arc<dyn CatalogProviderList>> {
     let catalog = MemoryCatalogProvider::new();
     let user = UserTables(snapshot.clone());
     catalog.register_schema(USER_SCHEMA, Arc::new(user))?;
-    let system = SystemTables::new(snapshot, database, plugin_files);
+    let system = SystemTables::new(snapshot, database, live);
     catalog.register_schema(SYSTEM_SCHEMA, Arc::new(system))?;
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));

@@ -13,14 +13,17 @@ use datafusion::{
         memory_pool::GreedyMemoryPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
+    logical_expr::LogicalPlan,
     prelude::SessionConfig,
 };
 use outrigger_model::{bytes::ByteSize, names::INTERNAL_DATABASE};
 use outrigger_storage::{Snapshot, Storage};
+use prometheus::core::Collector;
 
 use crate::{
-    Param, Plan, PluginFiles, QueryError,
+    LiveTable, Param, Plan, QueryError,
     catalog::{CATALOG, SYSTEM_SCHEMA, USER_SCHEMA, catalog_list},
+    metrics::Metrics,
     param,
 };
 
@@ -40,7 +43,8 @@ pub struct QueryEngine {
     storage: Storage,
     // What all queries have in common: functions, settings, the memory pool.
     base: Arc<SessionState>,
-    plugin_files: Option<Arc<dyn PluginFiles>>,
+    live: Arc<[Arc<dyn LiveTable>]>,
+    metrics: Metrics,
 }
 
 impl fmt::Debug for QueryEngine {
@@ -75,16 +79,22 @@ impl QueryEngine {
         Self {
             storage,
             base,
-            plugin_files: None,
+            live: Arc::default(),
+            metrics: Metrics::default(),
         }
     }
 
-    /// Lets `system.plugin_files` show what `files` knows.
-    pub fn with_plugin_files(self, files: Arc<dyn PluginFiles>) -> Self {
+    /// Adds tables to the schema `system`.
+    pub fn with_live_tables(self, tables: Vec<Arc<dyn LiveTable>>) -> Self {
         Self {
-            plugin_files: Some(files),
+            live: tables.into(),
             ..self
         }
+    }
+
+    /// What is counted about queries, for a registry.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        self.metrics.collectors()
     }
 
     /// Plans a query on a database as it is now. `params` are the values of the
@@ -95,6 +105,23 @@ impl QueryEngine {
         sql: &str,
         params: BTreeMap<String, Param>,
     ) -> Result<Plan, QueryError> {
+        let asked = self.metrics.begin();
+        let planned = self.try_plan(database, sql, params).await;
+        match planned {
+            Ok((state, plan)) => Ok(Plan::new(state, plan, asked)),
+            Err(error) => {
+                asked.refused();
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_plan(
+        &self,
+        database: &str,
+        sql: &str,
+        params: BTreeMap<String, Param>,
+    ) -> Result<(SessionState, LogicalPlan), QueryError> {
         let state = self.session(database)?;
         // Boxed: DataFusion's futures are large.
         let plan = Box::pin(state.create_logical_plan(sql))
@@ -104,7 +131,7 @@ impl QueryEngine {
         let plan = plan
             .with_param_values(param::values(params))
             .map_err(QueryError::plan)?;
-        Ok(Plan::new(state, plan))
+        Ok((state, plan))
     }
 
     /// Every table that queries on the database can name, sorted by schema and name.
@@ -126,8 +153,8 @@ impl QueryEngine {
     /// A session in which names mean what they mean in `database` now.
     fn session(&self, database: &str) -> Result<SessionState, QueryError> {
         let snapshot = Arc::new(self.snapshot(database)?);
-        let files = self.plugin_files.clone();
-        let catalogs = catalog_list(snapshot, database, files).map_err(QueryError::plan)?;
+        let catalogs =
+            catalog_list(snapshot, database, self.live.clone()).map_err(QueryError::plan)?;
         let base = SessionState::clone(&self.base);
         let mut state = SessionStateBuilder::new_from_existing(base)
             .with_catalog_list(catalogs)

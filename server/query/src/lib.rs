@@ -7,6 +7,8 @@ mod catalog;
 mod engine;
 mod error;
 pub mod format;
+mod live;
+mod metrics;
 mod param;
 mod plan;
 mod rows;
@@ -14,6 +16,6 @@ mod system;
 
 pub use engine::{Config, QueryEngine, TableInfo};
 pub use error::{EngineError, QueryError};
+pub use live::{LiveTable, LiveView};
 pub use param::{Param, ParamError};
 pub use plan::{BatchStream, Plan};
-pub use system::{PluginFile, PluginFiles};

@@ -12,9 +12,15 @@ use datafusion::{
     error::DataFusionError, execution::SessionState, logical_expr::LogicalPlan,
     physical_plan::execute_stream,
 };
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 
-use crate::QueryError;
+use crate::{
+    QueryError,
+    metrics::{Asked, Outcome, Running},
+};
 
 /// The rows of a result as they come.
 pub type BatchStream = BoxStream<'static, Result<RecordBatch, QueryError>>;
@@ -24,6 +30,7 @@ pub struct Plan {
     state: SessionState,
     logical: LogicalPlan,
     schema: SchemaRef,
+    asked: Asked,
 }
 
 impl fmt::Debug for Plan {
@@ -35,12 +42,13 @@ impl fmt::Debug for Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(state: SessionState, logical: LogicalPlan) -> Self {
+    pub(crate) fn new(state: SessionState, logical: LogicalPlan, asked: Asked) -> Self {
         let schema = logical.schema().inner().clone();
         Self {
             state,
             logical,
             schema,
+            asked,
         }
     }
 
@@ -51,6 +59,15 @@ impl Plan {
 
     /// Starts the query. Dropping the stream ends it.
     pub async fn execute(self) -> Result<BatchStream, QueryError> {
+        let mut running = self.asked.clone().run();
+        let started = self.start().await;
+        if started.is_err() {
+            running.end(Outcome::Error);
+        }
+        Ok(watch(started?, running))
+    }
+
+    async fn start(self) -> Result<BatchStream, QueryError> {
         let schema = self.schema;
         let physical = Box::pin(self.state.create_physical_plan(&self.logical))
             .await
@@ -68,6 +85,21 @@ impl Plan {
     pub async fn collect(self) -> Result<Vec<RecordBatch>, QueryError> {
         self.execute().await?.try_collect().await
     }
+}
+
+/// Says how the stream ends.
+fn watch(batches: BatchStream, running: Running) -> BatchStream {
+    let next = |(mut batches, mut running): (BatchStream, Running)| async move {
+        let batch = batches.next().await;
+        match &batch {
+            None => running.end(Outcome::Ok),
+            Some(Err(_)) => running.end(Outcome::Error),
+            Some(Ok(_)) => {}
+        }
+        // Whoever has an error does not ask for more.
+        Some((batch?, (batches, running)))
+    };
+    stream::unfold((batches, running), next).boxed()
 }
 
 /// The batch with the schema that was announced. Optimising may change nullability and

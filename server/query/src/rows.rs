@@ -17,22 +17,36 @@ use datafusion::{
 };
 use tokio::task::spawn_blocking;
 
-type Read = dyn Fn() -> Result<Vec<RecordBatch>, ArrowError> + Send + Sync;
+use crate::live::{LiveTable, LiveView};
+
+type Rows = Result<Vec<RecordBatch>, ArrowError>;
+
+/// Where the rows come from.
+#[derive(Clone)]
+enum Source {
+    /// Takes time.
+    Read(Arc<dyn Fn() -> Rows + Send + Sync>),
+    Live(Arc<dyn LiveTable>, LiveView),
+}
 
 /// A table of a snapshot.
 pub(crate) struct RowsTable {
     schema: SchemaRef,
-    read: Arc<Read>,
+    source: Source,
 }
 
 impl RowsTable {
     /// A table with `schema` whose rows `read` makes; it may take time.
-    pub(crate) fn new(
-        schema: SchemaRef,
-        read: impl Fn() -> Result<Vec<RecordBatch>, ArrowError> + Send + Sync + 'static,
-    ) -> Self {
-        let read = Arc::new(read);
-        Self { schema, read }
+    pub(crate) fn new(schema: SchemaRef, read: impl Fn() -> Rows + Send + Sync + 'static) -> Self {
+        let source = Source::Read(Arc::new(read));
+        Self { schema, source }
+    }
+
+    /// A live table.
+    pub(crate) fn live(table: Arc<dyn LiveTable>, view: LiveView) -> Self {
+        let schema = table.schema();
+        let source = Source::Live(table, view);
+        Self { schema, source }
     }
 }
 
@@ -61,10 +75,13 @@ impl TableProvider for RowsTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let read = self.read.clone();
-        let batches = spawn_blocking(move || read())
-            .await
-            .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
+        let batches = match self.source.clone() {
+            Source::Read(read) => spawn_blocking(move || read())
+                .await
+                .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?,
+            Source::Live(table, view) => table.rows(&view).await.map(|rows| vec![rows]),
+        };
+        let batches = batches
             // Not an Arrow error of the query's own, which would be the client's fault.
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let source =

@@ -1,14 +1,12 @@
 //! What the tables of the schema `system` show.
 
-mod plugin_files;
+mod journals;
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array},
-    compute::{concat_batches, take_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType},
-    error::ArrowError,
+    array::{ArrayRef, BooleanArray, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -19,30 +17,32 @@ use outrigger_catalog::{Database, trigger::Trigger};
 use outrigger_model::names::INTERNAL_DATABASE;
 use outrigger_storage::{Snapshot, journal::JournalTable};
 
-use crate::rows::RowsTable;
-
-pub use plugin_files::{PluginFile, PluginFiles};
+use crate::{
+    live::{LiveTable, LiveView},
+    rows::RowsTable,
+};
 
 const LOGS: &str = "processing_engine_logs";
 const TRIGGERS: &str = "processing_engine_triggers";
 const ARGUMENTS: &str = "processing_engine_trigger_arguments";
-const PLUGIN_FILES: &str = "plugin_files";
+const INVOCATIONS: &str = "plugin_invocations";
 
-/// The system tables of one database. Logs are the server's: the same in every database.
+/// The system tables of one database. Logs are the server's, the same in every database;
+/// invocations are a database's own, and all of them are in the server's.
 #[derive(Debug)]
 pub(crate) struct SystemTables {
     snapshot: Arc<Snapshot>,
     // None for the server's own database, which has no triggers.
     database: Option<Arc<Database>>,
     is_internal: bool,
-    plugin_files: Option<Arc<dyn PluginFiles>>,
+    live: Arc<[Arc<dyn LiveTable>]>,
 }
 
 impl SystemTables {
     pub(crate) fn new(
         snapshot: Arc<Snapshot>,
         database: &str,
-        plugin_files: Option<Arc<dyn PluginFiles>>,
+        live: Arc<[Arc<dyn LiveTable>]>,
     ) -> Self {
         let is_internal = database == INTERNAL_DATABASE;
         let database = snapshot.catalog().database(database).ok().cloned();
@@ -50,38 +50,56 @@ impl SystemTables {
             snapshot,
             database,
             is_internal,
-            plugin_files,
+            live,
         }
     }
 
+    /// The live tables that the database has.
+    fn live(&self) -> impl Iterator<Item = &Arc<dyn LiveTable>> {
+        let all = self.live.iter();
+        all.filter(|table| self.is_internal || !table.is_internal())
+    }
+
     /// The tables that the database has.
-    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let own = self.is_internal.then_some(PLUGIN_FILES);
-        [LOGS, ARGUMENTS, TRIGGERS].into_iter().chain(own)
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let live = self.live().map(|table| table.name());
+        [LOGS, ARGUMENTS, TRIGGERS, INVOCATIONS]
+            .into_iter()
+            .chain(live)
     }
 
     fn make(&self, name: &str) -> Option<RowsTable> {
         match name {
-            LOGS => {
-                let snapshot = self.snapshot.clone();
-                let schema = JournalTable::PluginLogs.schema();
-                Some(RowsTable::new(schema, move || logs(&snapshot)))
+            LOGS => Some(self.journal(JournalTable::PluginLogs, None)),
+            INVOCATIONS => {
+                let own = self
+                    .database
+                    .as_ref()
+                    .map(|database| database.name.to_string());
+                Some(self.journal(JournalTable::PluginInvocations, own))
             }
             TRIGGERS => Some(self.about_triggers(trigger_schema(), trigger_rows)),
             ARGUMENTS => Some(self.about_triggers(argument_schema(), argument_rows)),
-            PLUGIN_FILES if self.is_internal => Some(self.plugin_files()),
-            _ => None,
+            _ => {
+                let table = self.live().find(|table| table.name() == name)?;
+                Some(RowsTable::live(table.clone(), self.view()))
+            }
         }
     }
 
-    fn plugin_files(&self) -> RowsTable {
-        let (snapshot, files) = (self.snapshot.clone(), self.plugin_files.clone());
-        RowsTable::new(plugin_files::schema(), move || {
-            let rows = files
-                .iter()
-                .map(|files| plugin_files::rows(snapshot.catalog(), files.as_ref()));
-            rows.collect()
+    fn journal(&self, table: JournalTable, database: Option<String>) -> RowsTable {
+        let snapshot = self.snapshot.clone();
+        RowsTable::new(table.schema(), move || {
+            let rows = journals::rows(&snapshot, table, database.as_deref())?;
+            Ok(vec![rows])
         })
+    }
+
+    fn view(&self) -> LiveView {
+        LiveView {
+            catalog: self.snapshot.catalog().clone(),
+            database: self.database.as_ref().map(|database| database.id),
+        }
     }
 
     fn about_triggers(
@@ -115,23 +133,6 @@ impl SchemaProvider for SystemTables {
     fn table_exist(&self, name: &str) -> bool {
         self.names().any(|known| known == name)
     }
-}
-
-/// The plugin log by time; lines of the same time stay as they were written.
-fn logs(snapshot: &Snapshot) -> Result<Vec<RecordBatch>, ArrowError> {
-    let table = JournalTable::PluginLogs;
-    let all = concat_batches(&table.schema(), &snapshot.journal(table)?)?;
-    let Some(times) = all.column_by_name("event_time") else {
-        return Ok(vec![all]);
-    };
-    let times = times.as_primitive::<TimestampNanosecondType>().values();
-    if times.is_sorted() {
-        return Ok(vec![all]);
-    }
-    let mut rows: Vec<(i64, u64)> = times.iter().copied().zip(0..).collect();
-    rows.sort_unstable();
-    let order: UInt64Array = rows.into_iter().map(|(_, row)| row).collect();
-    Ok(vec![take_record_batch(&all, &order)?])
 }
 
 fn trigger_schema() -> SchemaRef {

@@ -8,11 +8,12 @@ use std::{
 use arrow::array::RecordBatch;
 use outrigger_catalog::Catalog;
 use outrigger_log::{LogError, store::EntryStore};
-use outrigger_model::ids::{DatabaseId, Sequence, TableId};
+use outrigger_model::ids::{DatabaseId, Sequence, TableId, TriggerId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    Lag,
     memtable::slice_bytes,
     merge::{conform, union_schema},
     record::Meaning,
@@ -36,7 +37,7 @@ pub(crate) struct TableRows {
 /// The rows of one entry.
 #[derive(Debug)]
 pub(crate) struct EntryRows {
-    sequence: Sequence,
+    pub(crate) sequence: Sequence,
     pub(crate) tables: Vec<TableRows>,
 }
 
@@ -149,6 +150,11 @@ impl Feed {
     /// The last applied entry, and every one that follows.
     pub fn subscribe(&self) -> watch::Receiver<Sequence> {
         self.state.recent.last.subscribe()
+    }
+
+    /// How far a trigger lags that wants the rows of one table, or of all its database's.
+    pub fn lag(&self, trigger: TriggerId, table: Option<&str>) -> Lag {
+        self.state.recollection.lag(&self.state, trigger, table)
     }
 
     /// The rows of the entries behind `after` that pass the filter: as many entries as

@@ -7,8 +7,10 @@
 mod error;
 pub mod feed;
 pub mod journal;
+mod lag;
 mod memtable;
 mod merge;
+mod metrics;
 mod record;
 mod rehearsal;
 mod state;
@@ -16,6 +18,7 @@ mod validate;
 mod write;
 
 pub use error::{WriteError, WriteErrorBody};
+pub use lag::Lag;
 pub use rehearsal::{Rehearsal, Rehearsed};
 pub use state::{Snapshot, TableView};
 pub use write::{

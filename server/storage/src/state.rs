@@ -9,6 +9,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use outrigger_catalog::Catalog;
 use outrigger_log::{View, entry::Entry};
 use outrigger_model::{
+    clock::Clock,
     error::Report,
     ids::{DatabaseId, Sequence, TableId},
     schema::TableSchema,
@@ -18,15 +19,18 @@ use parking_lot::RwLock;
 use crate::{
     feed::{EntryRows, Recent, TableRows},
     journal::JournalTable,
+    lag::Recollection,
     memtable::{Memtable, Rows},
     record::Meaning,
 };
 
 /// All views, published together: whoever looks sees whole entries only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     published: RwLock<Published>,
     pub(crate) recent: Recent,
+    pub(crate) recollection: Recollection,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +89,15 @@ impl Snapshot {
 }
 
 impl State {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            published: RwLock::default(),
+            recent: Recent::default(),
+            recollection: Recollection::default(),
+            clock,
+        }
+    }
+
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.published.read().catalog.clone()
     }
@@ -135,6 +148,7 @@ impl View for State {
                     .map_err(|error| Report(error.as_ref()).to_string())?;
             }
         }
+        self.recollection.push(&rows, self.clock.now());
         self.recent.push(rows);
         Ok(())
     }

@@ -20,6 +20,7 @@ use outrigger_model::{
     line_protocol::{LineError, Precision},
 };
 use parking_lot::Mutex;
+use prometheus::core::Collector;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ use crate::{
     WriteError,
     feed::Feed,
     journal::JournalRows,
+    metrics::{Metrics, Writer},
     record::Meaning,
     rehearsal::Rehearsal,
     state::{Snapshot, State},
@@ -72,6 +74,8 @@ pub struct TargetWrite {
 /// A write of a commit that was not stored.
 #[derive(Debug)]
 pub struct RejectedWrite {
+    /// How many lines it has.
+    lines: usize,
     /// As in the commit.
     pub target: Target,
     /// Why.
@@ -111,6 +115,8 @@ pub type MakeJournal = dyn Fn(&[RejectedWrite]) -> JournalRows + Send + Sync;
 pub struct Committed {
     /// The writes that were not stored.
     pub rejected: Vec<RejectedWrite>,
+    /// How many rows were stored.
+    rows: usize,
     /// The journals' rows that were.
     pub journal: JournalRows,
 }
@@ -136,6 +142,7 @@ pub struct Storage {
     schema_turn: Arc<tokio::sync::Mutex<()>>,
     committer: Committer,
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
 }
 
 impl Storage {
@@ -145,7 +152,7 @@ impl Storage {
         clock: Arc<dyn Clock>,
         config: commit::Config,
     ) -> Result<(Self, StorageTask), LogError> {
-        let (store, state) = (Arc::new(store), Arc::new(State::default()));
+        let (store, state) = (Arc::new(store), Arc::new(State::new(clock.clone())));
         let last = replay(&store, state.as_ref()).await?;
         let staged = Arc::new(Mutex::new(state.catalog()));
         let (committer, task) = committer(store.clone(), state.clone(), last, config);
@@ -157,6 +164,7 @@ impl Storage {
             schema_turn,
             committer,
             clock,
+            metrics: Metrics::default(),
         };
         Ok((storage, StorageTask(task)))
     }
@@ -185,6 +193,13 @@ impl Storage {
     /// The clock that gives points their time.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// What is counted about writes and the log, for a registry.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        let mut collectors = self.metrics.collectors();
+        collectors.extend(self.committer.metrics().collectors());
+        collectors
     }
 
     /// Writes that are checked like any other, and not stored.
@@ -222,6 +237,8 @@ impl Storage {
         if !no_sync && let Some(receipt) = receipt {
             receipt.wait().await?;
         }
+        let refused = outcome.refused.len();
+        self.metrics.count(Writer::Client, outcome.rows, refused);
         match (outcome.rows, outcome.refused) {
             (0, refused) if refused.is_empty() => Err(WriteError::Empty),
             (_, refused) if refused.is_empty() => Ok(()),
@@ -262,6 +279,9 @@ impl Storage {
         if let Some(receipt) = receipt {
             receipt.wait().await?;
         }
+        let lines = |write: &RejectedWrite| write.lines;
+        let rejected = committed.rejected.iter().map(lines).sum();
+        self.metrics.count(Writer::Plugin, committed.rows, rejected);
         Ok(committed)
     }
 
@@ -421,18 +441,21 @@ pub(crate) fn prepare_text(
 
 fn prepare_commit(catalog: &Arc<Catalog>, commit: &Commit, now: Timestamp) -> Prepared<Committed> {
     let (mut catalog, mut records, mut rejected) = (catalog.clone(), Vec::new(), Vec::new());
+    let mut rows = 0;
     for TargetWrite { target, text } in &commit.writes {
         let times = (Precision::Nanosecond, now);
         let error = match prepare_text(&catalog, target, text, times, BadLines::Refuse) {
             Ok(validated) if validated.refused.is_empty() => {
                 catalog = validated.catalog.unwrap_or(catalog);
                 records.extend(validated.records);
+                rows += validated.rows;
                 continue;
             }
             Ok(validated) => WriteError::Line(first(validated.refused)),
             Err(error) => error.into(),
         };
         rejected.push(RejectedWrite {
+            lines: text.lines().count(),
             target: target.clone(),
             error,
         });
@@ -456,7 +479,11 @@ fn prepare_commit(catalog: &Arc<Catalog>, commit: &Commit, now: Timestamp) -> Pr
     Prepared {
         records,
         catalog: Some(catalog),
-        outcome: Committed { rejected, journal },
+        outcome: Committed {
+            rejected,
+            rows,
+            journal,
+        },
     }
 }
 

@@ -33,5 +33,5 @@ pub use invocation::{
     BindingKey, Concluded, Event, EventTable, Finished, Invocation, InvocationId, Package, Phases,
     Plugin, Request, Response, Source, Usage,
 };
-pub use status::{BindingStatus, Deaths, PauseStatus, PoolStatus, WorkerStatus};
+pub use status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus};
 pub use supervisor::Supervisor;

@@ -6,7 +6,10 @@ mod state;
 
 pub(crate) use self::state::WorkerState;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use outrigger_model::{error::Report, shutdown::Gate};
 use tokio::{
@@ -23,9 +26,9 @@ use crate::{
     config::Config,
     error::{ExitReason, HostError, InvocationError},
     host::HostHandle,
-    invocation::{BindingKey, Concluded, Invocation, Plugin, Source, Usage},
+    invocation::{BindingKey, Concluded, Invocation, InvocationId, Plugin, Source, Usage},
     registry::Registry,
-    status::{BindingStatus, Deaths, PauseStatus, PoolStatus, WorkerStatus},
+    status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus},
     worker::Worker,
 };
 
@@ -116,6 +119,7 @@ pub(crate) struct PoolTask {
     seated: HashMap<Seat, Seated>,
     last_ticket: u64,
     deaths: Deaths,
+    forks: u64,
     /// How often something had been installed when this last looked.
     installations: u64,
 }
@@ -125,6 +129,8 @@ pub(crate) struct PoolTask {
 struct Seated {
     pid: u32,
     orders: mpsc::Sender<Order>,
+    /// What it runs, and since when.
+    running: Option<(InvocationId, Instant)>,
 }
 
 impl PoolTask {
@@ -149,6 +155,7 @@ impl PoolTask {
             seated: HashMap::new(),
             last_ticket: 0,
             deaths: Deaths::default(),
+            forks: 0,
             installations: 0,
         };
         (handle, task)
@@ -192,11 +199,16 @@ impl PoolTask {
                 seat,
                 cached_objects,
                 memory_bytes,
-            } => self.step(Event::Returned {
-                seat,
-                cached_objects,
-                memory_bytes,
-            }),
+            } => {
+                if let Some(seated) = self.seated.get_mut(&seat) {
+                    seated.running = None;
+                }
+                self.step(Event::Returned {
+                    seat,
+                    cached_objects,
+                    memory_bytes,
+                });
+            }
             Message::Ended { seat, reason } => self.on_ended(seat, reason),
             Message::Bounced(seat, job) => {
                 self.seated.remove(&seat);
@@ -217,7 +229,13 @@ impl PoolTask {
     fn on_forked(&mut self, seat: Seat, worker: Worker) {
         let (orders, inbox) = mpsc::channel(1);
         let (pid, foundations) = (worker.pid(), worker.foundations());
-        self.seated.insert(seat, Seated { pid, orders });
+        self.forks += 1;
+        let seated = Seated {
+            pid,
+            orders,
+            running: None,
+        };
+        self.seated.insert(seat, seated);
         let task = MemberTask {
             seat,
             worker,
@@ -306,9 +324,13 @@ impl PoolTask {
         let Some(job) = self.jobs.remove(&ticket) else {
             return;
         };
+        let running = (job.invocation.id.clone(), Instant::now());
         let order = Order::Run(Box::new(job));
-        let sent = match self.seated.get(&seat) {
-            Some(seated) => seated.orders.try_send(order),
+        let sent = match self.seated.get_mut(&seat) {
+            Some(seated) => {
+                seated.running = Some(running);
+                seated.orders.try_send(order)
+            }
             None => Err(mpsc::error::TrySendError::Closed(order)),
         };
         // It has just ended; that news is on its way.
@@ -347,9 +369,15 @@ impl PoolTask {
 
     fn describe(&self) -> PoolStatus {
         let now = Instant::now();
+        let running = |seat| {
+            let (invocation, since) = self.seated.get(&seat)?.running.clone()?;
+            let ago = now.duration_since(since);
+            Some(RunningStatus { invocation, ago })
+        };
         let workers = self.pool.members().map(|(seat, member)| WorkerStatus {
             pid: self.seated.get(&seat).map_or(0, |seated| seated.pid),
-            binding: member.binding.clone(),
+            binding: member.owner.clone(),
+            running: running(seat),
             state: (&member.state).into(),
             age: now.duration_since(member.since),
             invocations: member.invocations,
@@ -368,6 +396,8 @@ impl PoolTask {
             workers: workers.collect(),
             bindings: bindings.collect(),
             deaths: self.deaths.clone(),
+            forks: self.forks,
+            log_lines_dropped: self.registry.log_lines_dropped.load(Ordering::Relaxed),
         }
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Registry {
     pub(crate) backend: Arc<dyn Backend>,
     /// What all invocations share.
     pub(crate) cache: Mutex<GlobalCache>,
+    /// Lines of plugins that were too many to be logged.
+    pub(crate) log_lines_dropped: AtomicU64,
     expected: Mutex<HashMap<Token, oneshot::Sender<Link>>>,
     active: Mutex<HashMap<InvocationId, Arc<Active>>>,
 }
@@ -142,6 +144,7 @@ impl Registry {
         Self {
             backend,
             cache: Mutex::new(GlobalCache::new(cache::LIMITS)),
+            log_lines_dropped: AtomicU64::new(0),
             expected: Mutex::default(),
             active: Mutex::default(),
         }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{error::ExitReason, invocation::BindingKey, pool::WorkerState};
+use crate::{
+    error::ExitReason,
+    invocation::{BindingKey, InvocationId},
+    pool::WorkerState,
+};
 
 /// All workers and all that wait for one.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +17,10 @@ pub struct PoolStatus {
     pub bindings: BTreeMap<BindingKey, BindingStatus>,
     /// Since the start.
     pub deaths: Deaths,
+    /// How many workers were forked since the start.
+    pub forks: u64,
+    /// How many lines of plugins were not logged since the start, because they were too many.
+    pub log_lines_dropped: u64,
 }
 
 /// One worker.
@@ -20,7 +28,7 @@ pub struct PoolStatus {
 pub struct WorkerStatus {
     /// Its process; 0 while that is made.
     pub pid: u32,
-    /// Whose it is.
+    /// Whose it is, or was when it began to drain.
     pub binding: Option<BindingKey>,
     /// What it does: forking, idle, bound, busy or draining.
     pub state: &'static str,
@@ -32,6 +40,17 @@ pub struct WorkerStatus {
     pub cached_objects: u64,
     /// Its peak memory in the last invocation.
     pub memory_bytes: u64,
+    /// What it runs.
+    pub running: Option<RunningStatus>,
+}
+
+/// What a worker runs.
+#[derive(Clone, Debug)]
+pub struct RunningStatus {
+    /// The invocation.
+    pub invocation: InvocationId,
+    /// How long it has had the worker; loading the plugin is part of it.
+    pub ago: Duration,
 }
 
 /// One plugin's claim to workers.

@@ -16,7 +16,11 @@ mod collect;
 mod messages;
 mod meter;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use outrigger_model::clock::{Clock, SystemClock};
 use outrigger_proto::{
@@ -533,6 +537,7 @@ async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
 /// Logs a line if the invocation may still say something.
 async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) {
     if !allowance.takes(line.text.len(), line.time) {
+        registry.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
         return;
     }
     if let Some(text) = allowance.report() {
@@ -560,6 +565,9 @@ pub(crate) async fn log_output(
         dropped,
     } = line;
     allowance.dropped += dropped;
+    registry
+        .log_lines_dropped
+        .fetch_add(dropped, Ordering::Relaxed);
     let level = if stderr {
         LogLevel::Warn
     } else {

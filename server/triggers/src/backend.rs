@@ -35,7 +35,7 @@ pub(crate) fn binding_key(trigger: TriggerId) -> BindingKey {
     BindingKey(format!("trigger-{trigger}").into())
 }
 
-fn trigger_id(key: &BindingKey) -> Option<TriggerId> {
+pub(crate) fn trigger_id(key: &BindingKey) -> Option<TriggerId> {
     key.0.strip_prefix("trigger-")?.parse().ok().map(TriggerId)
 }
 

@@ -1,13 +1,17 @@
 //! What the triggers' tasks share with those who ask them: routes, statuses, and the
 //! wish that a paused trigger goes on.
 
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    sync::{Arc, OnceLock},
+};
 
 use outrigger_model::ids::TriggerId;
+use outrigger_supervisor::{PoolStatus, Supervisor};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{requests::Routes, status::Statuses};
+use crate::{metrics::InvocationMetrics, requests::Routes, status::Statuses};
 
 /// Where triggers and those who ask them meet. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +19,9 @@ pub struct Board {
     pub(crate) routes: Routes,
     statuses: Statuses,
     resumptions: Arc<Resumptions>,
+    /// Who runs the plugins, if somebody does.
+    supervisor: Arc<OnceLock<Supervisor>>,
+    pub(crate) metrics: InvocationMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +37,17 @@ impl Board {
     /// How the triggers are doing.
     pub fn statuses(&self) -> &Statuses {
         &self.statuses
+    }
+
+    /// Says who runs the plugins.
+    pub(crate) fn attach(&self, supervisor: &Supervisor) {
+        // There is one for the server's whole life.
+        drop(self.supervisor.set(supervisor.clone()));
+    }
+
+    /// What the workers do now; `None` where the server runs no plugins.
+    pub(crate) async fn pool(&self) -> Option<PoolStatus> {
+        Some(self.supervisor.get()?.status().await)
     }
 
     /// Wishes that a trigger's pause ends, if it has one.

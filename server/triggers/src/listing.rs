@@ -6,14 +6,26 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use outrigger_query::{PluginFile, PluginFiles};
 use tracing::debug;
 
 use crate::source::{PluginDirectory, SourceError, file_names, open_beneath};
 
-impl PluginFiles for PluginDirectory {
-    /// A plugin that is gone or cannot be read has no files, nor has one from the repository.
-    fn files(&self, plugin: &str) -> Vec<PluginFile> {
+/// A file of a plugin.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PluginFile {
+    /// Its name; in a directory, its path there.
+    pub(crate) name: String,
+    /// Its absolute path.
+    pub(crate) path: String,
+    /// Its size.
+    pub(crate) bytes: i64,
+    /// When it was last modified, in milliseconds since the epoch.
+    pub(crate) modified_ms: i64,
+}
+
+impl PluginDirectory {
+    /// The files of a plugin as it is now. May take time. A plugin that is gone or cannot be read has no files, nor has one from the repository.
+    pub(crate) fn files(&self, plugin: &str) -> Vec<PluginFile> {
         let Some(root) = &self.0 else {
             return Vec::new();
         };

@@ -87,6 +87,7 @@ impl ManagerTask {
         board: Board,
         config: Config,
     ) -> Self {
+        board.attach(&supervisor);
         let engine = Engine {
             storage,
             supervisor,

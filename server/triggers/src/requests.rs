@@ -83,6 +83,13 @@ impl Routes {
             .unwrap_or_else(|_closed| Err(AnswerError::unavailable()))
     }
 
+    /// How many requests wait for the path's trigger to take them.
+    pub(crate) fn waiting(&self, path: &str) -> usize {
+        let routes = self.0.read();
+        let sender = routes.get(path);
+        sender.map_or(0, |sender| sender.max_capacity() - sender.capacity())
+    }
+
     fn add(&self, path: &str) -> mpsc::Receiver<Job> {
         let (sender, inbox) = mpsc::channel(WAITING_MAX);
         self.0.write().insert(path.to_owned(), sender);

@@ -179,6 +179,7 @@ impl Runner {
                     // Not the plugin's fault, and its source is there or can be restored.
                     let text = format!("{text}; trying again");
                     self.log(&occasion.id, LogLevel::Error, text).await;
+                    self.engine.logger.account(account).await;
                     return Next::Again;
                 }
                 self.on_failure(occasion, text, account).await
@@ -226,8 +227,14 @@ impl Runner {
             Ok(_) => account::ok(),
             Err(failure) => account::failed(failure),
         };
-        statuses.ended(id, outcome.detail.clone());
+        match &result {
+            Err(Failure::Invocation(
+                InvocationError::Paused { .. } | InvocationError::Released,
+            )) => statuses.put_off(id),
+            _ => statuses.ended(id, outcome.detail.clone()),
+        }
         let account = account::row(subject, outcome, &usage);
+        self.engine.board.metrics.count(self.kind(), &account);
         Ran { result, account }
     }
 

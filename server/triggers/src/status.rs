@@ -54,6 +54,13 @@ impl Statuses {
         }
     }
 
+    /// What began did not run after all: that says nothing about the plugin.
+    pub(crate) fn put_off(&self, id: TriggerId) {
+        let mut statuses = self.0.write();
+        let status = statuses.entry(id).or_default();
+        status.running = status.running.saturating_sub(1);
+    }
+
     pub(crate) fn retries_at(&self, id: TriggerId, time: Timestamp) {
         let mut statuses = self.0.write();
         statuses.entry(id).or_default().next_retry = Some(time);

@@ -199,7 +199,7 @@ impl WalTask {
     }
 }
 
-fn table_of(event: &TriggerEvent) -> Option<String> {
+pub(crate) fn table_of(event: &TriggerEvent) -> Option<String> {
     match event {
         TriggerEvent::SingleTableWalWrite { table_name } => Some(table_name.clone()),
         _ => None,

@@ -1,6 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
-use arrow::{array::RecordBatch, datatypes::DataType, util::pretty::pretty_format_batches};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::DataType,
+    util::pretty::pretty_format_batches,
+};
 use object_store::{ObjectStore, memory::InMemory};
 use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent};
 use outrigger_log::{
@@ -14,7 +18,7 @@ use outrigger_model::{
 };
 use outrigger_storage::{
     WriteRequest,
-    journal::{JournalRows, LogLevel, PluginLog},
+    journal::{JournalRows, LogLevel, PluginInvocation, PluginLog},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -162,6 +166,37 @@ async fn system_tables_show_triggers_of_the_database_and_logs_of_the_server() {
     let internal = fixture.engine.plan("_internal", sql, BTreeMap::new()).await;
     let batches = internal.unwrap().collect().await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn invocations_are_shown_to_their_own_database_by_time() {
+    let fixture = Fixture::start().await;
+    let invocation = |database: &str, time| PluginInvocation {
+        start_time: Timestamp(time),
+        database_name: database.to_owned(),
+        trigger_name: "t".to_owned(),
+        invocation_id: time.to_string(),
+        ..PluginInvocation::default()
+    };
+    let rows = JournalRows {
+        invocations: vec![
+            invocation("db", 3),
+            invocation("other", 2),
+            invocation("db", 1),
+        ],
+        ..JournalRows::default()
+    };
+    fixture.storage.append(&rows).await.unwrap();
+    let sql = "SELECT invocation_id FROM system.plugin_invocations";
+    for (database, expected) in [("db", &["1", "3"][..]), ("_internal", &["1", "2", "3"])] {
+        let plan = fixture.engine.plan(database, sql, BTreeMap::new()).await;
+        let batches = plan.unwrap().collect().await.unwrap();
+        let found: Vec<&str> = batches
+            .iter()
+            .flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten())
+            .collect();
+        assert_eq!(found, expected, "{database}");
+    }
 }
 
 #[tokio::test]

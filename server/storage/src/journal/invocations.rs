@@ -9,7 +9,7 @@ use arrow::{
 use outrigger_model::clock::Timestamp;
 
 /// How an invocation ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
     /// `ok`, or a word for what went wrong.
     pub name: &'static str,
@@ -18,7 +18,7 @@ pub struct Outcome {
 }
 
 /// A row of [`super::JournalTable::PluginInvocations`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PluginInvocation {
     /// When it was asked for.
     pub start_time: Timestamp,

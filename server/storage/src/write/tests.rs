@@ -8,6 +8,7 @@ use outrigger_model::clock::SystemClock;
 
 use super::*;
 use crate::{
+    Lag,
     feed::Filter,
     journal::{JournalTable, LogLevel, PluginLog},
 };
@@ -290,4 +291,66 @@ async fn a_deleted_database_is_not_brought_back_by_a_running_plugin() {
     );
     assert!(fixture.storage.catalog().database("db").is_err());
     fixture.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lag_is_what_has_rows_and_is_not_dealt_with() {
+    let store = Arc::new(InMemory::new());
+    let fixture = start(&store).await;
+    fixture.write("m f=1 1").await.unwrap();
+    let storage = fixture.storage.clone();
+    create_trigger(&storage).await;
+    let id = storage.catalog().triggers().next().unwrap().1.id;
+    let feed = storage.feed();
+    assert_eq!(
+        feed.lag(id, None),
+        Lag::default(),
+        "what was before is not its"
+    );
+
+    let before = storage.clock().now();
+    fixture
+        .write("m f=1 2\nm f=2 3\nother f=1 1")
+        .await
+        .unwrap();
+    storage
+        .append(&log_rows(vec![log_line("x")]))
+        .await
+        .unwrap();
+    fixture.write("m f=1 4").await.unwrap();
+    let counts = |table| {
+        let lag = feed.lag(id, table);
+        assert_eq!(lag.since.is_some(), lag.rows > 0, "{lag:?}");
+        (lag.entries, lag.rows)
+    };
+    assert_eq!(counts(None), (2, 4));
+    assert_eq!(counts(Some("m")), (2, 3));
+    assert_eq!(counts(Some("other")), (1, 1));
+    assert_eq!(counts(Some("none")), (0, 0));
+    assert!(feed.lag(id, None).since > Some(before));
+
+    let last = *feed.subscribe().borrow();
+    let dealt_with = |after: u64| Commit {
+        writes: Vec::new(),
+        done: Some((
+            id,
+            EntryRange {
+                after: Sequence(after),
+                through: last,
+            },
+        )),
+        change: None,
+        journal: Box::new(no_rows),
+    };
+    // The last entry was dealt with before the ones in front of it.
+    storage.commit(dealt_with(last.0 - 1)).await.unwrap();
+    assert_eq!(counts(None), (1, 3));
+    fixture.stop().await;
+
+    let again = start(&store).await;
+    let feed = again.storage.feed();
+    assert_eq!(feed.lag(id, None).rows, 3, "the lag outlives the server");
+    again.storage.commit(dealt_with(0)).await.unwrap();
+    assert_eq!(feed.lag(id, None), Lag::default());
+    again.stop().await;
 }

@@ -136,6 +136,8 @@ pub(crate) enum WorkerState {
 pub(crate) struct Member {
     pub(crate) state: WorkerState,
     pub(crate) binding: Option<BindingKey>,
+    /// Whose it is or was; stays when it retires.
+    pub(crate) owner: Option<BindingKey>,
     pin: Pin,
     pub(crate) since: Instant,
     bound_since: Instant,
@@ -511,6 +513,7 @@ impl Pool {
     fn bind(&mut self, seat: Seat, key: &BindingKey, pin: Pin, now: Instant) {
         if let Some(member) = self.members.get_mut(&seat) {
             member.binding = Some(key.clone());
+            member.owner = Some(key.clone());
             member.pin = pin;
             member.bound_since = now;
         }
@@ -590,6 +593,7 @@ impl Member {
         Self {
             state: WorkerState::Forking,
             binding: None,
+            owner: None,
             pin: None,
             since: now,
             bound_since: now,

@@ -1,36 +1,46 @@
 //! `system.plugin_files`: the files behind the triggers of all databases.
-//!
-//! Where they lie is known above this crate, so the table asks through a trait.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
+use async_trait::async_trait;
 use outrigger_catalog::Catalog;
+use outrigger_query::{LiveTable, LiveView};
+use tokio::task::spawn_blocking;
 
-/// A file of a plugin.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PluginFile {
-    /// Its name; in a directory, its path there.
-    pub name: String,
-    /// Its absolute path.
-    pub path: String,
-    /// Its size.
-    pub bytes: i64,
-    /// When it was last modified, in milliseconds since the epoch.
-    pub modified_ms: i64,
+use crate::{listing::PluginFile, source::PluginDirectory};
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct PluginFilesTable(pub(crate) PluginDirectory);
+
+#[async_trait]
+impl LiveTable for PluginFilesTable {
+    fn name(&self) -> &'static str {
+        "plugin_files"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        schema()
+    }
+
+    fn is_internal(&self) -> bool {
+        true
+    }
+
+    async fn rows(&self, view: &LiveView) -> Result<RecordBatch, ArrowError> {
+        let (catalog, directory) = (view.catalog.clone(), self.0.clone());
+        spawn_blocking(move || rows(&catalog, &directory))
+            .await
+            .unwrap_or_else(|panicked| Err(ArrowError::ExternalError(Box::new(panicked))))
+    }
 }
 
-/// Knows the files of plugins.
-pub trait PluginFiles: fmt::Debug + Send + Sync {
-    /// The files of a plugin as it is now. May take time.
-    fn files(&self, plugin: &str) -> Vec<PluginFile>;
-}
-
-pub(super) fn schema() -> SchemaRef {
+fn schema() -> SchemaRef {
     let text = |name| Field::new(name, DataType::Utf8, false);
     let number = |name| Field::new(name, DataType::Int64, false);
     Arc::new(Schema::new(vec![
@@ -44,12 +54,12 @@ pub(super) fn schema() -> SchemaRef {
 
 /// One row per file and trigger. The column `plugin_name` has the trigger's name, as
 /// existing clients expect.
-pub(super) fn rows(catalog: &Catalog, files: &dyn PluginFiles) -> Result<RecordBatch, ArrowError> {
+fn rows(catalog: &Catalog, directory: &PluginDirectory) -> Result<RecordBatch, ArrowError> {
     let rows: Vec<(&str, PluginFile)> = catalog
         .triggers()
         .flat_map(|(_, trigger)| {
             let definition = &trigger.definition;
-            let files = files.files(&definition.plugin).into_iter();
+            let files = directory.files(&definition.plugin).into_iter();
             files.map(|file| (definition.name.as_str(), file))
         })
         .collect();
