@@ -27,6 +27,7 @@ mod schedules;
 mod spine;
 mod startup;
 mod surface;
+mod torture;
 mod triggers;
 mod uploads;
 
