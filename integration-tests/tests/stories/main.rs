@@ -26,6 +26,7 @@ mod requests;
 mod schedules;
 mod spine;
 mod startup;
+mod supervisor_alone;
 mod surface;
 mod torture;
 mod triggers;

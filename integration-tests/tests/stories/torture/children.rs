@@ -32,7 +32,8 @@ def leave(influxdb3_local):
     sleep = ['sleep', '600']
     child = subprocess.Popen(sleep).pid
     detached = subprocess.Popen(sleep, start_new_session=True).pid
-    found = subprocess.run([sys.executable, "-c", DAEMON], stdout=subprocess.PIPE, text=True)
+    found = subprocess.run([sys.executable, "
+    - c", DAEMON], stdout=subprocess.PIPE, text=True)
     influxdb3_local.info('left', child, detached, found.stdout, copy())
 
 def attack(influxdb3_local, args):
