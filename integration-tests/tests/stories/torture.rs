@@ -36,6 +36,12 @@ def process_writes(influxdb3_local, table_batches, args=None):
 const VICTIM: &str = "
 import os as _os
 
+def say_left(name, *pids):
+    # A log line may not arrive when the process ends at once.
+    with open('saying-' + name, 'w') as file:
+        print(*pids, file=file)
+    _os.rename('saying-' + name, 'left-' + name)
+
 def process_writes(influxdb3_local, table_batches, args=None):
     for batch in table_batches:
         for row in batch['rows']:
@@ -146,6 +152,17 @@ impl Arena {
         .await
     }
 
+    /// The processes that a plugin has said to have left.
+    async fn left(&self, name: &str) -> Vec<String> {
+        let path = self.server.directory().join(format!("plugins/left-{name}"));
+        eventually("the plugin says what it has left", async || {
+            let said = std::fs::read_to_string(&path);
+            let said = said.map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(said.split_whitespace().map(ToOwned::to_owned).collect())
+        })
+        .await
+    }
+
     /// The trigger works on its next row, and so do all others.
     async fn recovers(&self, name: &str) {
         let works = "SELECT count(*) AS n FROM works";
@@ -179,11 +196,4 @@ async fn until_gone(pid: &str) {
         Ok(())
     })
     .await;
-}
-
-/// The pids that a plugin has logged behind this word.
-async fn logged_pids(db: &Database, trigger: &str, word: &str) -> Vec<String> {
-    let rows = db.until_logged(trigger, 1, word).await;
-    let words = rows[0].text.split_whitespace().skip(1);
-    words.map(ToOwned::to_owned).collect()
 }

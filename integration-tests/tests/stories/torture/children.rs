@@ -1,6 +1,6 @@
 //! What plugins leave behind: threads, children, and processes that they have detached.
 
-use super::{Arena, lives, logged_pids, until_gone};
+use super::{Arena, lives, until_gone};
 
 /// Starts a child in the worker's process group, one with a session of its own, a daemon by two
 /// forks, and a copy of the worker that ignores SIGTERM; and says who they are.
@@ -28,19 +28,16 @@ def copy():
             time.sleep(600)
     return pid
 
-def leave(influxdb3_local):
+def leave(how):
     sleep = ['sleep', '600']
     child = subprocess.Popen(sleep).pid
     detached = subprocess.Popen(sleep, start_new_session=True).pid
-    found = subprocess.run([sys.executable, "
-    - c", DAEMON], stdout=subprocess.PIPE, text=True)
-    influxdb3_local.info('left', child, detached, found.stdout, copy())
+    found = subprocess.run([sys.executable, '-c', DAEMON], stdout=subprocess.PIPE, text=True)
+    say_left(how, child, detached, found.stdout, copy())
 
 def attack(influxdb3_local, args):
-    leave(influxdb3_local)
+    leave(args['how'])
     if args['how'] == 'dies':
-        # The line above is sent by a thread.
-        time.sleep(0.2)
         os._exit(3)
     if args['how'] == 'hangs':
         time.sleep(600)
@@ -53,7 +50,7 @@ async fn nothing_that_a_plugin_started_outlives_a_worker_that_dies() {
     let arena = Arena::new(LEAVING).await;
     arena.create("dies", "30s").await;
     arena.suffers("dies", "the worker exited with code 3").await;
-    let left = logged_pids(&arena.db, "dies", "left").await;
+    let left = arena.left("dies").await;
     assert_eq!(left.len(), 4, "{left:?}");
     for pid in &left {
         until_gone(pid).await;
@@ -66,7 +63,7 @@ async fn nothing_that_a_plugin_started_outlives_its_deadline() {
     let arena = Arena::new(LEAVING).await;
     arena.create("hangs", "2s").await;
     arena.suffers("hangs", "deadline of 2s").await;
-    for pid in &logged_pids(&arena.db, "hangs", "left").await {
+    for pid in &arena.left("hangs").await {
         until_gone(pid).await;
     }
     arena.recovers("hangs").await;
@@ -81,10 +78,10 @@ async fn what_a_plugin_started_lives_as_long_as_its_worker() {
         arena.create(name, "30s").await;
     }
     arena.suffers("raises", "ValueError").await;
-    let kept = logged_pids(&arena.db, "raises", "left").await;
+    let kept = arena.left("raises").await;
     assert_eq!(kept.len(), 4, "{kept:?}");
     arena.suffers("dies", "the worker exited with code 3").await;
-    for pid in &logged_pids(&arena.db, "dies", "left").await {
+    for pid in &arena.left("dies").await {
         until_gone(pid).await;
     }
     arena.recovers("raises").await;
@@ -97,20 +94,17 @@ async fn what_a_plugin_started_lives_as_long_as_its_worker() {
 
 #[tokio::test]
 async fn nothing_that_a_plugin_started_outlives_a_killed_server() {
-    let Arena { mut server, db, .. } = {
-        let arena = Arena::new(LEAVING).await;
-        arena.create("raises", "30s").await;
-        arena.suffers("raises", "ValueError").await;
-        arena
-    };
-    let kept = logged_pids(&db, "raises", "left").await;
+    let mut arena = Arena::new(LEAVING).await;
+    arena.create("raises", "30s").await;
+    arena.suffers("raises", "ValueError").await;
+    let kept = arena.left("raises").await;
     assert!(kept.iter().all(|pid| lives(pid)), "{kept:?}");
     // Looks for them itself, too.
-    server.kill_9();
+    arena.server.kill_9();
     for pid in &kept {
         until_gone(pid).await;
     }
-    server.restart().await;
+    arena.server.restart().await;
 }
 
 /// A thread goes on when the invocation is over: it may keep its worker busy, but not the server.

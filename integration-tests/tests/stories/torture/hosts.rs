@@ -1,6 +1,6 @@
 //! Hosts that are killed, and servers that are.
 
-use super::{Arena, logged_pids, until_gone};
+use super::{Arena, until_gone};
 use crate::server;
 
 /// Kills its worker's host, once, after it has left a detached process.
@@ -11,8 +11,7 @@ def attack(influxdb3_local, args):
     if influxdb3_local.attempt == 1 and not os.path.exists('killed'):
         open('killed', 'w').close()
         left = subprocess.Popen(['sleep', '600'], start_new_session=True).pid
-        influxdb3_local.info('left', left)
-        time.sleep(0.2)
+        say_left('t', left)
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
     raise ValueError('has a new host')
@@ -38,7 +37,7 @@ async fn a_killed_host_is_replaced_and_leaves_nothing() {
         .db
         .until_logged("t", 1, "the worker's host ended, and the worker with it")
         .await;
-    for pid in &logged_pids(&arena.db, "t", "left").await {
+    for pid in &arena.left("t").await {
         until_gone(pid).await;
     }
     arena.recovers("t").await;

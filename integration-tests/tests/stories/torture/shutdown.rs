@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use outrigger_integration_tests::{Server, eventually};
 
-use super::{Arena, logged_pids, until_gone};
+use super::{Arena, until_gone};
 use crate::server;
 
 const LATE: &str = "names who is late";
@@ -15,7 +15,7 @@ import os, subprocess, time
 
 def attack(influxdb3_local, args):
     left = subprocess.Popen(['sleep', '600'], start_new_session=True).pid
-    influxdb3_local.info('left', left)
+    say_left('hangs', left)
     while True:
         try:
             time.sleep(600)
@@ -34,7 +34,7 @@ async fn hanging() -> (Server, String) {
     let arena = Arena::with(builder, HANGS).await;
     arena.create("hangs", "10m").await;
     arena.db.write("hangs n=1i 1").await;
-    let left = logged_pids(&arena.db, "hangs", "left").await;
+    let left = arena.left("hangs").await;
     arena.others_go_on().await;
     (arena.server, left[0].clone())
 }
