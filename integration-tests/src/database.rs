@@ -160,6 +160,7 @@ impl Database {
             arguments: BTreeMap::new(),
             error_behavior: "log",
             run_async: false,
+            timeout: None,
             disabled: false,
         }
     }
@@ -206,6 +207,7 @@ pub struct TriggerBuilder {
     arguments: BTreeMap<String, String>,
     error_behavior: &'static str,
     run_async: bool,
+    timeout: Option<&'static str>,
     disabled: bool,
 }
 
@@ -234,6 +236,12 @@ impl TriggerBuilder {
         self
     }
 
+    /// How long one invocation may take, instead of what the server says.
+    pub fn timeout(mut self, timeout: &'static str) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
     /// It waits to be enabled.
     pub fn disabled(mut self) -> Self {
         self.disabled = true;
@@ -248,15 +256,17 @@ impl TriggerBuilder {
     /// Creates it; whatever the answer is.
     pub async fn try_create(self) -> Reply {
         let arguments = (!self.arguments.is_empty()).then_some(&self.arguments);
+        let mut settings =
+            json!({ "run_async": self.run_async, "error_behavior": self.error_behavior });
+        if let Some(timeout) = self.timeout {
+            settings["timeout"] = timeout.into();
+        }
         let body = json!({
             "db": self.database.name,
             "plugin_filename": self.plugin,
             "trigger_name": self.name,
             "trigger_specification": self.spec,
-            "trigger_settings": {
-                "run_async": self.run_async,
-                "error_behavior": self.error_behavior,
-            },
+            "trigger_settings": settings,
             "trigger_arguments": arguments,
             "disabled": self.disabled,
         });

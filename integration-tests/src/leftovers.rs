@@ -20,6 +20,9 @@ pub(crate) const VARIABLE: &str = "OUTRIGGER_TEST_ID";
 /// How long processes may take to be gone after their server is.
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What the command of a host's keeper shows, beside that of the host.
+const KEEPER: &str = "__outrigger-keep";
+
 /// What the command of a host shows, and that of the workers it forks.
 const HOST_MODULE: &str = "outrigger_plugin_host";
 
@@ -104,9 +107,13 @@ impl Leftover {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         let mut lines = status.lines();
         let parent = lines.find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
-        parent.is_some_and(|parent| {
-            self.command.contains(HOST_MODULE) && Self::new(parent).command.contains(HOST_MODULE)
-        })
+        parent
+            .is_some_and(|parent| self.command.contains(HOST_MODULE) && Self::new(parent).is_host())
+    }
+
+    /// Whether it forks workers, or is itself such a fork.
+    fn is_host(&self) -> bool {
+        self.command.contains(HOST_MODULE) && !self.command.contains(KEEPER)
     }
 }
 

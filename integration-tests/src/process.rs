@@ -90,6 +90,11 @@ impl ServerProcess {
         if self.ended().is_none() {
             kill(pid, Signal::SIGTERM).expect("a running child can be signalled");
         }
+        self.end_by_itself()
+    }
+
+    /// Waits for its end; `None` if it did not, and was killed.
+    pub(crate) fn end_by_itself(mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + SHUTDOWN_MAX;
         while Instant::now() < deadline {
             if let Some(status) = self.ended() {

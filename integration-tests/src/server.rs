@@ -8,6 +8,10 @@ use std::{
     thread,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 pub use self::{builder::Builder, start::StartFailure};
@@ -169,6 +173,21 @@ impl Server {
     pub fn kill_9(&mut self) {
         self.process.take().expect("it is running").kill();
         self.check_nothing_is_left();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        kill(pid, signal).expect("a child can be signalled");
+    }
+
+    /// Waits until it ends with this exit code, with all the checks of a drop.
+    pub fn ends_with(&mut self, code: i32) {
+        let process = self.process.take().expect("it is running");
+        let status = process.end_by_itself().expect("it ends");
+        assert_eq!(status.code(), Some(code), "the server ended with {status}");
+        self.check_nothing_is_left();
+        self.check_log();
     }
 
     /// Stops it in order, with all the checks of a drop.

@@ -205,6 +205,50 @@ def test_a_workers_children_go_with_it(host: HostProcess, fake: FakeServer) -> N
     wait_gone(child)
 
 
+DETACH = (
+    "import subprocess",
+    "daemon = 'import os, sys\\nif os.fork() == 0:\\n if os.fork() == 0:\\n  os.setsid()\\n'",
+    "daemon += '  sys.stdout.write(str(os.getpid())); sys.stdout.flush()\\n'",
+    'daemon += \'  os.dup2(2, 1); os.execvp("sleep", ["sleep", "600"])\'',
+    "found = subprocess.run([sys.executable, '-c', daemon], stdout=subprocess.PIPE, text=True)",
+    "detached = subprocess.Popen(['sleep', '600'], start_new_session=True).pid",
+    "influxdb3_local.info(found.stdout, detached)",
+)
+
+
+def detached(fake: FakeServer) -> list[int]:
+    """Return what a plugin with DETACH has left; both still run."""
+    pids = [int(pid) for pid in fake.next().text.split()]
+    for pid in pids:
+        os.kill(pid, 0)
+    return pids
+
+
+def test_what_a_worker_detached_goes_with_it(host: HostProcess, fake: FakeServer) -> None:
+    start_plugin(host, fake, *DETACH, "time.sleep(600)")
+    left = detached(fake)
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGKILL})
+    assert host.next("exited").signal == signal.SIGKILL
+    for pid in left:
+        wait_gone(pid)
+    assert host.process.poll() is None
+
+
+def test_what_a_worker_detached_outlives_another_worker(
+    host: HostProcess, fake: FakeServer
+) -> None:
+    start_plugin(host, fake, *DETACH, "time.sleep(600)")
+    left = detached(fake)
+    host.send(start_worker={"worker": 8, "token": TOKEN, "socket": "/nonexistent/socket"})
+    assert host.next("exited").worker == 8
+    for pid in left:
+        os.kill(pid, 0)
+    host.socket.close()
+    assert host.process.wait(DEADLINE_S) == 0
+    for pid in left:
+        wait_gone(pid)
+
+
 def test_workers_die_when_the_server_closes_the_socket(host: HostProcess, fake: FakeServer) -> None:
     pid = start_plugin(host, fake, "time.sleep(600)")
     host.socket.close()

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from outrigger_plugin_host import _orphans
 from outrigger_plugin_host._worker import Worker
 
 EXIT_ORPHANED = 69
@@ -29,6 +30,7 @@ def become_worker(start: Any, host_pid: int, stdout: int, stderr: int) -> NoRetu
     try:
         os.setsid()
         _die_with_host(host_pid)
+        _orphans.mark(start.worker)
         _reset_signals()
         _take_descriptors(stdout, stderr)
         _open_streams()

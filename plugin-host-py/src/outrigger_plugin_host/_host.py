@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from outrigger_plugin_host import _frames, _spawn
+from outrigger_plugin_host import _frames, _orphans, _spawn
 from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._child import EXIT_SETUP_FAILED
 from outrigger_plugin_host._errors import ProtocolError
@@ -167,15 +167,17 @@ class Host:
 
     def _reap(self) -> None:
         for pid in _exited_children():
-            # What a worker left in its group goes with it, while its pid still reserves the group.
-            _signal_group(pid, signal.SIGKILL)
+            worker = self._by_pid.get(pid)
+            if worker is not None:
+                # What it left in its group goes with it, while its pid still reserves the group.
+                _signal_group(pid, signal.SIGKILL)
+                del self._by_id[worker.worker], self._by_pid[pid]
+            # What it left outside of its group is ours by now; so are the children of an orphan.
+            _orphans.end_orphans(self._by_id, {pid, *self._by_pid})
             _, status, usage = os.wait4(pid, 0)
-            worker = self._by_pid.pop(pid, None)
-            if worker is None:
-                continue
-            del self._by_id[worker.worker]
-            self._drain(worker)
-            self._send(exited=_exited(worker.worker, status, usage))
+            if worker is not None:
+                self._drain(worker)
+                self._send(exited=_exited(worker.worker, status, usage))
 
     def _drain(self, worker: _Worker) -> None:
         for pipe in list(worker.pipes):
@@ -188,9 +190,12 @@ class Host:
     def _end_all(self) -> None:
         for pid in self._by_pid:
             _signal_group(pid, signal.SIGKILL)
-        for pid in self._by_pid:
-            with contextlib.suppress(ChildProcessError):
-                os.wait4(pid, 0)
+        # Each one that is reaped has made its children ours before.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                for pid in _orphans.children():
+                    _orphans.kill(pid)
+                os.wait()
 
     def _send(self, **message: Any) -> None:
         payload = pb.FromHost(**message).SerializeToString()
@@ -205,6 +210,7 @@ def main() -> int:
     control = _take_control_socket()
     # Control-C in a terminal is for the server, which then ends us in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _orphans.adopt()
     host = Host(control)
     gc.collect()
     # Forked workers then leave these objects alone, so their pages stay shared.

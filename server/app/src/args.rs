@@ -97,6 +97,16 @@ pub struct Args {
     )]
     pub(crate) plugin_dir: Option<PathBuf>,
 
+    /// How long each of the four steps of a shutdown may take
+    #[arg(
+        long,
+        env = "INFLUXDB3_SHUTDOWN_TIMEOUT",
+        default_value = "10s",
+        value_parser = humantime::parse_duration,
+        value_name = "DURATION"
+    )]
+    pub(crate) shutdown_timeout: Duration,
+
     /// The plugins' virtual environment; made if absent [default: <plugin-dir>/.venv]
     #[arg(
         long,

@@ -3,7 +3,6 @@
 use std::{
     io,
     num::NonZeroUsize,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -27,7 +26,6 @@ use outrigger_triggers::{
     Board, Captures, DryRunConfig, DryRuns, Gauges, ManagerTask, PluginBackend, PluginLogger,
     Plugins, TriggerService, live_tables, source::PluginDirectory,
 };
-use tempfile::TempDir;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -35,6 +33,7 @@ use crate::{
     args::PackageManager,
     config::{Config, PluginsConfig},
     node::{Node, NodeError},
+    run_directory::RunDirectory,
 };
 
 /// How long making a virtual environment may take.
@@ -77,7 +76,7 @@ pub(crate) struct Server {
     pub(crate) storage: Storage,
     pub(crate) shutdown: Shutdown,
     // The workers' socket is in it; removed when dropped.
-    _run_directory: Option<TempDir>,
+    _run_directory: Option<RunDirectory>,
 }
 
 /// Puts the server together and starts its tasks.
@@ -174,7 +173,7 @@ struct Parts<'a> {
 /// What the rest of the server uses of the plugins' side.
 struct Started {
     packages: Packages,
-    run_directory: Option<TempDir>,
+    run_directory: Option<RunDirectory>,
     workers: Option<(Supervisor, Captures)>,
 }
 
@@ -206,14 +205,8 @@ impl Parts<'_> {
         };
         std::fs::create_dir_all(directory).map_err(unusable)?;
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
-        let run_directory = tempfile::Builder::new()
-            .prefix("outrigger-")
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(ComposeError::RunDirectory)?;
-        // What plugins leave in their temporary directory goes with the server.
-        let temporary = run_directory.path().join("tmp");
-        std::fs::create_dir(&temporary).map_err(ComposeError::RunDirectory)?;
+        let run_directory =
+            RunDirectory::make(&std::env::temp_dir()).map_err(ComposeError::RunDirectory)?;
         let settings = environment::Config {
             location: virtual_environment.clone(),
             management: self.config.packages,
@@ -227,7 +220,7 @@ impl Parts<'_> {
         let virtual_environment = self.prepare(settings, &launcher).await?;
         let packages = self.packages(Some(&virtual_environment));
         let mut environment = environment.clone();
-        environment.insert("TMPDIR".into(), temporary.into());
+        environment.insert("TMPDIR".into(), run_directory.temporary().into());
         let config = outrigger_supervisor::Config {
             virtual_environment,
             environment,

@@ -28,8 +28,6 @@ const TRIGGER_BATCH_BYTES: ByteSize = ByteSize::mib(64);
 const INVOCATION_LINES_BYTES_MAX: ByteSize = ByteSize::mib(64);
 /// Memory for the intermediate results of queries.
 const EXEC_MEM_POOL: ByteSize = ByteSize::mib(2048);
-/// How long each phase of a shutdown may take.
-const SHUTDOWN_PHASE_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that is decided before the server starts.
 #[derive(Clone, Debug)]
@@ -50,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) pool: PoolLimits,
     pub(crate) exec_mem_pool: ByteSize,
     pub(crate) lines_bytes_max: ByteSize,
+    /// How long each phase of a shutdown may take.
     pub(crate) shutdown_phase_max: Duration,
 }
 
@@ -152,7 +151,7 @@ impl Args {
             pool: self.workers.pool(),
             exec_mem_pool: EXEC_MEM_POOL,
             lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
-            shutdown_phase_max: SHUTDOWN_PHASE_MAX,
+            shutdown_phase_max: self.shutdown_timeout,
         })
     }
 

@@ -23,6 +23,10 @@ use crate::{
     telemetry,
 };
 
+/// What is added to a signal's number for the exit code of a server that was told twice to end,
+/// as shells do.
+const SIGNALLED: u8 = 128;
+
 /// How long threads may go on that block when everything else has ended.
 const BLOCKING_MAX: Duration = Duration::from_secs(5);
 
@@ -62,9 +66,14 @@ pub fn serve(args: Args) -> ExitCode {
         }
     };
     let result = runtime.block_on(Box::pin(run(&config)));
+    if let Ok(Ended::AtOnce(signal)) = result {
+        // Ending the runtime would take time, and what it drops would complain.
+        Box::leak(Box::new(runtime));
+        return ExitCode::from(SIGNALLED + signal.number());
+    }
     runtime.shutdown_timeout(BLOCKING_MAX);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = %Report(&error), "server ends");
             say(&format!("Serve command failed: {}", Report(&error)));
@@ -88,7 +97,39 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
-async fn run(config: &Config) -> Result<(), ServeError> {
+/// How a server has ended that did not fail.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    InOrder,
+    /// A second signal came before it had.
+    AtOnce(Told),
+}
+
+/// A signal that ends the server.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    Interrupt,
+    Terminate,
+}
+
+impl Told {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
+    /// The same on every Linux.
+    fn number(self) -> u8 {
+        match self {
+            Self::Interrupt => 2,
+            Self::Terminate => 15,
+        }
+    }
+}
+
+async fn run(config: &Config) -> Result<Ended, ServeError> {
     let started = Instant::now();
     info!(
         node_id = config.node_id,
@@ -107,9 +148,9 @@ async fn run(config: &Config) -> Result<(), ServeError> {
 
     let server = tokio::select! {
         composed = compose(config) => composed?,
-        name = signals.next() => {
-            info!(signal = name, "told to end before the start was over");
-            return Ok(());
+        told = signals.next() => {
+            info!(signal = told.name(), "told to end before the start was over");
+            return Ok(Ended::InOrder);
         }
     };
     let intake = server.shutdown.gate(Phase::Intake);
@@ -125,15 +166,19 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     info!(%address, "server is ready, startup time: {}ms", started.elapsed().as_millis());
 
     let result = tokio::select! {
-        name = signals.next() => {
-            info!(signal = name, "told to end, shutting down");
-            Ok(())
+        told = signals.next() => {
+            info!(signal = told.name(), "told to end, shutting down");
+            Ok(Ended::InOrder)
         }
         failure = server.storage.failed() => Err(ServeError::Log(failure)),
     };
     tokio::select! {
         () = server.shutdown.run(config.shutdown_phase_max) => {}
-        name = signals.next() => warn!(signal = name, "told to end again, ending at once"),
+        told = signals.next() => {
+            let names = server.shutdown.under_way().join(", ");
+            warn!(signal = told.name(), names, "told to end again, ending at once");
+            return result.map(|_| Ended::AtOnce(told));
+        }
     }
     info!("server has ended");
     result
@@ -153,10 +198,10 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Told::Terminate,
+            _ = self.interrupt.recv() => Told::Interrupt,
         }
     }
 }

@@ -3,9 +3,14 @@
 //! Shutdown runs phase by phase. A component spawns its tasks on the [`Gate`] of the
 //! phase it belongs to, and stops when the gate's token is cancelled. The next phase
 //! begins once all tasks of the last have ended or its deadline has passed; then the
-//! log says which phase is late and how many of its tasks still run.
+//! log says which phase is late, how many of its tasks still run, and what work is still
+//! under way by name.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,11 +36,45 @@ const PHASES: [Phase; 4] = [
     Phase::Log,
 ];
 
+/// Work that a shutdown may have to wait for, by name. Clones are the same.
+#[derive(Clone, Debug, Default)]
+struct Works(Arc<Mutex<Numbered>>);
+
+#[derive(Debug, Default)]
+struct Numbered {
+    last: u64,
+    names: BTreeMap<u64, String>,
+}
+
+impl Works {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.lock().names.values().cloned().collect()
+    }
+}
+
+/// Work that goes on until this is dropped.
+#[derive(Debug)]
+pub struct UnderWay {
+    works: Works,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.works.lock().names.remove(&self.number);
+    }
+}
+
 /// What one phase's components share: the signal to stop, and the tasks to wait for.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     token: CancellationToken,
     tasks: TaskTracker,
+    works: Works,
 }
 
 impl Gate {
@@ -49,6 +88,19 @@ impl Gate {
         &self.tasks
     }
 
+    /// Names work, so that the log can say who is late.
+    pub fn under_way(&self, name: String) -> UnderWay {
+        let works = self.works.clone();
+        let number = {
+            let mut numbered = works.lock();
+            numbered.last += 1;
+            let number = numbered.last;
+            numbered.names.insert(number, name);
+            number
+        };
+        UnderWay { works, number }
+    }
+
     /// Begins the phase and waits for its tasks; `false` if `deadline` passed first.
     pub async fn close(&self, deadline: Duration) -> bool {
         self.token.cancel();
@@ -58,12 +110,30 @@ impl Gate {
 }
 
 /// The gates of all phases.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Shutdown {
     gates: [Gate; PHASES.len()],
+    /// One list for all phases: a request, say, holds up another phase than its invocation.
+    works: Works,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        let works = Works::default();
+        let gates = PHASES.map(|_| Gate {
+            works: works.clone(),
+            ..Gate::default()
+        });
+        Self { gates, works }
+    }
 }
 
 impl Shutdown {
+    /// The names of the work that is under way.
+    pub fn under_way(&self) -> Vec<String> {
+        self.works.names()
+    }
+
     /// The gate of `phase`.
     pub fn gate(&self, phase: Phase) -> &Gate {
         &self.gates[phase as usize]
@@ -76,9 +146,11 @@ impl Shutdown {
             if gate.close(deadline).await {
                 info!(?phase, "shutdown phase is done");
             } else {
+                let names = self.under_way().join(", ");
                 warn!(
                     ?phase,
                     late = gate.tasks.len(),
+                    names,
                     "shutdown phase is late, going on without it"
                 );
             }
@@ -109,6 +181,17 @@ mod tests {
             *ended.lock().unwrap(),
             [Phase::Intake, Phase::Workers, Phase::Log]
         );
+    }
+
+    #[test]
+    fn work_is_named_while_it_is_under_way() {
+        let shutdown = Shutdown::default();
+        let gate = shutdown.gate(Phase::Invocations);
+        let first = gate.under_way("first".to_owned());
+        let _second = gate.clone().under_way("second".to_owned());
+        assert_eq!(shutdown.under_way(), ["first", "second"]);
+        drop(first);
+        assert_eq!(shutdown.under_way(), ["second"]);
     }
 
     #[tokio::test(start_paused = true)]

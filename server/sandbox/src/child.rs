@@ -1,4 +1,4 @@
-//! A started process that is always ended and reaped.
+//! A started program that is always ended and reaped, with all it has started.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     sys::{
-        signal::{Signal, killpg},
+        signal::{Signal, kill},
         wait::{Id, WaitPidFlag, waitid},
     },
     unistd::Pid,
@@ -46,16 +46,19 @@ impl Shared {
         self.reaped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn signal(&self, signal: Signal) {
+    fn end(&self) {
         let reaped = self.reaped();
         if !*reaped {
-            // A failure means that the group is gone already.
-            let _: nix::Result<()> = killpg(self.pid, signal);
+            // The keeper kills and reaps the program and all it has left. A failure means
+            // that it is gone already.
+            let _: nix::Result<()> = kill(self.pid, Signal::SIGTERM);
+            // In case that somebody has stopped it.
+            let _: nix::Result<()> = kill(self.pid, Signal::SIGCONT);
         }
     }
 }
 
-/// A process group that is killed when this is dropped.
+/// A program and everything it has started, all killed when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -63,7 +66,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Takes charge of a child that leads its own process group (or soon will).
+    /// Takes charge of a keeper.
     pub(crate) fn watch(mut child: Child) -> io::Result<Self> {
         let pid = Pid::from_raw(child.id().cast_signed());
         let shared = Arc::new(Shared {
@@ -89,17 +92,17 @@ impl Running {
         Ok(Self { shared, exit })
     }
 
-    /// Its process id.
+    /// The process id of its keeper.
     pub fn pid(&self) -> u32 {
         self.shared.pid.as_raw().cast_unsigned()
     }
 
-    /// Ends the process group.
+    /// Kills the program and everything it has started.
     pub fn kill(&self) {
-        self.shared.signal(Signal::SIGKILL);
+        self.shared.end();
     }
 
-    /// Waits until the process has ended and was reaped.
+    /// Waits until the program and everything it has started have ended and were reaped.
     pub async fn wait(&mut self) -> ChildExit {
         match self.exit.wait_for(Option::is_some).await {
             Ok(exit) => exit.unwrap_or(ChildExit::Signal(0)),

@@ -1,4 +1,5 @@
-//! The launcher program: the steps between the server and the program it starts.
+//! The launcher program: the steps between the [keeper](crate::keeper) and the program that
+//! the server starts.
 //!
 //! It is this binary again, called with a hidden first argument, so it runs with one
 //! thread and nothing loaded. Each step has its reason and its own error; the
@@ -7,18 +8,26 @@
 //! execution, in the order of docs/security.md.
 
 use std::{
+    convert::Infallible,
     env,
+    error::Error,
     ffi::OsString,
     io,
+    iter::successors,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
 };
 
 use nix::{
     errno::Errno,
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+    },
     unistd::{Pid, getppid, setsid},
 };
+
+use crate::keeper::{self, KeepError};
 
 /// The hidden first argument.
 pub(crate) const ARGUMENT: &str = "__outrigger-launch";
@@ -34,8 +43,10 @@ enum StepError {
     Session(#[source] Errno),
     #[error("ask for the parent-death signal")]
     ParentDeath(#[source] Errno),
-    #[error("the server has ended already")]
+    #[error("the keeper has ended already")]
     Orphan,
+    #[error("unblock signals")]
+    Signals(#[source] Errno),
     #[error("give up gaining privileges")]
     NoNewPrivileges(#[source] Errno),
     #[error("execute {program:?}")]
@@ -45,16 +56,23 @@ enum StepError {
     },
     #[error("the arguments are not parent, program, arguments…")]
     Arguments,
+    #[error("keep the program")]
+    Keep(#[from] KeepError),
 }
 
-/// Runs as the launcher if that is what this process was started for; returns
-/// only if it was not, or if a step failed. Call it first in `main`.
+/// Runs as the keeper or the launcher if that is what this process was started for;
+/// returns only if it was not, or if a step failed. Call it first in `main`.
 pub fn program() -> Option<ExitCode> {
     let mut arguments = env::args_os().skip(1);
-    if arguments.next()? != ARGUMENT {
+    let role = arguments.next()?;
+    let result = if role == keeper::ARGUMENT {
+        keep(arguments)
+    } else if role == ARGUMENT {
+        run(arguments)
+    } else {
         return None;
-    }
-    let error = match run(arguments) {
+    };
+    let error = match result {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -63,36 +81,40 @@ pub fn program() -> Option<ExitCode> {
         reason = "this program has no other way to speak"
     )]
     {
-        let cause = std::error::Error::source(&error);
-        eprintln!(
-            "outrigger launcher: {error}{}",
-            cause.map(|c| format!(": {c}")).unwrap_or_default()
-        );
+        let first: &dyn Error = &error;
+        let causes = successors(Some(first), |error| Error::source(*error));
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        eprintln!("outrigger launcher: {}", causes.join(": "));
     }
     Some(ExitCode::from(FAILED))
 }
 
-fn run(
-    mut arguments: impl Iterator<Item = OsString>,
-) -> Result<std::convert::Infallible, StepError> {
-    let parent = arguments
-        .next()
-        .and_then(|parent| parent.to_str()?.parse().ok())
-        .map(Pid::from_raw)
-        .ok_or(StepError::Arguments)?;
-    let program = arguments.next().ok_or(StepError::Arguments)?;
-
+fn keep(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, StepError> {
+    let parent = parent(&mut arguments)?;
     // What the server has open (the log, the listener, other workers' pipes) must
     // not reach the program. Everything Rust opens is close-on-exec; this is for
     // the rest: descriptors that the server itself inherited or a library opened.
     mark_close_on_exec().map_err(StepError::Descriptors)?;
+    Ok(keeper::run(parent, arguments)?)
+}
 
-    // Its own session and process group: a terminal's Ctrl-C is for the server
-    // alone, and the group can be signalled as a whole.
+fn parent(arguments: &mut impl Iterator<Item = OsString>) -> Result<Pid, StepError> {
+    arguments
+        .next()
+        .and_then(|parent| parent.to_str()?.parse().ok())
+        .map(Pid::from_raw)
+        .ok_or(StepError::Arguments)
+}
+
+fn run(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, StepError> {
+    let parent = parent(&mut arguments)?;
+    let program = arguments.next().ok_or(StepError::Arguments)?;
+
+    // Its own session and process group, which can be signalled as a whole.
     setsid().map_err(StepError::Session)?;
 
-    // The kernel ends the program when the server's launching thread ends, also
-    // after SIGKILL. The parent may have died before the request: look again.
+    // The kernel ends the program when the keeper ends, also after SIGKILL. The
+    // keeper may have died before the request: look again.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(StepError::ParentDeath)?;
     if getppid() != parent {
         return Err(StepError::Orphan);
@@ -100,6 +122,11 @@ fn run(
 
     // No setuid program gives back what was taken away.
     prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;
+
+    // The keeper's are blocked, and a program inherits that.
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(StepError::Signals)?;
 
     #[expect(
         clippy::disallowed_methods,

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::{child::Running, launch};
+use crate::{child::Running, keeper};
 
 /// What to start.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Launcher {
 )]
 fn start(executable: &Path, request: Launch) -> io::Result<Launched> {
     let mut child = Command::new(executable)
-        .arg(launch::ARGUMENT)
+        .arg(keeper::ARGUMENT)
         .arg(process::id().to_string())
         .arg(&request.program)
         .args(&request.arguments)

@@ -95,6 +95,7 @@ impl ManagerTask {
             logger,
             board,
             config,
+            gate: Gate::default(),
         };
         Self {
             engine,
@@ -108,6 +109,7 @@ impl ManagerTask {
     pub async fn run(mut self, gate: Gate) {
         let mut news = self.engine.storage.feed().subscribe();
         news.mark_changed();
+        self.engine.gate = gate.clone();
         loop {
             match self.next_wake(&mut news, gate.token()).await {
                 Wake::Changed => self.reconcile(),

@@ -11,6 +11,7 @@ use outrigger_catalog::{
 use outrigger_model::{
     error::Report,
     ids::{DatabaseId, TriggerId},
+    shutdown::Gate,
 };
 use outrigger_storage::{
     Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite,
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     pub(crate) logger: PluginLogger,
     pub(crate) board: Board,
     pub(crate) config: Config,
+    /// Knows what a shutdown waits for.
+    pub(crate) gate: Gate,
 }
 
 /// An event that a plugin is to be run for.
@@ -220,6 +223,10 @@ impl Runner {
 
     async fn run(&self, occasion: &Occasion, attempt: u32) -> Ran {
         let subject = self.subject(occasion, attempt);
+        let _named = self.engine.gate.under_way(format!(
+            "trigger {:?}, invocation {}",
+            self.trigger.definition.name, occasion.id
+        ));
         let (statuses, id) = (self.engine.board.statuses(), self.trigger.id);
         statuses.began(id);
         let (result, usage) = self.run_newest(occasion, attempt).await;

@@ -1,0 +1,130 @@
+//! Plugins that say, write or ask more than anybody wants.
+
+use super::Arena;
+
+fn peak_memory_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.expect("a number") / 1024
+}
+
+/// Runs an attack that wants to fill the server's memory, and checks that it does not.
+async fn write_a_gigabyte(attack: &str, expected: &str) {
+    let arena = Arena::new(attack).await;
+    let before = peak_memory_mib(arena.server.pid());
+    arena.endures(expected).await;
+    let after = peak_memory_mib(arena.server.pid());
+    // The budget is 64 MiB, and what is under way is bounded by the streams' windows.
+    assert!(
+        after < before + 250,
+        "{before} MiB before, {after} MiB after"
+    );
+}
+
+#[tokio::test]
+async fn a_gigabyte_of_lines_is_refused() {
+    write_a_gigabyte(
+        "
+def attack(influxdb3_local, args):
+    line = LineBuilder('big').string_field('text', 'x' * (1 << 20)).build()
+    class Line:
+        def build(self):
+            return line
+    while True:
+        influxdb3_local.write(Line())
+",
+        "LinesLimitError",
+    )
+    .await;
+}
+
+/// The same from a worker that does not keep to its own limits.
+#[tokio::test]
+async fn a_gigabyte_of_lines_behind_the_hosts_back_ends_the_worker() {
+    write_a_gigabyte(
+        "
+import gc
+from outrigger_plugin_host import _messages as m
+from outrigger_plugin_host._outbox import Outbox
+
+def attack(influxdb3_local, args):
+    send = next(o for o in gc.get_objects() if isinstance(o, Outbox)).send
+    lines = b'big text=\"' + b'x' * (1 << 20) + b'\"\\n'
+    for _ in range(1024):
+        send(m.FromWorker(lines=m.Lines(invocation=influxdb3_local.invocation_id, text=lines)))
+",
+        "it buffered more bytes of lines than the limit of an invocation",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn ten_megabytes_in_one_print_are_cut() {
+    let arena = Arena::new(
+        "
+def attack(influxdb3_local, args):
+    print('x' * 10_000_000)
+    raise ValueError('printed')
+",
+    )
+    .await;
+    arena.endures("ValueError: printed").await;
+    let logs = arena.db.logs("t").await;
+    let longest = logs.iter().map(|row| row.text.len()).max();
+    assert!(
+        longest.is_some_and(|bytes| (8 * 1024..10_000).contains(&bytes)),
+        "{longest:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_million_log_lines_are_counted_and_dropped() {
+    let arena = Arena::new(
+        "
+def attack(influxdb3_local, args):
+    for n in range(1_000_000):
+        print(n)
+    for n in range(20_000):
+        influxdb3_local.info(n)
+    raise ValueError('said it all')
+",
+    )
+    .await;
+    arena.endures("ValueError: said it all").await;
+    let logs = arena.db.logs("t").await;
+    let dropped = logs
+        .iter()
+        .any(|row| row.level == "WARN" && row.text.contains("lines were dropped"));
+    assert!(dropped, "{:#?}", &logs[logs.len().saturating_sub(5)..]);
+    assert!(logs.len() < 20_000, "{} lines were logged", logs.len());
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_reads_holds_nothing_up() {
+    let arena = Arena::new(
+        "
+import gc, time
+import pyarrow.flight
+from outrigger_plugin_host._flight import FlightFetch
+
+kept = []
+
+def attack(influxdb3_local, args):
+    real = FlightFetch._get
+    def begin_only(self, ticket):
+        reader = self._connected().do_get(pyarrow.flight.Ticket(ticket))
+        kept.append((reader, reader.read_chunk()))
+        raise ValueError('read one batch of many')
+    FlightFetch._get = begin_only
+    try:
+        influxdb3_local.query('SELECT a.n FROM rows a, rows b, rows c')
+    finally:
+        FlightFetch._get = real
+",
+    )
+    .await;
+    let rows: Vec<_> = (0..300).map(|n| format!("rows n={n}i {n}\n")).collect();
+    arena.db.write(rows.concat()).await;
+    arena.endures("ValueError: read one batch of many").await;
+}
