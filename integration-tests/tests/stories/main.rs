@@ -17,6 +17,7 @@ mod failures;
 mod hostile;
 mod installs;
 mod line_builder;
+mod liveness;
 mod packages;
 mod parallel;
 mod plugin_api;

@@ -1,6 +1,7 @@
 //! A host: the trusted Python process that forks workers, and who watches it.
 
 mod frame;
+mod memory;
 mod process;
 mod worker;
 
@@ -210,9 +211,10 @@ impl HostTask {
     }
 
     async fn signal(&mut self, worker: WorkerId, signal: i32) {
-        let Some((pid, _)) = self.workers.get(&worker) else {
+        let Some((pid, record)) = self.workers.get_mut(&worker) else {
             return;
         };
+        record.on_signal(signal);
         let Some(host) = self.hosts.iter_mut().find(|host| host.pid() == *pid) else {
             return;
         };
