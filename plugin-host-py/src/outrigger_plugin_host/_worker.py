@@ -1,7 +1,8 @@
 """What does a worker do from its first message to its last?
 
 Two threads: the control thread reads what the server says and answers its probes, and the main
-thread runs the plugin, since only there KeyboardInterrupt and asyncio.run work. grpc's own threads send the outbox.
+thread runs the plugin, since only there KeyboardInterrupt and asyncio.run work. grpc's own threads
+send the outbox.
 """
 
 from __future__ import annotations

@@ -113,6 +113,10 @@ impl Liveness {
         if seen.now.duration_since(seen.heard) >= FROZEN_AFTER {
             return Some((Trouble::Frozen, seen.heard));
         }
+        if matches!(self.current, Some((Trouble::Frozen, _))) {
+            // It is back, and has had no time to answer.
+            self.asked = self.asked.map(|_| seen.now);
+        }
         if let Some(asked) = self.asked
             && seen.now.duration_since(asked) >= HELD_AFTER
             && seen.heard >= asked + ALIVE_AFTER
