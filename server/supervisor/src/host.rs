@@ -18,6 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use self::process::HostProcess;
+#[cfg(test)]
+pub(crate) use self::worker::WorkerExit;
 pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
 use crate::{config::Config, error::HostError, registry::Token};

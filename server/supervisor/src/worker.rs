@@ -633,3 +633,6 @@ pub(crate) async fn log_output(
     };
     say(registry, scope, LogLine { level, text, time }, allowance).await;
 }
+
+#[cfg(test)]
+mod tests;

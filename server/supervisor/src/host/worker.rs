@@ -62,6 +62,23 @@ impl WorkerProcess {
     }
 }
 
+#[cfg(test)]
+impl WorkerProcess {
+    /// A process that a test ends through `exit`, and that no signal reaches.
+    pub(crate) fn without_process(
+        exit: watch::Receiver<Option<WorkerExit>>,
+        output: mpsc::Receiver<OutputLine>,
+    ) -> Self {
+        Self {
+            id: WorkerId(1),
+            pid: u32::MAX,
+            exit,
+            output,
+            host: HostHandle(mpsc::unbounded_channel().0),
+        }
+    }
+}
+
 /// Waits until the worker that `exit` tells of was reaped.
 pub(crate) async fn exited(exit: &mut watch::Receiver<Option<WorkerExit>>) -> WorkerExit {
     let lost = || WorkerExit {
