@@ -77,6 +77,14 @@ bench:
 	$(PYTHON) bench/plugin_rows.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
 	$(PYTHON) bench/latency.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
 
+# How long `make soak` runs.
+SOAK_SECONDS ?= 600
+
+## soak: run mixed triggers while workers and hosts are killed, then check that nothing is lost
+.PHONY: soak
+soak: build
+	$(PYTHON) bench/soak.py --binary $(TARGET)/debug/influxdb3 --venv $(TARGET)/bench-venv --seconds $(SOAK_SECONDS)
+
 ## format: format Rust and Python
 .PHONY: format
 format: $(DEV_STAMP)

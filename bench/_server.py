@@ -49,7 +49,14 @@ class Server:
         self._url = "http://" + address.read_text().strip()
         self._post("/api/v3/configure/database", {"db": "bench"})
 
-    def trigger(self, name: str, spec: str, plugin: str) -> None:
+    @property
+    def pid(self) -> int:
+        """Return its process id."""
+        return self._process.pid
+
+    def trigger(
+        self, name: str, spec: str, plugin: str, settings: dict[str, Any] | None = None
+    ) -> None:
         """Create a trigger of this name whose plugin has this source."""
         (self._plugins / f"{name}.py").write_text(plugin)
         self._post(
@@ -59,6 +66,7 @@ class Server:
                 "plugin_filename": f"{name}.py",
                 "trigger_name": name,
                 "trigger_specification": spec,
+                **({"trigger_settings": settings} if settings else {}),
             },
         )
 

@@ -263,4 +263,6 @@ def test_a_body_may_reach_its_limit() -> None:
 def test_headers_have_a_limit() -> None:
     message = "the headers of a response can have 65536 bytes at most"
     check_error(("x", {"A": "b" * HEADERS_BYTES_MAX}), ValueError, message)
+    check_error(("x", {f"a{n}": "b" * 100 for n in range(990)}), ValueError, message)
+    message = "a response can have 999 headers at most"
     check_error(("x", {f"a{n}": "" for n in range(20_000)}), ValueError, message)

@@ -1,5 +1,7 @@
 //! Workers that break the protocol: each is killed with the reason, and nobody else notices.
 
+use outrigger_integration_tests::{Server, eventually};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::server;
@@ -137,4 +139,230 @@ async fn a_write_without_the_invocations_key_is_refused() {
     db.until_logged("t", 1, "refused PERMISSION_DENIED").await;
     let stolen = server.database("stolen").try_query("SELECT * FROM x").await;
     assert_eq!(stolen.status, 404, "{stolen:?}");
+}
+
+/// Everything else that a worker can say wrongly, each by a trigger of its own.
+const VIOLATIONS: [(&str, &str); 8] = [
+    ("ready", "ready during an invocation"),
+    ("load_failed", "load failed during an invocation"),
+    ("heartbeat", "a heartbeat that nobody asked for"),
+    ("nothing", "lines without text"),
+    ("target", "lines for a target with an over-long name"),
+    ("targets", "lines for more databases than there can be"),
+    ("bytes", "lines that are not UTF-8"),
+    ("response", "completed with a response to no request"),
+];
+
+const VIOLATING: &str = "
+import gc, time
+from outrigger_plugin_host import _messages as m
+from outrigger_plugin_host._outbox import Outbox
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    outbox = next(o for o in gc.get_objects() if isinstance(o, Outbox))
+    how, run = args['how'], influxdb3_local.invocation_id
+    def send(**message):
+        outbox.send(m.FromWorker(**message))
+    def lines(**parts):
+        send(lines=m.Lines(invocation=run, **parts))
+    if how == 'ready':
+        send(ready=m.Ready(revision='x'))
+    if how == 'load_failed':
+        send(load_failed=m.LoadFailed(revision='x'))
+    if how == 'heartbeat':
+        send(heartbeat=m.Heartbeat(invocation=run, progress=1))
+    if how == 'nothing':
+        for _ in range(100_000):
+            lines(text=b'')
+    if how == 'target':
+        lines(target='x' * 5000, text=b'x f=1')
+    if how == 'targets':
+        for n in range(5000):
+            lines(target=f'target{n}', text=b'x f=1')
+    if how == 'bytes':
+        lines(text=b'x f=1 \\xff\\xfe')
+        send(completed=m.Completed(invocation=run, ok={}))
+    if how == 'response':
+        send(completed=m.Completed(invocation=run, ok={'response': {'status': 200}}))
+    time.sleep(60)
+";
+
+/// Answers with more headers than anybody reads, behind the runtime's back.
+const HEADERS: &str = "
+import gc, time
+from outrigger_plugin_host import _messages as m
+from outrigger_plugin_host._outbox import Outbox
+
+def process_request(influxdb3_local, query, headers, body, args=None):
+    outbox = next(o for o in gc.get_objects() if isinstance(o, Outbox))
+    headers = [{'name': f'x-{n}', 'value': 'v'} for n in range(5000)]
+    ok = {'response': {'status': 200, 'headers': headers}}
+    outbox.send(m.FromWorker(completed=m.Completed(invocation=influxdb3_local.invocation_id, ok=ok)))
+    time.sleep(60)
+";
+
+/// A thread that speaks on when its run is over, behind the runtime's back.
+const RESTLESS: &str = "
+import gc, threading
+from outrigger_plugin_host import _messages as m
+from outrigger_plugin_host._outbox import Outbox
+
+def process_writes(influxdb3_local, table_batches, args=None):
+    outbox = next(o for o in gc.get_objects() if isinstance(o, Outbox))
+    run = influxdb3_local.invocation_id
+    def speak():
+        while outbox._invocation is not None:
+            pass
+        for _ in range(10_000):
+            outbox.send(m.FromWorker(log=m.Log(invocation=run, level=1, text='more')))
+    threading.Thread(target=speak, daemon=True).start()
+";
+
+/// Resident memory of a server, in MiB.
+fn resident_mib(server: &Server) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()));
+    let status = status.expect("it is running");
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<i64>().ok());
+    kib.expect("a number of kB") / 1024
+}
+
+/// Far more than any noise, far less than what the attacks send.
+const GROWTH_MIB_MAX: i64 = 300;
+
+#[tokio::test]
+async fn every_breach_of_the_protocol_ends_its_worker_and_nobody_elses() {
+    let server = server()
+        .plugin("violating.py", VIOLATING)
+        .plugin("headers.py", HEADERS)
+        .plugin("restless.py", RESTLESS)
+        .plugin("witness.py", crate::WRITE_REPORTS)
+        .allow_log("a plugin's worker ended", "the plugins provoke it")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("witness", "witness.py")
+        .spec("table:alive")
+        .create()
+        .await;
+    for (how, _) in VIOLATIONS {
+        let trigger = db.trigger(how, "violating.py").spec("table:attack");
+        trigger.argument("how", how).create().await;
+    }
+    db.trigger("restless", "restless.py")
+        .spec("table:attack")
+        .create()
+        .await;
+    db.trigger("headers", "headers.py")
+        .spec("request:headers")
+        .create()
+        .await;
+    db.write("alive f=1 1").await;
+    db.until_logged("witness", 1, "finished execution").await;
+    let before = resident_mib(&server);
+    db.write("attack f=1 1").await;
+    let answer = server
+        .client()
+        .call(Method::GET, "/api/v3/engine/headers")
+        .await;
+    assert!(answer.status >= 500, "{answer:?}");
+    db.until_logged("headers", 1, "a response with 5000 headers")
+        .await;
+    for (how, reason) in VIOLATIONS {
+        let rows = db
+            .until_logged(how, 1, "the worker broke the protocol")
+            .await;
+        check_reason(&rows[0].text, reason);
+    }
+    eventually("the restless worker ends", async || {
+        let text = "it went on speaking between invocations";
+        server.has_logged(text).then_some(()).ok_or(String::new())
+    })
+    .await;
+    db.write("alive f=1 2").await;
+    db.until_logged("witness", 2, "finished execution").await;
+    let grown = resident_mib(&server) - before;
+    assert!(
+        grown < GROWTH_MIB_MAX,
+        "the server has grown by {grown} MiB"
+    );
+}
+
+/// Attacks the socket itself; each must be refused, and is reported with what came of it.
+const INTRUDER: &str = include_str!("../../plugins/intruder.py");
+
+/// What the server answers to each of the intruder's attacks.
+const REFUSED: [(&str, &str); 14] = [
+    ("wrong token", "UNAUTHENTICATED"),
+    ("used token", "UNAUTHENTICATED"),
+    ("token in another process", "UNAUTHENTICATED"),
+    ("no hello", "INVALID_ARGUMENT"),
+    ("silence in a stream", "DEADLINE_EXCEEDED"),
+    ("other invocation", "PERMISSION_DENIED"),
+    ("other key", "PERMISSION_DENIED"),
+    ("other ticket", "PERMISSION_DENIED"),
+    ("other process", "PERMISSION_DENIED"),
+    ("unreadable ticket", "INVALID_ARGUMENT"),
+    ("huge frame", "OUT_OF_RANGE"),
+    ("deep nesting", "INTERNAL"),
+    ("not utf-8", "INVALID_ARGUMENT"),
+    ("after the end", "PERMISSION_DENIED"),
+];
+
+#[tokio::test]
+async fn every_misuse_of_the_socket_is_refused_and_costs_no_memory() {
+    let server = server()
+        .plugin("intruder.py", INTRUDER)
+        .plugin("witness.py", crate::WRITE_REPORTS)
+        .allow_log("refused a worker", "the plugin tries to be another one")
+        .allow_log("refused a connection", "the plugin opens thousands")
+        .allow_log("were left out", "there are many of them")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("witness", "witness.py")
+        .spec("table:alive")
+        .create()
+        .await;
+    db.trigger("intruder", "intruder.py")
+        .spec("table:attack")
+        .create()
+        .await;
+    db.write("alive f=1 1").await;
+    db.until_logged("witness", 1, "finished execution").await;
+    let before = resident_mib(&server);
+    db.write("attack f=1 1").await;
+    db.until_logged("intruder", 1, "finished execution").await;
+    // "after the end" needs a second run.
+    db.write("attack f=1 2").await;
+    db.until_logged("intruder", 2, "finished execution").await;
+    let logs = db.logs("intruder").await;
+    for (attack, code) in REFUSED {
+        let expected = format!("{attack}: {code}");
+        let mut rows = logs.iter();
+        assert!(
+            rows.any(|row| row.text.starts_with(&expected)),
+            "{expected}: {logs:#?}"
+        );
+    }
+    for (attack, outcome) in [
+        ("half-open connections", "closed"),
+        ("ten thousand connections", "at most 4 stay"),
+        ("parallel calls", "all answered"),
+        ("unread streams", "left"),
+    ] {
+        let expected = format!("{attack}: {outcome}");
+        assert!(
+            logs.iter().any(|row| row.text == expected),
+            "{expected}: {logs:#?}"
+        );
+    }
+    db.write("alive f=1 2").await;
+    db.until_logged("witness", 2, "finished execution").await;
+    let grown = resident_mib(&server) - before;
+    assert!(
+        grown < GROWTH_MIB_MAX,
+        "the server has grown by {grown} MiB"
+    );
 }

@@ -18,6 +18,7 @@ mod failures;
 mod hostile;
 mod installs;
 mod line_builder;
+mod liveness;
 mod observability;
 mod packages;
 mod parallel;

@@ -15,7 +15,7 @@ from outrigger_plugin_host._errors import RunEndedError, ServerGoneError
 from outrigger_plugin_host._interrupts import shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _MESSAGES_MAX = 32
 """Messages are at most 256 KiB (but for one over-long line), so this is 8 MiB at the worst."""
@@ -32,6 +32,7 @@ class Outbox:
         self._messages: deque[Any] = deque()
         self._closed = False
         self._invocation: str | None = None
+        self._uses = 0
 
     def send(self, message: Any) -> None:
         """Queue a message that belongs to no invocation; never waits."""
@@ -56,6 +57,16 @@ class Outbox:
                 # Briefly, because a Cancel has to wait as long.
                 self._changed.wait(_SHIELDED_WAIT_S)
 
+    def send_heartbeat(self, invocation: str, message: Callable[[int], Any]) -> None:
+        """Queue what `message` makes of how often the server was used, unless that run has ended.
+
+        Never waits; the server asks for one at a time, so the queue stays bounded.
+        """
+        with self._changed:
+            if invocation == self._invocation and not self._closed:
+                self._messages.append(message(self._uses))
+                self._changed.notify_all()
+
     def check_open(self, invocation: str) -> None:
         """Raise unless `invocation` is the one that runs."""
         with shielded(), self._changed:
@@ -69,6 +80,7 @@ class Outbox:
             )
         if self._closed:
             raise ServerGoneError("the connection to the server is closed")
+        self._uses += 1
 
     def complete(self, message: Any) -> None:
         """Close the open invocation with its last message, in one step."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BODY_BYTES_MAX = 12 * 1024 * 1024
 HEADERS_BYTES_MAX = 64 * 1024
+HEADERS_MAX = 999
 STATUS_MIN, STATUS_MAX = 100, 999
 
 _HEADER_OVERHEAD_BYTES = len(": \r\n")
@@ -183,6 +184,8 @@ def _pairs(headers: Any) -> _Headers:
                 f"the headers of a response can have {HEADERS_BYTES_MAX} bytes at most"
             )
         pairs.append((name, value))
+        if len(pairs) > HEADERS_MAX:
+            raise ValueError(f"a response can have {HEADERS_MAX} headers at most")
     return pairs
 
 

@@ -1,7 +1,8 @@
 """What does a worker do from its first message to its last?
 
-Two threads: the control thread reads what the server says, and the main thread runs the plugin,
-since only there KeyboardInterrupt and asyncio.run work. grpc's own threads send the outbox.
+Two threads: the control thread reads what the server says and answers its probes, and the main
+thread runs the plugin, since only there KeyboardInterrupt and asyncio.run work. grpc's own threads
+send the outbox.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from outrigger_plugin_host._local import Connections, InfluxDB3Local, fetch_batc
 from outrigger_plugin_host._outbox import Outbox
 from outrigger_plugin_host._package import Package, PackageImportError
 from outrigger_plugin_host._plugin import Plugin, SingleFile, install_names, plugin_error
+from outrigger_plugin_host._progress import Progress
 from outrigger_plugin_host._responses import response
 from outrigger_plugin_host._rpc import Supervisor, describe
 from outrigger_plugin_host._tables import TableBatch
@@ -65,6 +67,7 @@ class Worker:
             cache_calls=supervisor,
         )
         self._interrupts = Interrupts()
+        self._progress = Progress(threading.main_thread().ident or 0)
         self._installed = Installed()
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._finished = threading.Event()
@@ -207,13 +210,26 @@ class Worker:
             return None
         return dict(self._bind.arguments.values)
 
+    def _answer_probe(self, invocation: str) -> None:
+        """Say how far the plugin has come. Also a sign that the interpreter's lock moves."""
+        steps = self._progress.look(invocation)
+
+        def heartbeat(uses: int) -> Any:
+            beat = pb.Heartbeat(invocation=invocation, progress=steps + uses)
+            return pb.FromWorker(heartbeat=beat)
+
+        self._outbox.send_heartbeat(invocation, heartbeat)
+
     def _read(self) -> None:
         """Run on the control thread."""
         reason = None
         try:
             for message in self._stream:
-                if message.WhichOneof("message") == "cancel":
+                kind = message.WhichOneof("message")
+                if kind == "cancel":
                     self._interrupts.cancel(message.cancel.invocation)
+                elif kind == "probe":
+                    self._answer_probe(message.probe.invocation)
                 else:
                     self._tasks.put(message)
         except grpc.RpcError as error:

@@ -118,7 +118,7 @@ pub struct WorkerOutput {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromWorker {
-    #[prost(oneof = "from_worker::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_worker::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<from_worker::Message>,
 }
 /// Nested message and enum types in `FromWorker`.
@@ -137,11 +137,13 @@ pub mod from_worker {
         Lines(super::Lines),
         #[prost(message, tag = "6")]
         Completed(super::Completed),
+        #[prost(message, tag = "7")]
+        Heartbeat(super::Heartbeat),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToWorker {
-    #[prost(oneof = "to_worker::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "to_worker::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<to_worker::Message>,
 }
 /// Nested message and enum types in `ToWorker`.
@@ -156,6 +158,8 @@ pub mod to_worker {
         Cancel(super::Cancel),
         #[prost(message, tag = "4")]
         Drain(super::Drain),
+        #[prost(message, tag = "5")]
+        Probe(super::Probe),
     }
 }
 /// The first message of a worker; the stream ends if anything in it is wrong.
@@ -477,6 +481,23 @@ pub struct Cancel {
 /// Finish what runs, then exit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {}
+/// Asks how the invocation gets on. Sent every few seconds while it runs, never before the
+/// last one was answered; answered by Heartbeat, unless the invocation completes first.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Probe {
+    #[prost(string, tag = "1")]
+    pub invocation: ::prost::alloc::string::String,
+}
+/// The answer to a Probe, said by the worker's control thread while the plugin runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Heartbeat {
+    #[prost(string, tag = "1")]
+    pub invocation: ::prost::alloc::string::String,
+    /// Grows whenever the plugin has got further: it called the server, logged, or reached code
+    /// that it had not reached before.
+    #[prost(uint64, tag = "2")]
+    pub progress: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteRequest {
     #[prost(string, tag = "1")]

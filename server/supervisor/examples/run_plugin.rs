@@ -34,6 +34,7 @@ use outrigger_supervisor::{
     Plugin, PoolLimits, QueryRequest, QueryStream, Request, Scope, Source, Supervisor,
     environment::{self, Management, VirtualEnvironment},
 };
+use tokio_util::sync::CancellationToken;
 
 /// What plugins see of a server that has nothing: each question is answered with its own text.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
             id: InvocationId(format!("{event}-{number}").into()),
             attempt: 1,
             timeout: Duration::from_secs(10),
+            unwanted: CancellationToken::new(),
             event: match event.as_str() {
                 "schedule" => Event::Schedule {
                     call_time: clock.now(),

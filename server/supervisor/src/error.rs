@@ -15,6 +15,11 @@ pub enum ExitReason {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// The kernel ended it for want of memory.
+    OutOfMemory {
+        /// What shows it.
+        evidence: String,
+    },
     /// It missed the invocation's deadline and was killed.
     DeadlineExceeded {
         /// The time it had.
@@ -24,6 +29,8 @@ pub enum ExitReason {
     Unwanted,
     /// It said something that it may not say, and was killed.
     ProtocolViolation(String),
+    /// The server ended it, for no fault of its own.
+    Retired,
     /// Its host ended.
     HostLost,
 }
@@ -35,9 +42,11 @@ impl ExitReason {
             Self::Clean => "clean",
             Self::Code(_) => "code",
             Self::Signal(_) => "signal",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::Unwanted => "unwanted",
             Self::ProtocolViolation(_) => "protocol_violation",
+            Self::Retired => "retired",
             Self::HostLost => "host_lost",
         }
     }
@@ -48,10 +57,20 @@ impl fmt::Display for ExitReason {
         match self {
             Self::Clean => write!(f, "the worker ended as asked"),
             Self::Code(code) => write!(f, "the worker exited with code {code}"),
+            // Ours is `Retired` or told with its reason.
+            Self::Signal(9) => write!(
+                f,
+                "the worker was ended by signal 9 (SIGKILL), which was not ours"
+            ),
             Self::Signal(signal) => match nix_name(*signal) {
                 Some(name) => write!(f, "the worker was ended by signal {signal} ({name})"),
                 None => write!(f, "the worker was ended by signal {signal}"),
             },
+            Self::OutOfMemory { evidence } => write!(
+                f,
+                "the worker was ended by signal 9 (SIGKILL) for want of memory: {evidence}"
+            ),
+            Self::Retired => write!(f, "the server ended the worker"),
             Self::DeadlineExceeded { timeout } => {
                 write!(
                     f,
@@ -75,7 +94,6 @@ fn nix_name(signal: i32) -> Option<&'static str> {
         6 => "SIGABRT",
         7 => "SIGBUS",
         8 => "SIGFPE",
-        9 => "SIGKILL",
         11 => "SIGSEGV",
         15 => "SIGTERM",
         _ => return None,

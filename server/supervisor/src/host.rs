@@ -1,6 +1,7 @@
 //! A host: the trusted Python process that forks workers, and who watches it.
 
 mod frame;
+mod memory;
 mod process;
 mod worker;
 
@@ -17,6 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use self::process::HostProcess;
+#[cfg(test)]
+pub(crate) use self::worker::WorkerExit;
 pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
 use crate::{config::Config, error::HostError, registry::Token};
@@ -210,9 +213,10 @@ impl HostTask {
     }
 
     async fn signal(&mut self, worker: WorkerId, signal: i32) {
-        let Some((pid, _)) = self.workers.get(&worker) else {
+        let Some((pid, record)) = self.workers.get_mut(&worker) else {
             return;
         };
+        record.on_signal(signal);
         let Some(host) = self.hosts.iter_mut().find(|host| host.pid() == *pid) else {
             return;
         };

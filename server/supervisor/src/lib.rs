@@ -16,6 +16,7 @@ mod error;
 mod host;
 mod invocation;
 mod output;
+mod peer;
 mod pool;
 mod registry;
 mod service;

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use outrigger_proto::v1::{FromWorker, Hello, ToWorker};
@@ -16,6 +19,7 @@ use crate::{
     backend::{Backend, Scope},
     cache::{self, GlobalCache},
     invocation::{EventTable, InvocationId},
+    peer::Peer,
 };
 
 /// A worker's secret for its Hello.
@@ -30,8 +34,7 @@ const CALLS_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) hello: Hello,
-    /// As the kernel says.
-    pub(crate) peer_pid: u32,
+    pub(crate) peer: Arc<Peer>,
     pub(crate) to_worker: mpsc::Sender<Result<ToWorker, Status>>,
     pub(crate) from_worker: Streaming<FromWorker>,
 }
@@ -75,6 +78,15 @@ impl Active {
             over,
             moved: Moved::default(),
         }
+    }
+
+    /// What its calls have moved; `None` while one waits for the server.
+    pub(crate) fn moved_so_far(&self) -> Option<u64> {
+        let is_idle = self.calls.available_permits() == CALLS_MAX;
+        let moved = &self.moved;
+        is_idle.then(|| {
+            moved.bytes_in.load(Ordering::Relaxed) + moved.lines_out.load(Ordering::Relaxed)
+        })
     }
 
     /// Makes a call on behalf of the invocation: waits for its turn, and ends with
@@ -184,12 +196,14 @@ impl Registry {
         &self,
         invocation: &str,
         key: &[u8],
-        peer_pid: Option<u32>,
+        peer: Option<&Peer>,
     ) -> Result<Arc<Active>, Status> {
         let id = InvocationId(invocation.into());
         let active = self.active.lock().get(&id).cloned();
-        active
-            .filter(|active| active.key == key && peer_pid == Some(active.pid))
-            .ok_or_else(|| Status::permission_denied("this invocation is not running here"))
+        let active = active
+            .filter(|active| active.key == key && peer.is_some_and(|peer| peer.pid == active.pid));
+        peer.filter(|_| active.is_some())
+            .inspect(|peer| peer.prove());
+        active.ok_or_else(|| Status::permission_denied("this invocation is not running here"))
     }
 }

@@ -3,8 +3,10 @@
 mod cache;
 mod control;
 mod flight;
+mod quiet;
+mod socket;
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use outrigger_model::{error::Report, shutdown::Gate};
@@ -12,20 +14,28 @@ use outrigger_proto::{
     FROM_WORKER_BYTES_MAX, TICKET_BYTES_MAX, v1::supervisor_server::SupervisorServer,
 };
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{
-    Extensions,
-    transport::{Server, server::UdsConnectInfo},
-};
+use tonic::{Extensions, transport::Server};
 use tracing::error;
 
 use self::{control::Control, flight::Data};
-use crate::{error::SupervisorError, registry::Registry};
+use crate::{
+    error::SupervisorError, peer::Peer, registry::Registry, worker::intervals::PING_EVERY,
+};
 
 /// The most bytes of one message to a worker: a plugin's source is the largest.
 const TO_WORKER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How many calls one connection may have open, its control stream among them.
-const CALLS_MAX: usize = 32;
+/// How many calls one connection may have open, its control stream among them: an invocation
+/// makes 8 at a time. Each may hold a message of the largest size, so this bounds memory.
+const CALLS_MAX: u32 = 12;
+/// Flow control of a connection; each call still has its own, smaller window. h2 closes a
+/// connection that sends many small frames within half of this: log lines are such frames.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// The headers of one call: what gRPC libraries send has a few hundred bytes.
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+/// When a connection is given up whose peer does not answer pings: never in practice. A
+/// stopped worker is reported, and only its deadline ends it.
+const PING_ANSWER_MAX: Duration = Duration::from_hours(24 * 365);
+
 /// Makes the socket, for this user only.
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
     let failed = |source: io::Error| SupervisorError::Socket {
@@ -38,21 +48,31 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
 }
 
 /// Serves workers until the gate closes and the last worker has gone.
-pub(crate) async fn serve(listener: UnixListener, registry: Arc<Registry>, gate: Gate) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    registry: Arc<Registry>,
+    workers_max: usize,
+    gate: Gate,
+) {
     let control = SupervisorServer::new(Control::new(registry.clone(), gate.clone()))
         .max_decoding_message_size(FROM_WORKER_BYTES_MAX)
         .max_encoding_message_size(TO_WORKER_BYTES_MAX);
     let data = FlightServiceServer::new(Data::new(registry))
         .max_decoding_message_size(TICKET_BYTES_MAX)
         .max_encoding_message_size(TO_WORKER_BYTES_MAX);
-    // No keepalive: the kernel closes the socket of a process that ends, and one that is
-    // only slow or stopped is ended by its deadline and nothing else.
+    // Pings tell a frozen process from a busy one: their answers are noted by the socket,
+    // see `worker/liveness.rs`.
     let served = Server::builder()
-        .concurrency_limit_per_connection(CALLS_MAX)
+        .concurrency_limit_per_connection(CALLS_MAX as usize)
+        .max_concurrent_streams(CALLS_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_ANSWER_MAX))
         .add_service(control)
         .add_service(data)
         .serve_with_incoming_shutdown(
-            UnixListenerStream::new(listener),
+            socket::incoming(listener, workers_max),
             gate.token().clone().cancelled_owned(),
         );
     if let Err(error) = served.await {
@@ -60,8 +80,7 @@ pub(crate) async fn serve(listener: UnixListener, registry: Arc<Registry>, gate:
     }
 }
 
-/// The process at the other end of a connection, as the kernel knows it.
-fn peer_pid(extensions: &Extensions) -> Option<u32> {
-    let info = extensions.get::<UdsConnectInfo>()?;
-    u32::try_from(info.peer_cred?.pid()?).ok()
+/// The process at the other end of a connection.
+fn peer(extensions: &Extensions) -> Option<Arc<Peer>> {
+    extensions.get::<Arc<Peer>>().cloned()
 }

@@ -41,8 +41,9 @@ impl Supervisor {
         let registry = Arc::new(Registry::new(backend));
         let path = config.run_directory.join("supervisor.sock");
         let listener = service::listen(&path)?;
-        gate.tasks()
-            .spawn(service::serve(listener, registry.clone(), gate.clone()));
+        let workers_max = config.pool.workers_max;
+        let served = service::serve(listener, registry.clone(), workers_max, gate.clone());
+        gate.tasks().spawn(served);
         let socket = path.display().to_string();
         let (host, task) = HostTask::new(config.clone(), socket, launcher, gate.tasks().clone());
         gate.tasks().spawn(task.run(gate.token().clone()));

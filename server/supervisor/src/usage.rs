@@ -42,6 +42,13 @@ pub(crate) fn reset_peak(pid: u32) {
     drop(fs::write(format!("/proc/{pid}/clear_refs"), "5"));
 }
 
+/// Whether a signal or a tracer has stopped it.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, fields)| fields.trim_start());
+    state.is_some_and(|state| state.starts_with(['T', 't']))
+}
+
 /// All CPU time, exact to the nanosecond.
 fn cpu_total(pid: u32) -> Duration {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));

@@ -13,6 +13,8 @@
 
 mod allowance;
 mod collect;
+pub(crate) mod intervals;
+mod liveness;
 mod messages;
 mod meter;
 
@@ -26,17 +28,18 @@ use outrigger_model::clock::{Clock, SystemClock};
 use outrigger_proto::{
     PROTOCOL_VERSION,
     v1::{
-        Cancel, Drain, FromWorker, PluginError, Timings, ToWorker, completed, from_worker,
-        to_worker,
+        Cancel, Completed, Drain, FromWorker, PluginError, Probe, Timings, ToWorker, completed,
+        from_worker, to_worker,
     },
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub(crate) use self::{allowance::Allowance, collect::count_lines};
 use self::{
     collect::Collector,
+    liveness::{Liveness, Seen},
     messages::{check, failure, log_line, name},
     meter::Meter,
 };
@@ -47,6 +50,7 @@ use crate::{
     host::{HostHandle, OutputLine, SIGKILL, WorkerProcess, exited},
     invocation::{BindingKey, Concluded, Event, Finished, Invocation, Plugin},
     registry::{Active, InvocationKey, Link, Registry, Token},
+    usage::{ProcessUsage, is_stopped},
 };
 
 /// How long a worker's stream may stay open after its process has ended, or the other way round.
@@ -57,6 +61,9 @@ const LAST_MESSAGE_MAX: Duration = Duration::from_secs(1);
 const UNWANTED_MAX: Duration = Duration::from_secs(5);
 /// How long the dump of a late worker's stacks may take.
 const DUMP_MAX: Duration = Duration::from_secs(1);
+/// How many messages may come between invocations: as many as wait in a worker at most. Our
+/// own runtime sends none.
+const STRAYS_MAX: u32 = 32;
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 
@@ -69,6 +76,8 @@ pub(crate) struct Worker {
     bound: Option<String>,
     /// How many objects its plugin keeps in it, as it says.
     cached_objects: u64,
+    /// Messages since the last invocation that belong to none.
+    strays: u32,
     /// What it passes on as `args`.
     arguments: Option<BTreeMap<String, String>>,
     /// What it has loaded before its plugin.
@@ -127,6 +136,7 @@ impl Worker {
             link,
             bound: None,
             cached_objects: 0,
+            strays: 0,
             arguments: None,
             foundations,
             clock,
@@ -157,21 +167,39 @@ impl Worker {
     pub(crate) async fn idle(&mut self) -> Result<OutputLine, ExitReason> {
         loop {
             tokio::select! {
-                message = self.link.from_worker.message() => {
-                    match message.ok().flatten().and_then(|message| message.message) {
-                        // A thread of the plugin spoke while its invocation completed.
-                        Some(from_worker::Message::Log(_) | from_worker::Message::Lines(_)) => {}
-                        Some(_) => {
-                            let what = "it spoke out of turn while idle".to_owned();
+                message = next(&mut self.link) => {
+                    let heard = match message {
+                        Ok(from_worker::Message::Log(_) | from_worker::Message::Lines(_)) => {
+                            self.on_stray()
+                        }
+                        Ok(other) => {
+                            let what = format!("{} while idle", name(&other));
+                            Err(Break::Violation(what))
+                        }
+                        Err(reason) => Err(reason),
+                    };
+                    match heard {
+                        Ok(()) => {}
+                        Err(Break::Violation(what)) => {
                             return Err(ExitReason::ProtocolViolation(what));
                         }
-                        None => return Err(self.last_words().await),
+                        Err(Break::Ended) => return Err(self.last_words().await),
                     }
                 }
                 Some(line) = self.process.output.recv() => return Ok(line),
                 exit = exited(&mut self.process.exit) => return Err(exit.reason),
             }
         }
+    }
+
+    /// A thread of the plugin spoke while its invocation completed: ignored, but not for ever.
+    fn on_stray(&mut self) -> Result<(), Break> {
+        self.strays += 1;
+        if self.strays > STRAYS_MAX {
+            let what = "it went on speaking between invocations".to_owned();
+            return Err(Break::Violation(what));
+        }
+        Ok(())
     }
 
     /// Gives the worker its plugin, or a newer source or other arguments of it.
@@ -211,8 +239,10 @@ impl Worker {
                 from_worker::Message::LoadFailed(failed) if failed.revision == revision => {
                     Ok(Err(failed.error.unwrap_or_default()))
                 }
-                // A thread of the plugin spoke while its invocation completed.
-                from_worker::Message::Log(_) | from_worker::Message::Lines(_) => continue,
+                from_worker::Message::Log(_) | from_worker::Message::Lines(_) => {
+                    self.on_stray()?;
+                    continue;
+                }
                 other => Err(Break::Violation(format!(
                     "{} came instead of ready",
                     name(&other)
@@ -270,9 +300,10 @@ impl Worker {
         };
         let active = Arc::new(Active::new(key, self.pid(), scope.clone(), tables));
         meter.watch(active.clone());
-        let admission = registry.admit(active);
+        let admission = registry.admit(active.clone());
+        self.strays = 0;
         self.send(to_worker::Message::Invoke(message));
-        let exchange = self.exchange(registry, scope, budget, asked, allowance);
+        let exchange = self.exchange(registry, &active, budget, asked, allowance);
         let late = ExitReason::DeadlineExceeded {
             timeout: invocation.timeout,
         };
@@ -306,12 +337,14 @@ impl Worker {
     async fn exchange(
         &mut self,
         registry: &Registry,
-        scope: &Scope,
+        active: &Active,
         budget: usize,
         asked: bool,
         allowance: &mut Allowance,
     ) -> Result<Result<(Finished, Option<Timings>), PluginError>, Break> {
+        let scope = &active.scope;
         let mut collector = Collector::new(budget);
+        let mut liveness = Liveness::start(Instant::now());
         let started = self.clock.now();
         loop {
             let message = tokio::select! {
@@ -325,6 +358,10 @@ impl Worker {
                 _ = exited(&mut self.process.exit) => {
                     timeout(LAST_MESSAGE_MAX, next(&mut self.link)).await.unwrap_or(Err(Break::Ended))?
                 }
+                () = sleep_until(liveness.next_look()) => {
+                    self.look(registry, active, &mut liveness).await;
+                    continue;
+                }
             };
             check(&message, scope).map_err(Break::Violation)?;
             match message {
@@ -335,25 +372,49 @@ impl Worker {
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
                 }
+                from_worker::Message::Heartbeat(heartbeat) => {
+                    if !liveness.on_heartbeat(heartbeat.progress) {
+                        let what = "a heartbeat that nobody asked for".to_owned();
+                        return Err(Break::Violation(what));
+                    }
+                }
                 from_worker::Message::Completed(completed) => {
                     self.log_remaining_output(registry, scope, allowance).await;
                     self.cached_objects = completed.cached_objects;
-                    return match completed.outcome {
-                        Some(completed::Outcome::Ok(ok)) => {
-                            let lines = collector.finish().map_err(Break::Violation)?;
-                            let response = messages::response(ok.response, asked);
-                            let response = response.map_err(Break::Violation)?;
-                            Ok(Ok((Finished { lines, response }, completed.timings)))
-                        }
-                        Some(completed::Outcome::Error(error)) => Ok(Err(error)),
-                        None => Err(Break::Violation("completed without an outcome".to_owned())),
-                    };
+                    return concluded(completed, collector, asked).map_err(Break::Violation);
                 }
                 other => {
                     let what = format!("{} during an invocation", name(&other));
                     return Err(Break::Violation(what));
                 }
             }
+        }
+    }
+
+    /// Looks how the plugin gets on, says what it means, and asks it.
+    async fn look(&self, registry: &Registry, active: &Active, liveness: &mut Liveness) {
+        let time = self.clock.now();
+        let usage = ProcessUsage::of(self.pid());
+        let (notice, ask) = liveness.look(Seen {
+            now: Instant::now(),
+            time,
+            heard: self.link.peer.heard(),
+            cpu: usage.user_cpu + usage.system_cpu,
+            moved: active.moved_so_far(),
+            stopped: is_stopped(self.pid()),
+        });
+        if let Some(notice) = notice {
+            let line = LogLine {
+                level: notice.level,
+                text: notice.text,
+                time,
+            };
+            // Not out of the plugin's allowance: this is our own line.
+            registry.backend.log(&active.scope, line).await;
+        }
+        if ask {
+            let invocation = active.scope.invocation.to_string();
+            self.send(to_worker::Message::Probe(Probe { invocation }));
         }
     }
 
@@ -503,6 +564,23 @@ async fn past_use(unwanted: &CancellationToken) {
     sleep(UNWANTED_MAX).await;
 }
 
+/// What an invocation gave, or what is wrong with how it ended.
+fn concluded(
+    completed: Completed,
+    collector: Collector,
+    asked: bool,
+) -> Result<Result<(Finished, Option<Timings>), PluginError>, String> {
+    match completed.outcome {
+        Some(completed::Outcome::Ok(ok)) => {
+            let lines = collector.finish()?;
+            let response = messages::response(ok.response, asked)?;
+            Ok(Ok((Finished { lines, response }, completed.timings)))
+        }
+        Some(completed::Outcome::Error(error)) => Ok(Err(error)),
+        None => Err("completed without an outcome".to_owned()),
+    }
+}
+
 fn check_hello(link: &Link, pid: u32) -> Result<(), HostError> {
     let hello = &link.hello;
     if hello.protocol != PROTOCOL_VERSION {
@@ -511,10 +589,10 @@ fn check_hello(link: &Link, pid: u32) -> Result<(), HostError> {
             hello.protocol
         )));
     }
-    if hello.pid != pid || link.peer_pid != pid {
+    if hello.pid != pid || link.peer.pid != pid {
         return Err(HostError::Protocol(format!(
             "worker {pid} was expected, but {} said hello from process {}",
-            hello.pid, link.peer_pid
+            hello.pid, link.peer.pid
         )));
     }
     Ok(())
@@ -575,3 +653,6 @@ pub(crate) async fn log_output(
     };
     say(registry, scope, LogLine { level, text, time }, allowance).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use outrigger_proto::v1::{WorkerExited, worker_exited};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{HostHandle, WorkerId};
+use super::{HostHandle, WorkerId, memory::MemoryCounts};
 use crate::{
     error::{ExitReason, HostError},
     output::{LineSplitter, Tail},
@@ -62,6 +62,23 @@ impl WorkerProcess {
     }
 }
 
+#[cfg(test)]
+impl WorkerProcess {
+    /// A process that a test ends through `exit`, and that no signal reaches.
+    pub(crate) fn without_process(
+        exit: watch::Receiver<Option<WorkerExit>>,
+        output: mpsc::Receiver<OutputLine>,
+    ) -> Self {
+        Self {
+            id: WorkerId(1),
+            pid: u32::MAX,
+            exit,
+            output,
+            host: HostHandle(mpsc::unbounded_channel().0),
+        }
+    }
+}
+
 /// Waits until the worker that `exit` tells of was reaped.
 pub(crate) async fn exited(exit: &mut watch::Receiver<Option<WorkerExit>>) -> WorkerExit {
     let lost = || WorkerExit {
@@ -96,6 +113,10 @@ pub(super) struct WorkerRecord {
     stderr: LineSplitter,
     tail: Tail,
     dropped: u64,
+    /// Whether the server has killed it.
+    killed: bool,
+    /// When it began.
+    memory: MemoryCounts,
     clock: SystemClock,
 }
 
@@ -109,6 +130,8 @@ impl WorkerRecord {
             stderr: LineSplitter::default(),
             tail: Tail::default(),
             dropped: 0,
+            killed: false,
+            memory: MemoryCounts::now(),
             clock: SystemClock::default(),
         }
     }
@@ -158,6 +181,26 @@ impl WorkerRecord {
         }
     }
 
+    /// The server sends it this signal.
+    pub(super) fn on_signal(&mut self, signal: i32) {
+        self.killed |= signal == SIGKILL;
+    }
+
+    /// Who or what has killed it, as far as that can be known.
+    fn explain(&self, reason: ExitReason, usage: ProcessUsage) -> ExitReason {
+        if reason != ExitReason::Signal(SIGKILL) {
+            return reason;
+        }
+        if self.killed {
+            return ExitReason::Retired;
+        }
+        let now = MemoryCounts::now();
+        match self.memory.evidence(&now, usage.peak_memory_bytes) {
+            Some(evidence) => ExitReason::OutOfMemory { evidence },
+            None => reason,
+        }
+    }
+
     /// Its host is gone.
     pub(super) fn on_lost(self) {
         self.on_exited(ExitReason::HostLost, ProcessUsage::default());
@@ -175,7 +218,7 @@ impl WorkerRecord {
             }
         }
         let exit = WorkerExit {
-            reason,
+            reason: self.explain(reason, usage),
             stderr: self.tail.lines(),
             usage,
         };

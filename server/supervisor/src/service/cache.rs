@@ -7,14 +7,14 @@ use outrigger_proto::v1::{
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::registry::Registry;
+use crate::{peer::Peer, registry::Registry};
 
 pub(super) async fn get(
     registry: &Registry,
-    peer_pid: Option<u32>,
+    peer: Option<&Peer>,
     request: CacheGetRequest,
 ) -> Result<CacheGetReply, Status> {
-    let active = registry.authorize(&request.invocation, &request.key, peer_pid)?;
+    let active = registry.authorize(&request.invocation, &request.key, peer)?;
     let found = async { Ok(registry.cache.lock().get(&request.name, Instant::now())) };
     // Copied in here, after the lock was released.
     let value = active.call(found).await?.map(Vec::from);
@@ -23,10 +23,10 @@ pub(super) async fn get(
 
 pub(super) async fn put(
     registry: &Registry,
-    peer_pid: Option<u32>,
+    peer: Option<&Peer>,
     request: CachePutRequest,
 ) -> Result<CachePutReply, Status> {
-    let active = registry.authorize(&request.invocation, &request.key, peer_pid)?;
+    let active = registry.authorize(&request.invocation, &request.key, peer)?;
     let (name, ttl_s) = (request.name, request.ttl_s);
     let mut value = request.value;
     value.shrink_to_fit();
@@ -43,10 +43,10 @@ pub(super) async fn put(
 
 pub(super) async fn delete(
     registry: &Registry,
-    peer_pid: Option<u32>,
+    peer: Option<&Peer>,
     request: CacheDeleteRequest,
 ) -> Result<CacheDeleteReply, Status> {
-    let active = registry.authorize(&request.invocation, &request.key, peer_pid)?;
+    let active = registry.authorize(&request.invocation, &request.key, peer)?;
     let deleted = async { Ok(registry.cache.lock().delete(&request.name, Instant::now())) };
     let deleted = active.call(deleted).await?;
     Ok(CacheDeleteReply { deleted })

@@ -16,14 +16,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::{cache, peer_pid};
+use super::{cache, peer, quiet::Quiet, socket::UNPROVEN_MAX};
 use crate::{
+    peer::Peer,
     registry::{Link, Registry},
     worker::count_lines,
 };
 
-/// A connection that does not say hello in this time is closed.
-const HELLO_MAX: Duration = Duration::from_secs(10);
+/// A stream that does not say hello in this time is closed.
+const HELLO_MAX: Duration = UNPROVEN_MAX;
 /// Messages to a worker that may wait: it gets one at a time, and a cancel.
 const TO_WORKER_MAX: usize = 4;
 
@@ -31,11 +32,18 @@ const TO_WORKER_MAX: usize = 4;
 pub(super) struct Control {
     registry: Arc<Registry>,
     gate: Gate,
+    /// For what a refused peer could repeat at will.
+    quiet: Arc<Quiet>,
 }
 
 impl Control {
     pub(super) fn new(registry: Arc<Registry>, gate: Gate) -> Self {
-        Self { registry, gate }
+        let quiet = Arc::default();
+        Self {
+            registry,
+            gate,
+            quiet,
+        }
     }
 }
 
@@ -47,15 +55,17 @@ impl SupervisorService for Control {
         &self,
         request: Request<Streaming<FromWorker>>,
     ) -> Result<Response<Self::AttachWorkerStream>, Status> {
-        let peer_pid = peer_pid(request.extensions())
+        let peer = peer(request.extensions())
             .ok_or_else(|| Status::unauthenticated("the peer's process is unknown"))?;
         let from_worker = request.into_inner();
         let (to_worker, messages) = mpsc::channel(TO_WORKER_MAX);
-        let (registry, shutdown) = (self.registry.clone(), self.gate.token().clone());
+        let (registry, quiet) = (self.registry.clone(), self.quiet.clone());
+        let shutdown = self.gate.token().clone();
         // The answer's headers must go out before the worker's hello is awaited:
         // clients may wait for them before they send anything.
         self.gate.tasks().spawn(async move {
-            let attached = attach(&registry, peer_pid, from_worker, to_worker.clone()).await;
+            let peer_pid = peer.pid;
+            let attached = attach(&registry, peer, from_worker, to_worker.clone()).await;
             match attached {
                 Ok(()) => {}
                 Err(NotAttached::Gone(status)) => {
@@ -66,7 +76,8 @@ impl SupervisorService for Control {
                     debug!(peer_pid, "a worker came too late, the server is ending");
                 }
                 Err(NotAttached::Refused(status)) => {
-                    warn!(peer_pid, reason = status.message(), "refused a worker");
+                    let reason = status.message();
+                    quiet.say(|| warn!(peer_pid, reason, "refused a worker"));
                     drop(to_worker.send(Err(status)).await);
                 }
             }
@@ -75,11 +86,11 @@ impl SupervisorService for Control {
     }
 
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteReply>, Status> {
-        let peer_pid = peer_pid(request.extensions());
+        let peer = peer(request.extensions());
         let request = request.into_inner();
         let active = self
             .registry
-            .authorize(&request.invocation, &request.key, peer_pid)?;
+            .authorize(&request.invocation, &request.key, peer.as_deref())?;
         let lines = String::from_utf8(request.text)
             .map_err(|_invalid| Status::invalid_argument("the lines are not UTF-8"))?;
         let target = (!request.target.is_empty()).then_some(request.target);
@@ -105,8 +116,8 @@ impl SupervisorService for Control {
         &self,
         request: Request<CacheGetRequest>,
     ) -> Result<Response<CacheGetReply>, Status> {
-        let peer_pid = peer_pid(request.extensions());
-        let reply = cache::get(&self.registry, peer_pid, request.into_inner()).await?;
+        let peer = peer(request.extensions());
+        let reply = cache::get(&self.registry, peer.as_deref(), request.into_inner()).await?;
         Ok(Response::new(reply))
     }
 
@@ -114,8 +125,8 @@ impl SupervisorService for Control {
         &self,
         request: Request<CachePutRequest>,
     ) -> Result<Response<CachePutReply>, Status> {
-        let peer_pid = peer_pid(request.extensions());
-        let reply = cache::put(&self.registry, peer_pid, request.into_inner()).await?;
+        let peer = peer(request.extensions());
+        let reply = cache::put(&self.registry, peer.as_deref(), request.into_inner()).await?;
         Ok(Response::new(reply))
     }
 
@@ -123,8 +134,8 @@ impl SupervisorService for Control {
         &self,
         request: Request<CacheDeleteRequest>,
     ) -> Result<Response<CacheDeleteReply>, Status> {
-        let peer_pid = peer_pid(request.extensions());
-        let reply = cache::delete(&self.registry, peer_pid, request.into_inner()).await?;
+        let peer = peer(request.extensions());
+        let reply = cache::delete(&self.registry, peer.as_deref(), request.into_inner()).await?;
         Ok(Response::new(reply))
     }
 }
@@ -139,7 +150,7 @@ enum NotAttached {
 /// Takes a hello and passes the stream on to the one who waits for this worker.
 async fn attach(
     registry: &Registry,
-    peer_pid: u32,
+    peer: Arc<Peer>,
     mut from_worker: Streaming<FromWorker>,
     to_worker: mpsc::Sender<Result<ToWorker, Status>>,
 ) -> Result<(), NotAttached> {
@@ -160,10 +171,11 @@ async fn attach(
             "the token is not, or no longer, good",
         ))
     })?;
+    peer.prove();
     // If nobody waits any more, the stream is dropped and so closed.
     drop(waiting.send(Link {
         hello,
-        peer_pid,
+        peer,
         to_worker,
         from_worker,
     }));

@@ -20,7 +20,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::wire::encode;
-use super::peer_pid;
+use super::peer;
 use crate::{
     backend::{BackendError, QueryRequest, QueryStream, Value},
     registry::{Active, Registry},
@@ -73,12 +73,12 @@ impl FlightService for Data {
         &self,
         request: Request<Ticket>,
     ) -> Result<Response<Self::DoGetStream>, Status> {
-        let peer_pid = peer_pid(request.extensions());
+        let peer = peer(request.extensions());
         let ticket = FlightTicket::decode(request.into_inner().ticket)
             .map_err(|_invalid| Status::invalid_argument("the ticket cannot be read"))?;
         let active = self
             .registry
-            .authorize(&ticket.invocation, &ticket.key, peer_pid)?;
+            .authorize(&ticket.invocation, &ticket.key, peer.as_deref())?;
         let stream = match ticket.what {
             Some(flight_ticket::What::Batch(index)) => batch(&active, index)?,
             Some(flight_ticket::What::Query(query)) => self.query(&active, query).await?,

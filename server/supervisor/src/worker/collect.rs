@@ -15,6 +15,8 @@ pub(crate) fn count_lines(text: &str) -> u64 {
 
 /// The longest name of a target, in bytes.
 const TARGET_BYTES_MAX: usize = 1024;
+/// The most targets of one invocation.
+const TARGETS_MAX: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Collector {
@@ -32,16 +34,22 @@ impl Collector {
 
     /// Takes a chunk in, or says what is wrong with it.
     pub(super) fn add(&mut self, lines: Lines) -> Result<(), String> {
-        // An empty chunk costs something too.
-        let cost = lines.text.len().max(1);
+        // Costs nothing of the budget, so there could be any number of them.
+        if lines.text.is_empty() {
+            return Err("lines without text".to_owned());
+        }
         self.budget = self
             .budget
-            .checked_sub(cost)
+            .checked_sub(lines.text.len())
             .ok_or("it buffered more bytes of lines than the limit of an invocation")?;
         if lines.target.len() > TARGET_BYTES_MAX {
             return Err("lines for a target with an over-long name".to_owned());
         }
         let target = (!lines.target.is_empty()).then_some(lines.target);
+        // The names are not counted in the budget either.
+        if self.chunks.len() >= TARGETS_MAX && !self.chunks.contains_key(&target) {
+            return Err("lines for more databases than there can be".to_owned());
+        }
         let text = self.chunks.entry(target).or_default();
         if !text.is_empty() {
             text.push(b'\n');
@@ -83,6 +91,15 @@ mod tests {
         let collected = collector.finish().unwrap();
         assert_eq!(collected[&None], "a f=1\na f=2");
         assert_eq!(collected[&Some("x".to_owned())], "b f=1");
+    }
+
+    #[test]
+    fn neither_nothing_nor_endless_targets_are_taken() {
+        let mut collector = Collector::new(1 << 20);
+        assert!(collector.add(lines("", "")).is_err());
+        let taken =
+            (0..2 * TARGETS_MAX).filter(|n| collector.add(lines(&n.to_string(), "x")).is_ok());
+        assert_eq!(taken.count(), TARGETS_MAX);
     }
 
     #[test]

@@ -17,6 +17,12 @@ use crate::{
 
 /// The longest log line: what the plugin host cuts lines to, and its mark.
 const LOG_BYTES_MAX: usize = 72 * 1024;
+/// The most headers of a response, and their bytes. The plugin host refuses more than 999
+/// and 64 KiB, and adds one.
+const HEADERS_MAX: usize = 1000;
+const HEADERS_BYTES_MAX: usize = 72 * 1024;
+/// The longest body of a response; the plugin host has the same limit.
+const BODY_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// What is kept of an exception's text, and of its traceback.
 const EXCEPTION_BYTES_MAX: usize = 8 * 1024;
 const TRACEBACK_BYTES_MAX: usize = 72 * 1024;
@@ -30,6 +36,7 @@ pub(super) fn check(message: &from_worker::Message, scope: &Scope) -> Result<(),
         from_worker::Message::Log(log) => &log.invocation,
         from_worker::Message::Lines(lines) => &lines.invocation,
         from_worker::Message::Completed(completed) => &completed.invocation,
+        from_worker::Message::Heartbeat(heartbeat) => &heartbeat.invocation,
         _ => return Ok(()),
     };
     if **named == *scope.invocation.0 {
@@ -47,6 +54,7 @@ pub(super) fn name(message: &from_worker::Message) -> &'static str {
         from_worker::Message::Log(_) => "log",
         from_worker::Message::Lines(_) => "lines",
         from_worker::Message::Completed(_) => "completed",
+        from_worker::Message::Heartbeat(_) => "heartbeat",
     }
 }
 
@@ -132,6 +140,7 @@ pub(super) fn response(
             let status = status.filter(|status| (100..=999).contains(status));
             let status =
                 status.ok_or_else(|| format!("a response with status {}", answer.status))?;
+            check_size(&answer)?;
             let headers = answer
                 .headers
                 .into_iter()
@@ -143,6 +152,24 @@ pub(super) fn response(
             }))
         }
     }
+}
+
+fn check_size(answer: &outrigger_proto::v1::Response) -> Result<(), String> {
+    let (count, bytes) = (answer.headers.len(), answer.body.len());
+    if count > HEADERS_MAX {
+        return Err(format!("a response with {count} headers"));
+    }
+    let headers = answer.headers.iter();
+    let headers: usize = headers
+        .map(|header| header.name.len() + header.value.len())
+        .sum();
+    if headers > HEADERS_BYTES_MAX {
+        return Err(format!("a response with {headers} bytes of headers"));
+    }
+    if bytes > BODY_BYTES_MAX {
+        return Err(format!("a response with a body of {bytes} bytes"));
+    }
+    Ok(())
 }
 
 /// What the worker says of an exception, cut to what is worth storing.
