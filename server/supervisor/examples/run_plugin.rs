@@ -91,7 +91,7 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let mut arguments = env::args().skip(1);
+    let mut arguments = env::args().skip(1).collect::<Vec<_>>().into_iter();
     let (Some(location), Some(plugin)) = (arguments.next(), arguments.next()) else {
         return Err("usage: run_plugin VENV PLUGIN.py (schedule|request)…".into());
     };
