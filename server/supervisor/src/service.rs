@@ -26,6 +26,12 @@ use crate::{error::SupervisorError, registry::Registry};
 const TO_WORKER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How many calls one connection may have open, its control stream among them.
 const CALLS_MAX: usize = 32;
+/// How many bytes of one stream may wait to be read: then the worker waits.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// How many bytes of one connection may. h2 ends a connection on which small frames wait that
+/// cost it more than half of this, at 256 bytes each; a stream full of short log lines must
+/// make its worker wait before that, so this is 64 times as much.
+const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
 /// Makes the socket, for this user only.
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
     let failed = |source: io::Error| SupervisorError::Socket {
@@ -49,6 +55,8 @@ pub(crate) async fn serve(listener: UnixListener, registry: Arc<Registry>, gate:
     // only slow or stopped is ended by its deadline and nothing else.
     let served = Server::builder()
         .concurrency_limit_per_connection(CALLS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(control)
         .add_service(data)
         .serve_with_incoming_shutdown(
