@@ -32,6 +32,7 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// cost it more than half of this, at 256 bytes each; a stream full of short log lines must
 /// make its worker wait before that, so this is 64 times as much.
 const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
+
 /// Makes the socket, for this user only.
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
     let failed = |source: io::Error| SupervisorError::Socket {
