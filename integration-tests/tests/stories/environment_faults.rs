@@ -146,6 +146,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
     let server = builder
         .plugin("late.py", LATE)
         .plugin("reports.py", WRITE_REPORTS)
+        // A warm worker could still run the new trigger.
         .flag("--plugin-spare-workers", "0")
         .allow_log("cannot start a worker", "there is nothing to run it with")
         .start()

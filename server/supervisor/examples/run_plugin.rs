@@ -91,8 +91,8 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let mut arguments = env::args().skip(1).collect::<Vec<_>>().into_iter();
-    let (Some(location), Some(plugin)) = (arguments.next(), arguments.next()) else {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let [location, plugin, events @ ..] = arguments.as_slice() else {
         return Err("usage: run_plugin VENV PLUGIN.py (schedule|request)…".into());
     };
     let run_directory = tempfile::tempdir()?;
@@ -100,9 +100,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let launcher = Launcher::new()?;
     let config = config(location.into(), run_directory.path(), &launcher, &gate).await?;
     let supervisor = Supervisor::start(config, Arc::new(Terminal), launcher, gate.clone())?;
-    let plugin = Arc::new(load(Path::new(&plugin))?);
+    let plugin = Arc::new(load(Path::new(plugin))?);
     let clock = SystemClock::default();
-    for (number, event) in arguments.enumerate() {
+    for (number, event) in events.iter().enumerate() {
         let invocation = Invocation {
             id: InvocationId(format!("{event}-{number}").into()),
             attempt: 1,
@@ -120,7 +120,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
             },
         };
         say(
-            &event,
+            event,
             number,
             supervisor.invoke(plugin.clone(), invocation).await,
         );

@@ -27,9 +27,12 @@ const TO_WORKER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How many calls one connection may have open, its control stream among them: an invocation
 /// makes 8 at a time. Each may hold a message of the largest size, so this bounds memory.
 const CALLS_MAX: u32 = 12;
-/// Flow control of a connection; each call still has its own, smaller window. h2 closes a
-/// connection that sends many small frames within half of this: log lines are such frames.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// How many bytes of one stream may wait to be read: then the worker waits.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// How many bytes of one connection may. h2 ends a connection on which small frames wait that
+/// cost it more than half of this, at 256 bytes each; a stream full of short log lines must
+/// make its worker wait before that, so this is 64 times as much.
+const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
 /// The headers of one call: what gRPC libraries send has a few hundred bytes.
 const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// When a connection is given up whose peer does not answer pings: never in practice. A
@@ -66,6 +69,7 @@ pub(crate) async fn serve(
         .concurrency_limit_per_connection(CALLS_MAX as usize)
         .max_concurrent_streams(CALLS_MAX)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_ANSWER_MAX))
