@@ -29,4 +29,5 @@ pub(super) const ALIVE_AFTER: Duration = Duration::from_secs(1);
 pub(super) const FLAT_AFTER: Duration = Duration::from_secs(30);
 
 /// A plugin that stands still and used this share of a processor loops; with less it waits.
-pub(super) const BUSY_SHARE: f64 = 0.5;
+/// What waits uses next to nothing; what loops shares the processors with others.
+pub(super) const BUSY_SHARE: f64 = 0.1;
