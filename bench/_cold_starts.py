@@ -1,0 +1,67 @@
+"""How long does a new trigger wait for its first worker?
+
+Not a program of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+
+from _accounts import accounts
+from _processes import wait_for_quiet_workers
+from _report import heading, times
+from _server import Bench, Server
+
+TRIGGERS = 30
+HOSTS = 5
+SPARES = 2
+NO_SPARES = ("--plugin-spare-workers", "0")
+
+FIRST_LINE = """
+import time
+def process_request(influxdb3_local, query, headers, body, args=None):
+    return str(time.time_ns())
+"""
+
+
+def run(bench: Bench) -> None:
+    """Measure and print."""
+    heading("A new trigger's first invocation")
+    figures: dict[str, dict[str, list[float]]] = {}
+    with bench.server("--plugin-spare-workers", str(SPARES)) as server:
+        found = figures["warm spare"] = defaultdict(list)
+        for n in range(TRIGGERS):
+            server.trigger(f"t{n}", f"request:t{n}", FIRST_LINE)
+            wait_for_quiet_workers(server.pid, n + SPARES)
+            _first_call(server, f"t{n}", found)
+    with bench.server(*NO_SPARES) as server:
+        _new_trigger(server, "starts_the_host", defaultdict(list))
+        found = figures["no spare: fork"] = defaultdict(list)
+        for n in range(TRIGGERS):
+            _new_trigger(server, f"t{n}", found)
+    found = figures["no host yet"] = defaultdict(list)
+    for _ in range(HOSTS):
+        with bench.server(*NO_SPARES) as server:
+            _new_trigger(server, "t", found)
+    times(figures)
+
+
+def _new_trigger(server: Server, name: str, figures: dict[str, list[float]]) -> None:
+    server.trigger(name, f"request:{name}", FIRST_LINE)
+    _first_call(server, name, figures)
+
+
+def _first_call(server: Server, name: str, figures: dict[str, list[float]]) -> None:
+    started = time.perf_counter()
+    answer = server.request("GET", f"/api/v3/engine/{name}")
+    took = time.perf_counter() - started
+    first_ns = int(json.loads(answer)) if answer.startswith(b'"') else int(answer)
+    (account,) = accounts(server, name, 1)
+    ready_ns = account.start_ns + int(account.queued * 1e9)
+    figures["**until a worker is ready: queue wait**"].append(account.queued)
+    figures["**worker ready until the plugin's first line**"].append((first_ns - ready_ns) * 1e-9)
+    figures["- of it bind: sending the source, compiling it"].append(account.bind)
+    figures["wall: from the call to the worker's answer"].append(account.wall)
+    figures["GET until the answer"].append(took)
