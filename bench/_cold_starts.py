@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from _accounts import accounts
 from _processes import wait_for_quiet_workers
 from _report import heading, times
-from _server import Bench, Server
+
+if TYPE_CHECKING:
+    from _server import Bench, Server
 
 TRIGGERS = 30
 HOSTS = 5

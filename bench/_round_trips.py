@@ -6,10 +6,13 @@ Not a program of its own.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from _accounts import accounts, breakdown
 from _report import heading, ratio, times
-from _server import Bench, Server
+
+if TYPE_CHECKING:
+    from _server import Bench, Server
 
 CALLS = 2000
 

@@ -16,11 +16,13 @@ import urllib.parse
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+_Answer = TypeVar("_Answer")
 
 FLUSH_INTERVAL = "20ms"
 
@@ -140,7 +142,9 @@ class Server:
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Run a query."""
         parameters = urllib.parse.urlencode({"db": "bench", "q": sql, "format": "json"})
-        return json.loads(self.request("GET", f"/api/v3/query_sql?{parameters}"))
+        answer = self.request("GET", f"/api/v3/query_sql?{parameters}")
+        rows: list[dict[str, Any]] = json.loads(answer)
+        return rows
 
     def kill(self) -> None:
         """End the server at once, whatever runs."""
@@ -150,7 +154,13 @@ class Server:
         self._log.close()
 
 
-def wait_until(what: str, condition: Any, *, limit_s: float = 120, pause_s: float = 0.02) -> Any:
+def wait_until(
+    what: str,
+    condition: Callable[[], _Answer | None],
+    *,
+    limit_s: float = 120,
+    pause_s: float = 0.02,
+) -> _Answer:
     """Ask until there is an answer that counts as true, and return it."""
     deadline = time.monotonic() + limit_s
     while not (answer := condition()):
