@@ -5,8 +5,6 @@ Not a program of its own.
 
 from __future__ import annotations
 
-import json
-import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -57,10 +55,8 @@ def _new_trigger(server: Server, name: str, figures: dict[str, list[float]]) -> 
 
 
 def _first_call(server: Server, name: str, figures: dict[str, list[float]]) -> None:
-    started = time.perf_counter()
-    answer = server.request("GET", f"/api/v3/engine/{name}")
-    took = time.perf_counter() - started
-    first_ns = int(json.loads(answer)) if answer.startswith(b'"') else int(answer)
+    answer, took = server.answer(name)
+    first_ns = int(answer)
     (account,) = accounts(server, name, 1)
     ready_ns = account.start_ns + int(account.queued * 1e9)
     figures["**until a worker is ready: queue wait**"].append(account.queued)

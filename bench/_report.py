@@ -31,7 +31,8 @@ def heading(text: str) -> None:
 def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table that can be pasted into Markdown."""
     texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[n]) for row in [list(titles), *texts]) for n in range(len(titles))]
+    # Three at least: a rule of one character is none in Markdown.
+    widths = [max(3, *(len(row[n]) for row in [titles, *texts])) for n in range(len(titles))]
     rule = ["-" * width if n == 0 else "-" * (width - 1) + ":" for n, width in enumerate(widths)]
     for row in [list(titles), rule, *texts]:
         first, *others = row

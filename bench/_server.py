@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 FLUSH_INTERVAL = "20ms"
+CREATION_MAX_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Bench:
     def of(cls, options: argparse.Namespace) -> Bench:
         """Take what the command line says."""
         os.environ.pop("VIRTUAL_ENV", None)
+        # So that servers end with a program that is ended.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         return cls(options.binary, options.venv.absolute())
 
     @contextmanager
@@ -87,6 +91,7 @@ class Server:
                 sys.exit((directory / "log").read_text())
             time.sleep(0.05)
         self._connection = http.client.HTTPConnection(address.read_text().strip(), timeout=600)
+        self._created = time.perf_counter()
         self.request("POST", "/api/v3/configure/database", json.dumps({"db": "bench"}))
 
     @property
@@ -125,12 +130,23 @@ class Server:
         }
         path = "/api/v3/configure/processing_engine_trigger"
         self.request("POST", path, json.dumps(body))
+        self._created = time.perf_counter()
 
     def call(self, path: str) -> float:
         """Call a request trigger and return how long that took, in seconds."""
-        started = time.perf_counter()
-        self.request("GET", f"/api/v3/engine/{path}")
-        return time.perf_counter() - started
+        return self.answer(path)[1]
+
+    def answer(self, path: str, expected: int = http.client.OK) -> tuple[bytes, float]:
+        """Call a request trigger; return its answer and how long that took, in seconds."""
+        while True:
+            started = time.perf_counter()
+            status, answer = self.ask("GET", f"/api/v3/engine/{path}")
+            took = time.perf_counter() - started
+            if status == expected:
+                return answer, took
+            # A trigger takes requests a moment after its creation was answered.
+            if status != http.client.NOT_FOUND or started > self._created + CREATION_MAX_S:
+                sys.exit(f"{path}: {status} {answer.decode(errors='replace')}")
 
     def write(self, lines: str, *, no_sync: bool = False) -> float:
         """Write lines and return how long that took, in seconds."""
