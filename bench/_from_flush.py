@@ -5,6 +5,7 @@ Not a program of its own.
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
 
@@ -39,8 +40,8 @@ def process_writes(influxdb3_local, table_batches, args=None):
     pass
 """
 
-# Rarely, so that asking does not disturb what is measured.
-POLL_S = 0.08
+# Rarely, so that asking does not disturb what is measured, and not in step with the flushes.
+POLL_MIN_S, POLL_MAX_S = 0.06, 0.10
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _round(server: Server, lines: str, *, is_synced: bool) -> Round:
     answered = time.time_ns()
 
     def mark() -> dict[str, int] | None:
-        time.sleep(POLL_S)
+        time.sleep(random.uniform(POLL_MIN_S, POLL_MAX_S))  # noqa: S311 - not a secret
         found = server.query(f'SELECT "first", "last" FROM marks WHERE "first" > {sent}')
         return found[0] if found else None
 
