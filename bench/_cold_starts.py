@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TRIGGERS = 30
 HOSTS = 5
+REPLACEMENTS = 12
 SPARES = 2
 NO_SPARES = ("--plugin-spare-workers", "0")
 
@@ -47,6 +48,24 @@ def run(bench: Bench) -> None:
         with bench.server(*NO_SPARES) as server:
             _new_trigger(server, "t", found)
     times(figures)
+    print("What forking the spare's replacement costs the trigger that got the spare, in turns:\n")
+    times(_with_and_without_replacement(bench))
+
+
+def _with_and_without_replacement(bench: Bench) -> dict[str, dict[str, list[float]]]:
+    """Compare with a server that may have one worker only, so that it cannot replace its spare."""
+    figures: dict[str, dict[str, list[float]]] = {
+        "replaced": defaultdict(list),
+        "not replaced": defaultdict(list),
+    }
+    for _ in range(REPLACEMENTS):
+        for found, workers_max in zip(figures.values(), ("256", "1"), strict=True):
+            limits = ("--plugin-spare-workers", "1", "--plugin-workers", workers_max)
+            with bench.server(*limits) as server:
+                server.trigger("t", "request:t", FIRST_LINE)
+                wait_for_quiet_workers(server.pid, 1)
+                _first_call(server, "t", found)
+    return figures
 
 
 def _new_trigger(server: Server, name: str, figures: dict[str, list[float]]) -> None:
