@@ -63,7 +63,8 @@ def run(bench: Bench) -> None:
 
 def _late(server: Server, name: str, plugin: str) -> float:
     """Return the seconds from the deadline until the worker is gone."""
-    server.trigger(name, f"request:{name}", plugin, timeout=f"{TIMEOUT_S * 1000:.0f}ms")
+    settings = {"timeout": f"{TIMEOUT_S * 1000:.0f}ms"}
+    server.trigger(name, f"request:{name}", plugin, settings)
     asking = threading.Thread(target=server.answer, args=(name, HTTPStatus.GATEWAY_TIMEOUT))
     asking.start()
     # There are no spares, and the worker of the one before is gone.

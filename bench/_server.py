@@ -114,19 +114,23 @@ class Server:
         with self._connection.getresponse() as response:
             return response.status, response.read()
 
-    def trigger(self, name: str, spec: str, plugin: str, **settings: object) -> None:
+    def trigger(
+        self, name: str, spec: str, plugin: str, settings: dict[str, Any] | None = None
+    ) -> None:
         """Create a trigger of this name whose plugin has this source."""
         (self._plugins / f"{name}.py").write_text(plugin)
-        self.trigger_on(name, spec, f"{name}.py", **settings)
+        self.trigger_on(name, spec, f"{name}.py", settings)
 
-    def trigger_on(self, name: str, spec: str, filename: str, **settings: object) -> None:
+    def trigger_on(
+        self, name: str, spec: str, filename: str, settings: dict[str, Any] | None = None
+    ) -> None:
         """Create a trigger of this name on a plugin that is there."""
         body = {
             "db": "bench",
             "plugin_filename": filename,
             "trigger_name": name,
             "trigger_specification": spec,
-            "trigger_settings": settings,
+            "trigger_settings": settings or {},
         }
         path = "/api/v3/configure/processing_engine_trigger"
         self.request("POST", path, json.dumps(body))

@@ -52,7 +52,7 @@ def start_trouble(server: Server) -> None:
     """Create the triggers, and wait until each has begun with what will be its only batch."""
     server.trigger("hangs", "table:m", HANGS)
     server.trigger("loops", "table:m", LOOPS)
-    server.trigger("fails", "table:m", FAILS, error_behavior="retry")
+    server.trigger("fails", "table:m", FAILS, {"error_behavior": "retry"})
     server.write("m f=0")
     sql = (
         "SELECT DISTINCT trigger_name FROM system.processing_engine_logs "
