@@ -76,6 +76,7 @@ bench:
 	$(CARGO) build --release --workspace --bins
 	$(PYTHON) bench/plugin_rows.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
 	$(PYTHON) bench/latency.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
+	$(PYTHON) bench/overheads.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
 
 # How long `make soak` runs.
 SOAK_SECONDS ?= 600

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
-import tempfile
-from pathlib import Path
 
-from _server import Server
+from _accounts import accounts
+from _report import circumstances
+from _server import Bench
 
 ROWS = 50_000
 COLUMNS = ("host", "load", "count", "up", "time")
@@ -77,24 +76,20 @@ def lines(start: int) -> str:
 def main() -> None:
     """Run the comparison and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", type=Path, default=Path("target/release/influxdb3"))
-    parser.add_argument("--venv", type=Path, default=Path("target/bench-venv"))
+    Bench.add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    os.environ.pop("VIRTUAL_ENV", None)
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(options.binary, options.venv.absolute(), Path(directory))
-        try:
-            server.trigger("rows", "all_tables", PLUGIN)
-            writes = []
-            # The first round starts the worker; it is not counted.
-            for round_number in range(options.rounds + 1):
-                writes.append(server.write(lines(round_number * ROWS)))
-                server.invocations(round_number + 1)
-            worker = server.invocations(options.rounds + 1)[1:]
-        finally:
-            server.stop()
-    python = options.venv / "bin/python"
+    bench = Bench.of(options)
+    circumstances(bench.binary)
+    with bench.server() as server:
+        server.trigger("rows", "all_tables", PLUGIN)
+        writes = []
+        # The first round starts the worker; it is not counted.
+        for round_number in range(options.rounds + 1):
+            writes.append(server.write(lines(round_number * ROWS)))
+            accounts(server, "rows", round_number + 1)
+        worker = [account.wall for account in accounts(server, "rows", options.rounds + 1)][1:]
+    python = bench.venv / "bin/python"
     arguments = [str(python), "-c", IN_PROCESS, str(options.rounds), str(ROWS)]
     output = subprocess.run(arguments, check=True, capture_output=True).stdout
     local = json.loads(output)

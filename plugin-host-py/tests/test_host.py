@@ -35,6 +35,25 @@ sys.exit(_host.main())
 """,
 )
 
+CONNECTS = (
+    sys.executable,
+    "-c",
+    """
+import os, sys
+from outrigger_plugin_host import _host
+from outrigger_plugin_host._errors import FetchError
+from outrigger_plugin_host._flight import FlightFetch
+from outrigger_plugin_host._rpc import Supervisor
+print(len(os.listdir("/proc/self/task")))
+before = set(sys.modules)
+Supervisor("/nowhere")
+try:
+    FlightFetch("grpc+unix:///nowhere")(b"")
+except FetchError:
+    print(*sorted(set(sys.modules) - before))
+""",
+)
+
 
 class HostProcess:
     """A host and the server's end of its socket."""
@@ -361,3 +380,14 @@ def test_a_wrong_command_prints_the_usage() -> None:
     done = subprocess.run(COMMAND[:-1], capture_output=True, check=False)  # noqa: S603
     assert done.returncode == 64
     assert done.stderr.startswith(b"usage:")
+
+
+def test_a_worker_connects_with_what_its_host_has_loaded() -> None:
+    # What it loads itself costs every worker time and memory that forks share otherwise.
+    environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "OPENBLAS_NUM_THREADS": "1"}
+    environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+    output = subprocess.run(  # noqa: S603
+        CONNECTS, env=environment, check=True, capture_output=True, text=True, timeout=DEADLINE_S
+    ).stdout
+    threads, loaded = output.split("\n")[:2]
+    assert (threads, loaded) == ("1", "")

@@ -6,6 +6,8 @@ fork, never before: grpc's threads do not survive it.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,6 +17,11 @@ from outrigger_plugin_host._errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# grpc itself loads this with the first channel, so every worker would, anew and after its fork:
+# milliseconds and megabytes. It starts no thread. A grpc without it has its own way.
+with contextlib.suppress(ImportError):
+    importlib.import_module("grpc._channel")
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 ATTACH_WORKER = "/outrigger.plugin.v1.Supervisor/AttachWorker"

@@ -1,0 +1,90 @@
+"""How much memory does a worker have for itself?
+
+Not a program of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _accounts import accounts
+from _processes import host, memory, wait_for_quiet_workers, workers
+from _report import heading, table
+from _server import Bench, Server, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPARES = 8
+CALLS = 100
+ROWS = 50_000
+MIB = 1 << 20
+
+EMPTY = """
+def process_request(influxdb3_local, query, headers, body, args=None):
+    return "ok"
+"""
+
+HOLDS = """
+import os, time
+def process_writes(influxdb3_local, table_batches, args=None):
+    rows = [row for batch in table_batches for row in batch["rows"]]
+    influxdb3_local.info("holds", len(rows))
+    while not os.path.exists({let_go!r}):
+        time.sleep(0.01)
+"""
+
+
+def run(bench: Bench) -> None:
+    """Measure and print."""
+    heading("Memory of workers")
+    rows: list[Sequence[object]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        let_go = Path(directory) / "let_go"
+        with bench.server("--plugin-spare-workers", str(SPARES)) as server:
+            _measure(server, let_go, rows)
+    titles = ["process", "n", "private MiB", "proportional MiB", "resident MiB"]
+    table(titles, rows)
+    print("Private: Private_Clean + Private_Dirty of /proc/PID/smaps_rollup; medians.")
+
+
+def _measure(server: Server, let_go: Path, rows: list[Sequence[object]]) -> None:
+    server.trigger("empty", "request:empty", EMPTY)
+    spares = wait_for_quiet_workers(server.pid, SPARES)
+    rows.append(_row("host", [host(server.pid) or 0]))
+    rows.append(_row("idle worker: warm, bound to nothing", spares))
+    server.call("empty")
+    wait_for_quiet_workers(server.pid, SPARES + 1)
+    empty = accounts(server, "empty", 1)[0].pid
+    rows.append(_row("idle worker: bound, after 1 invocation of an empty plugin", [empty]))
+    for _ in range(CALLS):
+        server.call("empty")
+    rows.append(_row(f"idle worker: bound, after {CALLS + 1} invocations", [empty]))
+    server.trigger("holds", "table:m", HOLDS.format(let_go=str(let_go)))
+    before = set(workers(server.pid))
+    server.write(
+        "\n".join(f"m,host=h{n % 100} load={n * 0.25},count={n}i {n}" for n in range(ROWS))
+    )
+    said = "SELECT 1 FROM system.processing_engine_logs WHERE log_text LIKE 'holds%'"
+    wait_until("the plugin holds rows", lambda: server.query(said))
+    busy = max(before - {empty}, key=lambda pid: memory(pid).private)
+    rows.append(_row(f"busy worker: holds {ROWS} rows of 4 columns as dicts", [busy]))
+    let_go.touch()
+    (account,) = accounts(server, "holds", 1)
+    if account.pid != busy:
+        raise SystemExit(f"worker {busy} was measured, but {account.pid} held the rows")
+    rows.append(_row("- the same worker afterwards, idle", [busy]))
+    rows.append(_row("server", [server.pid]))
+
+
+def _row(name: str, pids: list[int]) -> Sequence[object]:
+    found = [memory(pid) for pid in pids]
+    kinds = (
+        [one.private for one in found],
+        [one.proportional for one in found],
+        [one.resident for one in found],
+    )
+    return [name, len(pids), *(f"{statistics.median(kind) / MIB:.1f}" for kind in kinds)]
