@@ -185,6 +185,11 @@ async fn bad_triggers_are_refused() {
         reply.check_refused(400, "failed to parse trigger from");
         reply.check_refused(400, "table:<name>");
     }
+    for path in ["hü/x", "a b", "a?b", "a#b"] {
+        let spec = format!("request:{path}");
+        let reply = db.trigger("t", "p.py").spec(&spec).try_create().await;
+        reply.check_refused(400, "percent-encode");
+    }
     let nowhere = server
         .database("nosuch")
         .trigger("t", "p.py")

@@ -122,8 +122,15 @@ fn parse_path(path: &str) -> Result<TriggerEvent, String> {
     if path.is_empty() {
         return Err("request path is empty".to_owned());
     }
-    if path.contains(|c: char| c.is_whitespace() || "?#".contains(c)) {
-        return Err("a request path has no blanks, '?' or '#'".to_owned());
+    // Paths are compared as they are sent, and nothing else can be sent.
+    if let Some(wrong) = path
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || "?#".contains(*c))
+    {
+        return Err(format!(
+            "a request path has no {wrong:?}: percent-encode what is no ASCII, blanks, '?' and '#', \
+             as in h%C3%BC for hü"
+        ));
     }
     Ok(TriggerEvent::RequestPath {
         path: path.to_owned(),
@@ -163,6 +170,7 @@ mod tests {
         check("cron:@daily", "cron:@daily");
         check("request:hooks/in", "request:hooks/in");
         check("path:/hooks", "request:hooks");
+        check("request:h%C3%BC/x", "request:h%C3%BC/x");
     }
 
     #[test]
@@ -174,7 +182,10 @@ mod tests {
         check_refused("every:0s", "at least 1ms");
         check_refused("every:366d", "over 1 year");
         check_refused("request:", "request path is empty");
-        check_refused("request:a b", "no blanks");
+        for (path, wrong) in [("a b", ' '), ("hü/x", 'ü'), ("a?b", '?'), ("a#b", '#')] {
+            let reason = format!("a request path has no {wrong:?}: percent-encode");
+            check_refused(&format!("request:{path}"), &reason);
+        }
         check_refused("cron:* * *", "3 fields");
         check_refused("cron:0 60 * * * *", "the minute cannot be \"60\"");
         check_refused("cron:@reboot", "there is no \"@reboot\"");
