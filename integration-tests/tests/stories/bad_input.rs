@@ -175,7 +175,7 @@ async fn bad_triggers_are_refused() {
     let missing = db.trigger("t", "missing.py").try_create().await;
     missing.check_refused(400, "Plugin error: reading plugin file: Plugin not found: ");
     missing.check_refused(400, "plugins/missing.py");
-    for name in ["../outside.py", "/etc/passwd", "./../b.py"] {
+    for name in ["../outside.py", "/etc/passwd", "./../b.py", "sub/../p.py"] {
         let reply = db.trigger("t", name).try_create().await;
         let expected = format!("Path traversal detected: plugin filename '{name}'");
         reply.check_refused(400, &expected);

@@ -179,6 +179,10 @@ fn read_plugin(root: &Path, name: &str) -> Result<PluginSource, SourceError> {
     if is_repository(name) {
         return Err(SourceError::Repository(name.to_owned()));
     }
+    // The kernel would resolve what stays inside; an upload to the same name is refused.
+    if name.split('/').any(|part| part == "..") {
+        return Err(SourceError::Traversal(name.to_owned()));
+    }
     let name = name.trim_end_matches('/');
     let file = File::from(open_beneath(root, name)?);
     let path = root.join(name);
@@ -361,9 +365,13 @@ mod tests {
         symlink("../secret", root.join("link.py")).unwrap();
         symlink("../../secret", root.join("package/link.py")).unwrap();
         symlink("..", root.join("up")).unwrap();
+        fs::write(root.join("inside.py"), "").unwrap();
         let absolute = outside.path().join("secret");
         for name in [
             "../secret",
+            "package/../inside.py",
+            "missing/../inside.py",
+            "package/..",
             "link.py",
             "up/secret",
             "package",
