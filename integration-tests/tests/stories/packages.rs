@@ -98,4 +98,15 @@ def process_writes(influxdb3_local, table_batches, args=None):
     assert_eq!(created.code, 0, "{created:?}");
     db.until("SELECT sum(rows) AS rows FROM seen", json!([{ "rows": 3 }]))
         .await;
+    for spec in ["every:1h", "cron:@daily", "request:x"] {
+        let arguments = [&arguments[..7], &[spec, "--start", "earliest", "u"]].concat();
+        cli.check_refused(&arguments, 1, "only a trigger on writes");
+        let body = json!({
+            "db": "db", "plugin_filename": "count.py", "trigger_name": "u",
+            "trigger_specification": spec, "trigger_settings": { "start": "earliest" },
+        });
+        let path = "/api/v3/configure/processing_engine_trigger";
+        let refused = server.client().post(path, &body).await;
+        refused.check_refused(400, "starts now: leave out start");
+    }
 }
