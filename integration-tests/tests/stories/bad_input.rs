@@ -190,6 +190,8 @@ async fn bad_triggers_are_refused() {
         let reply = db.trigger("t", "p.py").spec(&spec).try_create().await;
         reply.check_refused(400, "percent-encode");
     }
+    let unnamed = db.trigger("t", "p.py").argument("", "5").try_create().await;
+    unnamed.check_refused(400, "the argument with the value \"5\" has no name");
     let nowhere = server
         .database("nosuch")
         .trigger("t", "p.py")
