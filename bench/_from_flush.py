@@ -97,7 +97,7 @@ def _round(server: Server, lines: str, *, is_synced: bool) -> Round:
     answered = time.time_ns()
 
     def mark() -> dict[str, int] | None:
-        time.sleep(random.uniform(POLL_MIN_S, POLL_MAX_S))  # noqa: S311 - not a secret
+        time.sleep(random.uniform(POLL_MIN_S, POLL_MAX_S))
         found = server.query(f'SELECT "first", "last" FROM marks WHERE "first" > {sent}')
         return found[0] if found else None
 

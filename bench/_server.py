@@ -166,6 +166,13 @@ class Server:
         rows: list[dict[str, Any]] = json.loads(answer)
         return rows
 
+    def stop(self) -> None:
+        """Have the server end in order."""
+        self._connection.close()
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+        self._log.close()
+
     def kill(self) -> None:
         """End the server at once, whatever runs."""
         self._connection.close()

@@ -9,6 +9,7 @@ server must have no more descriptors than before and leave no process.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import random
@@ -16,8 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +167,14 @@ class Soak:
         self.written += 3
 
     def _call(self) -> None:
-        try:
-            self._server.call("answers")
+        status, answer = self._server.ask("GET", "/api/v3/engine/answers")
+        if status < http.client.BAD_REQUEST:
             self.calls += 1
-        except urllib.error.HTTPError as error:
+        elif status >= SERVER_ERROR:
             # Its worker was killed, or is being started.
-            if error.code < SERVER_ERROR:
-                raise
             self.refused += 1
+        else:
+            sys.exit(f"answers: {status} {answer.decode(errors='replace')}")
 
     def settle(self) -> dict[str, int]:
         """Wait until everything is counted; return what is counted by each trigger."""
@@ -187,11 +187,13 @@ class Soak:
             time.sleep(1)
 
     def _sum(self, table: str) -> int:
-        try:
-            rows = self._server.query(f"SELECT sum(n) AS n FROM {table}")  # noqa: S608
-        except urllib.error.HTTPError:
+        sql = f"SELECT sum(n) AS n FROM {table}"
+        parameters = urllib.parse.urlencode({"db": "bench", "q": sql, "format": "json"})
+        status, answer = self._server.ask("GET", f"/api/v3/query_sql?{parameters}")
+        if status >= http.client.BAD_REQUEST:
+            # Nothing was written to it yet.
             return 0
-        return rows[0]["n"] or 0
+        return json.loads(answer)[0]["n"] or 0
 
     def describe(self, moment: str) -> dict[str, Any]:
         """Measure the server, and print it."""

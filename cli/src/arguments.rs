@@ -12,9 +12,18 @@ pub(crate) fn parse(text: &str) -> Result<Arguments, String> {
     if text.trim_start().starts_with('{') {
         let object: BTreeMap<String, Value> =
             serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
-        return object.into_iter().map(json_argument).collect();
+        return object.into_iter().map(json_argument).map(named).collect();
     }
-    text.split(',').map(pair).collect()
+    text.split(',').map(pair).map(named).collect()
+}
+
+/// Refuses an argument that the plugin could not ask for.
+fn named(argument: Result<(String, String), String>) -> Result<(String, String), String> {
+    let (key, value) = argument?;
+    if key.trim().is_empty() {
+        return Err(format!("the argument with the value {value:?} has no name"));
+    }
+    Ok((key, value))
 }
 
 /// Reads one `key=value`.
@@ -59,6 +68,15 @@ mod tests {
         assert_eq!(parse(r#" {"a": 1, "b": "x=y"}"#), Ok(expected));
         assert!(parse(r#"{"a": [1]}"#).is_err());
         assert!(parse("a=1,b").is_err());
+        for unnamed in ["=5", "a=1, =5", r#"{"": 5}"#] {
+            let error = parse(unnamed).unwrap_err();
+            assert_eq!(error, "the argument with the value \"5\" has no name");
+        }
+        assert_eq!(
+            pair("=5"),
+            Ok((String::new(), "5".to_owned())),
+            "of a query"
+        );
     }
 
     #[test]

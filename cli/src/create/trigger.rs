@@ -13,6 +13,7 @@ use crate::{
     connection::{DatabaseArgs, ServerArgs},
     output::say,
     plugin::LocalPlugin,
+    report,
 };
 
 /// `create trigger`.
@@ -120,7 +121,12 @@ impl CreateTrigger {
         }
         client
             .post("/api/v3/configure/processing_engine_trigger", &request)
-            .await?;
+            .await
+            .map_err(anyhow::Error::from)
+            // The command's own line follows; existing scripts look for this one.
+            .inspect_err(|error| {
+                report::say(format_args!("Failed to create trigger: {error:#}"));
+            })?;
         say(format_args!(
             "Trigger {} created successfully",
             request.trigger_name

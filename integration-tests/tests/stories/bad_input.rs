@@ -175,7 +175,7 @@ async fn bad_triggers_are_refused() {
     let missing = db.trigger("t", "missing.py").try_create().await;
     missing.check_refused(400, "Plugin error: reading plugin file: Plugin not found: ");
     missing.check_refused(400, "plugins/missing.py");
-    for name in ["../outside.py", "/etc/passwd", "./../b.py"] {
+    for name in ["../outside.py", "/etc/passwd", "./../b.py", "sub/../p.py"] {
         let reply = db.trigger("t", name).try_create().await;
         let expected = format!("Path traversal detected: plugin filename '{name}'");
         reply.check_refused(400, &expected);
@@ -185,6 +185,13 @@ async fn bad_triggers_are_refused() {
         reply.check_refused(400, "failed to parse trigger from");
         reply.check_refused(400, "table:<name>");
     }
+    for path in ["hü/x", "a b", "a?b", "a#b"] {
+        let spec = format!("request:{path}");
+        let reply = db.trigger("t", "p.py").spec(&spec).try_create().await;
+        reply.check_refused(400, "percent-encode");
+    }
+    let unnamed = db.trigger("t", "p.py").argument("", "5").try_create().await;
+    unnamed.check_refused(400, "the argument with the value \"5\" has no name");
     let nowhere = server
         .database("nosuch")
         .trigger("t", "p.py")

@@ -258,7 +258,18 @@ async fn bad_triggers_are_refused_before_or_by_the_server() {
         2,
         "table name is empty",
     );
-    cli.check_refused(&create("missing.py", "all_tables"), 1, "Plugin not found: ");
+    let missing = cli.run(&create("missing.py", "all_tables"));
+    assert_eq!(missing.code, 1, "{missing:?}");
+    let lines: Vec<&str> = missing.stderr.lines().collect();
+    let [first, second] = lines[..] else {
+        panic!("{missing:?}")
+    };
+    let reason = first.strip_prefix("Failed to create trigger: ");
+    assert_eq!(reason, second.strip_prefix("Create command failed: "));
+    assert!(
+        reason.is_some_and(|reason| reason.contains("Plugin not found: ")),
+        "{missing:?}"
+    );
     let without = [
         "create",
         "trigger",

@@ -564,6 +564,7 @@ async fn mistakes_of_tests_are_the_clients() {
             json!({ "a": [1] }),
             "argument \"a\" must be",
         ),
+        ("input_arguments", json!({ "": 5 }), "has no name"),
         ("input_lp", json!(1), "serde json error"),
     ] {
         let refused = client.post(WAL, &body(field, value)).await;

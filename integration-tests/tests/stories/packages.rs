@@ -59,6 +59,19 @@ async fn a_directory_without_init_is_refused() {
 }
 
 #[tokio::test]
+async fn a_directory_that_cannot_be_imported_is_refused() {
+    let server = server().plugin("my.pack/__init__.py", "").start().await;
+    let db = server.database("db").create().await;
+    let text = "because of the dot in its name: rename it";
+    let refused = db.trigger("t", "my.pack").try_create().await;
+    refused.check_refused(400, text);
+    let upload = json!({ "plugin_name": "other.pack/__init__.py", "content": "" });
+    let client = server.client();
+    let refused = client.post("/api/v3/plugins/files", &upload).await;
+    refused.check_refused(400, text);
+}
+
+#[tokio::test]
 async fn a_trigger_can_start_with_the_oldest_entry() {
     let count = "
 def process_writes(influxdb3_local, table_batches, args=None):
@@ -85,4 +98,15 @@ def process_writes(influxdb3_local, table_batches, args=None):
     assert_eq!(created.code, 0, "{created:?}");
     db.until("SELECT sum(rows) AS rows FROM seen", json!([{ "rows": 3 }]))
         .await;
+    for spec in ["every:1h", "cron:@daily", "request:x"] {
+        let arguments = [&arguments[..7], &[spec, "--start", "earliest", "u"]].concat();
+        cli.check_refused(&arguments, 1, "only a trigger on writes");
+        let body = json!({
+            "db": "db", "plugin_filename": "count.py", "trigger_name": "u",
+            "trigger_specification": spec, "trigger_settings": { "start": "earliest" },
+        });
+        let path = "/api/v3/configure/processing_engine_trigger";
+        let refused = server.client().post(path, &body).await;
+        refused.check_refused(400, "starts now: leave out start");
+    }
 }

@@ -54,6 +54,15 @@ async fn a_request_reaches_the_plugin_and_its_answer_the_client() {
     until_gone(&server, "hooks/echo").await;
 }
 
+#[tokio::test]
+async fn a_path_is_compared_as_it_is_sent() {
+    let server = server().plugin("echo.py", ECHO).start().await;
+    let db = server.database("db").create().await;
+    let echo = db.trigger("t", "echo.py");
+    echo.spec("request:h%C3%BC/x").create().await;
+    until_routed(&server, "h%C3%BC/x").await;
+}
+
 /// Waits until the path has a trigger; it starts just after it was created.
 async fn until_routed(server: &Server, path: &str) {
     outrigger_integration_tests::eventually("the path is answered", async || {

@@ -85,6 +85,7 @@ async fn a_schedule_that_never_fires_is_refused() {
     for (spec, part) in [
         ("cron:0 0 0 30 2 *", "never fires"),
         ("cron:* *", "2 fields"),
+        ("cron:0 60 * * * *", "the minute cannot be \"60\""),
         ("every:0s", "at least 1ms"),
         ("every:13M", "over 1 year"),
     ] {

@@ -22,7 +22,8 @@ pub enum TriggerEvent {
     },
     /// The times of a cron expression, in UTC.
     Schedule {
-        /// With seconds first, and days of the week from 1 for Sunday.
+        /// With seconds first, and days of the week from 1 for Sunday; or as in crontab, if
+        /// it has 5 fields.
         schedule: String,
     },
     /// The multiples of a duration since the Unix epoch.

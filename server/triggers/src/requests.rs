@@ -4,16 +4,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use outrigger_model::error::ErrorKind;
 use outrigger_supervisor::{Event, InvocationId, Request, Response};
-use parking_lot::RwLock;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
+    time::{Duration, timeout},
 };
 
 use crate::runner::{Occasion, Runner};
 
 /// How many requests may wait for one trigger; further clients wait to get in.
 const WAITING_MAX: usize = 60;
+
+/// How long a trigger may take to begin that was created or enabled.
+const APPEARS_MAX: Duration = Duration::from_secs(5);
 
 /// Why a request has no answer of a plugin.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -57,22 +60,32 @@ struct Job {
 }
 
 /// Which trigger answers which path.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Routes(Arc<RwLock<HashMap<String, mpsc::Sender<Job>>>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Routes(Arc<watch::Sender<HashMap<String, mpsc::Sender<Job>>>>);
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::default()))
+    }
+}
 
 impl Routes {
-    /// Has the path's trigger answer; waits behind earlier requests.
+    /// Has the path's trigger answer; waits behind earlier requests. If there is to be one,
+    /// which has just been created or enabled, waits until it takes requests.
     pub(crate) async fn answer(
         &self,
         path: &str,
         request: Request,
+        is_expected: bool,
     ) -> Result<Response, AnswerError> {
-        let trigger = self
-            .0
-            .read()
-            .get(path)
-            .cloned()
-            .ok_or(AnswerError::NotFound)?;
+        let mut routes = self.0.subscribe();
+        if is_expected && !routes.borrow().contains_key(path) {
+            let appears = routes.wait_for(|routes| routes.contains_key(path));
+            // Whether it does is asked below.
+            drop(timeout(APPEARS_MAX, appears).await);
+        }
+        let trigger = self.0.borrow().get(path).cloned();
+        let trigger = trigger.ok_or(AnswerError::NotFound)?;
         let (reply, answer) = oneshot::channel();
         trigger
             .send(Job { request, reply })
@@ -85,19 +98,20 @@ impl Routes {
 
     /// How many requests wait for the path's trigger to take them.
     pub(crate) fn waiting(&self, path: &str) -> usize {
-        let routes = self.0.read();
+        let routes = self.0.borrow();
         let sender = routes.get(path);
         sender.map_or(0, |sender| sender.max_capacity() - sender.capacity())
     }
 
     fn add(&self, path: &str) -> mpsc::Receiver<Job> {
         let (sender, inbox) = mpsc::channel(WAITING_MAX);
-        self.0.write().insert(path.to_owned(), sender);
+        self.0
+            .send_modify(|routes| drop(routes.insert(path.to_owned(), sender)));
         inbox
     }
 
     fn remove(&self, path: &str) {
-        self.0.write().remove(path);
+        self.0.send_modify(|routes| drop(routes.remove(path)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use outrigger_catalog::{
     Catalog,
-    trigger::{ErrorBehavior, Pin, TriggerDefinition},
+    trigger::{ErrorBehavior, Pin, TriggerDefinition, TriggerEvent},
 };
 use outrigger_model::error::{ErrorKind, Report};
 use outrigger_storage::{
@@ -70,6 +70,12 @@ pub enum TriggerError {
     /// An invocation would have no time.
     #[error("the timeout must be longer than 0s")]
     Timeout,
+    /// There is nothing earlier to start with.
+    #[error(
+        "only a trigger on writes (all_tables, table:) can start with the earliest entry; a \
+         schedule or a request trigger starts now: leave out start"
+    )]
+    Start,
     /// The server takes no such triggers.
     #[error("invalid request: server is configured to reject {0:?} plugin triggers")]
     Restricted(TriggerKind),
@@ -101,7 +107,7 @@ impl TriggerError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoName | Self::Timeout | Self::Restricted(_) | Self::Spec(_) => {
+            Self::NoName | Self::Timeout | Self::Start | Self::Restricted(_) | Self::Spec(_) => {
                 ErrorKind::Invalid
             }
             Self::NotFound(_) => ErrorKind::NotFound,
@@ -140,7 +146,15 @@ impl TriggerService {
 
     /// Has the request trigger of `path` answer.
     pub async fn answer(&self, path: &str, request: Request) -> Result<Response, AnswerError> {
-        self.board.routes.answer(path, request).await
+        let catalog = self.storage.catalog();
+        let runs_plugins = self.plugins.directory.0.is_some();
+        let is_expected = runs_plugins && catalog.triggers().any(|(_, trigger)| {
+            let definition = &trigger.definition;
+            !definition.disabled
+                && matches!(&definition.event, TriggerEvent::RequestPath { path: of } if of == path)
+        });
+        let routes = &self.board.routes;
+        routes.answer(path, request, is_expected).await
     }
 
     /// Creates a trigger; returns when it is durable. The plugin must be readable,
@@ -154,6 +168,10 @@ impl TriggerService {
         let kind = TriggerKind::from(&event);
         if !self.allowed.contains(&kind) {
             return Err(TriggerError::Restricted(kind));
+        }
+        let earliest = request.start == Start::Earliest;
+        if earliest && kind != TriggerKind::WalRows {
+            return Err(TriggerError::Start);
         }
         if request.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(TriggerError::Timeout);
@@ -170,7 +188,6 @@ impl TriggerService {
             run_async: request.run_async,
         };
         let (name, plugin) = (definition.name.clone(), definition.plugin.clone());
-        let earliest = request.start == Start::Earliest;
         if is_repository(&plugin) {
             // Nothing is fetched in vain.
             let catalog = self.storage.catalog();

@@ -87,6 +87,11 @@ pub enum SourceError {
     /// A directory is not a package.
     #[error("Multi-file plugin directory must contain __init__.py: {}", .0.display())]
     NoInit(PathBuf),
+    /// A directory's name is not one that Python imports.
+    #[error(
+        "the plugin directory {0:?} cannot be imported because of the dot in its name: rename it"
+    )]
+    Dotted(String),
     /// A directory has too much in it.
     #[error(
         "reading plugin directory: {} has more than {FILES_MAX} files, or lies more than \
@@ -179,6 +184,10 @@ fn read_plugin(root: &Path, name: &str) -> Result<PluginSource, SourceError> {
     if is_repository(name) {
         return Err(SourceError::Repository(name.to_owned()));
     }
+    // The kernel would resolve what stays inside; an upload to the same name is refused.
+    if name.split('/').any(|part| part == "..") {
+        return Err(SourceError::Traversal(name.to_owned()));
+    }
     let name = name.trim_end_matches('/');
     let file = File::from(open_beneath(root, name)?);
     let path = root.join(name);
@@ -223,6 +232,10 @@ fn read_package(root: &Path, name: &str, budget: &mut usize) -> Result<PluginTex
     if !names.iter().any(|name| name == INIT) {
         return Err(SourceError::NoInit(path));
     }
+    let own_name = name.rsplit('/').next().unwrap_or(name).to_owned();
+    if own_name.contains('.') {
+        return Err(SourceError::Dotted(name.to_owned()));
+    }
     let mut files = Vec::new();
     for relative in names {
         let below = format!("{name}/{relative}");
@@ -230,8 +243,10 @@ fn read_package(root: &Path, name: &str, budget: &mut usize) -> Result<PluginTex
         let text = read_file(file, &root.join(below), budget)?;
         files.push((relative, text));
     }
-    let name = name.rsplit('/').next().unwrap_or(name).to_owned();
-    Ok(PluginText::Directory { name, files })
+    Ok(PluginText::Directory {
+        name: own_name,
+        files,
+    })
 }
 
 /// The files of a directory plugin, sorted.
@@ -361,9 +376,13 @@ mod tests {
         symlink("../secret", root.join("link.py")).unwrap();
         symlink("../../secret", root.join("package/link.py")).unwrap();
         symlink("..", root.join("up")).unwrap();
+        fs::write(root.join("inside.py"), "").unwrap();
         let absolute = outside.path().join("secret");
         for name in [
             "../secret",
+            "package/../inside.py",
+            "missing/../inside.py",
+            "package/..",
             "link.py",
             "up/secret",
             "package",
@@ -384,6 +403,13 @@ mod tests {
         let read = |name| read_plugin(root.path(), name);
         assert!(matches!(read("missing.py"), Err(SourceError::NotFound(_))));
         assert!(matches!(read("package"), Err(SourceError::NoInit(_))));
+        // A file may lie in such a directory, but the directory is no package.
+        fs::create_dir(root.path().join("my.pack")).unwrap();
+        for file in ["__init__.py", "plugin.py"] {
+            fs::write(root.path().join("my.pack").join(file), "").unwrap();
+        }
+        assert!(matches!(read("my.pack/"), Err(SourceError::Dotted(_))));
+        assert!(read("my.pack/plugin.py").is_ok());
         assert!(matches!(read("gh:x/y.py"), Err(SourceError::Repository(_))));
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use outrigger_catalog::trigger::TriggerEvent;
 
-use crate::timetable::{CronError, Timetable};
+use crate::expression::{self, CronError};
 
 /// The forms that a specification may have, for messages.
 pub const GRAMMAR: &str = "\
@@ -12,8 +12,9 @@ expected one of:
   all_tables         rows were written to any table of the database
   table:<name>       rows were written to this table
   every:<duration>   at the multiples of a duration since 1970, for example every:10s or every:1h 30m
-  cron:<expression>  5 fields: minute hour day month weekday (0 or 7 is Sunday), or 6 or 7 fields:
-                     second minute hour day month weekday (1 is Sunday) [year]; or @hourly, @daily,
+  cron:<expression>  5 fields: minute hour day month weekday (0 or 7 is Sunday), where one of two
+                     given days is enough, or 6 or 7 fields: second minute hour day month
+                     weekday (1 is Sunday) [year], where both must match; or @hourly, @daily,
                      @weekly, @monthly, @yearly; in UTC
   request:<path>     HTTP requests to /api/v3/engine/<path>";
 
@@ -112,7 +113,7 @@ fn parse_every(text: &str) -> Result<TriggerEvent, String> {
 }
 
 fn parse_cron(text: &str) -> Result<TriggerEvent, CronError> {
-    let schedule = Timetable::normalize_cron(text)?;
+    let schedule = expression::normalize(text)?;
     Ok(TriggerEvent::Schedule { schedule })
 }
 
@@ -121,8 +122,15 @@ fn parse_path(path: &str) -> Result<TriggerEvent, String> {
     if path.is_empty() {
         return Err("request path is empty".to_owned());
     }
-    if path.contains(|c: char| c.is_whitespace() || "?#".contains(c)) {
-        return Err("a request path has no blanks, '?' or '#'".to_owned());
+    // Paths are compared as they are sent, and nothing else can be sent.
+    if let Some(wrong) = path
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || "?#".contains(*c))
+    {
+        return Err(format!(
+            "a request path has no {wrong:?}: percent-encode what is no ASCII, blanks, '?' and '#', \
+             as in h%C3%BC for hü"
+        ));
     }
     Ok(TriggerEvent::RequestPath {
         path: path.to_owned(),
@@ -157,9 +165,12 @@ mod tests {
         check("every:90m", "every:1h 30m");
         check("cron:0 0 6 * * 2-6", "cron:0 0 6 * * 2-6");
         check("schedule:*/5 * * * *", "cron:0 */5 * * * *");
+        check("cron:0 9 13 * 5", "cron:0 9 13 * 5");
+        check("cron:0 0 ? * sunday", "cron:0 0 0 * * 1");
         check("cron:@daily", "cron:@daily");
         check("request:hooks/in", "request:hooks/in");
         check("path:/hooks", "request:hooks");
+        check("request:h%C3%BC/x", "request:h%C3%BC/x");
     }
 
     #[test]
@@ -171,8 +182,13 @@ mod tests {
         check_refused("every:0s", "at least 1ms");
         check_refused("every:366d", "over 1 year");
         check_refused("request:", "request path is empty");
-        check_refused("request:a b", "no blanks");
+        for (path, wrong) in [("a b", ' '), ("hü/x", 'ü'), ("a?b", '?'), ("a#b", '#')] {
+            let reason = format!("a request path has no {wrong:?}: percent-encode");
+            check_refused(&format!("request:{path}"), &reason);
+        }
         check_refused("cron:* * *", "3 fields");
+        check_refused("cron:0 60 * * * *", "the minute cannot be \"60\"");
+        check_refused("cron:@reboot", "there is no \"@reboot\"");
         check_refused("cron:0 0 0 30 2 *", "never");
     }
 

@@ -112,6 +112,10 @@ impl<'a> Target<'a> {
         if self.name.ends_with('/') {
             return Err(SourceError::NotFile(self.name.to_owned()));
         }
+        let package = self.above.last().filter(|_| self.last == INIT);
+        if package.is_some_and(|name| name.contains('.')) {
+            return Err(SourceError::Dotted(self.above.join("/")));
+        }
         self.check_size(text.len())?;
         let parent = self.parent().map_err(|errno| self.refuse(errno))?;
         self.replace_file(&parent, self.last, text)

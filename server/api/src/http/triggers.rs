@@ -158,6 +158,11 @@ fn start(text: Option<&str>) -> Result<Start, HttpError> {
 
 /// An argument as the plugin gets it: always text.
 pub(super) fn argument((key, value): (String, Value)) -> Result<(String, String), HttpError> {
+    if key.trim().is_empty() {
+        return Err(HttpError::invalid(format!(
+            "the argument with the value {value} has no name"
+        )));
+    }
     let text = match value {
         Value::String(text) => text,
         Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -195,6 +200,7 @@ mod tests {
     fn nested_arguments_and_unknown_behaviors_are_refused() {
         for (field, value) in [
             ("trigger_arguments", json!({"a": [1]})),
+            ("trigger_arguments", json!({"": "5"})),
             ("trigger_settings", json!({"error_behavior": "panic"})),
             ("trigger_settings", json!({"timeout": "soon"})),
             ("trigger_settings", json!({"start": "yesterday"})),
