@@ -219,12 +219,12 @@ fn weekdays(item: &str) -> Option<Vec<usize>> {
 
 fn day(text: &str) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
-    let named = |name: &&str| **name == lower || name[..3] == lower;
+    let is_named = |name: &str| *name == lower || name[..3] == lower;
     // Short forms that the crate knows too.
     let named = match lower.as_str() {
         "tues" => Some(2),
         "thurs" => Some(4),
-        _ => DAYS.iter().position(|name| named(&name)),
+        _ => DAYS.iter().position(|name| is_named(name)),
     };
     named.or_else(|| text.parse().ok().filter(|day| *day <= 7))
 }
