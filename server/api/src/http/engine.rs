@@ -1,12 +1,14 @@
 //! `/api/v3/engine/<path>`: requests that plugins answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, convert::Infallible};
 
 use axum::{
     body::Body,
     extract::{Request, State},
     response::Response,
 };
+use bytes::Bytes;
+use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use outrigger_model::error::ErrorKind;
 use outrigger_supervisor::{Request as PluginRequest, Response as PluginResponse};
@@ -76,18 +78,42 @@ fn plugin_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Whether a response with this status has a body.
+pub(super) fn carries_body(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
+fn body(status: StatusCode, bytes: Bytes) -> Body {
+    match status {
+        status if carries_body(status) => Body::from(bytes),
+        // Its length is said, so that the client knows that the response is over.
+        StatusCode::RESET_CONTENT => Body::empty(),
+        // These have no length either: from a stream, none can be told.
+        _ => Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()),
+    }
+}
+
 /// The plugin's response, or why HTTP cannot carry it.
 pub(super) fn response(answer: PluginResponse) -> Result<Response, String> {
     let unfit = |what: String| format!("the plugin's response cannot be sent: {what}");
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status)
+    let status = StatusCode::from_u16(answer.status)
         .ok()
-        .ok_or_else(|| unfit(format!("status {}", answer.status)))?;
+        // Those only announce a response, and 101 would end HTTP on the connection.
+        .filter(|status| !status.is_informational())
+        .ok_or_else(|| {
+            let number = answer.status;
+            unfit(format!("the status must be from 200 to 999, not {number}"))
+        })?;
+    let mut response = Response::new(body(status, answer.body));
+    *response.status_mut() = status;
     for (name, value) in answer.headers {
-        let parsed = (HeaderName::try_from(&name), HeaderValue::try_from(&value));
-        let (Ok(header), Ok(value)) = parsed else {
-            return Err(unfit(format!("header {name:?} with value {value:?}")));
-        };
+        let header = HeaderName::try_from(&name)
+            .map_err(|_invalid| unfit(format!("header {name:?} with value {value:?}")))?;
+        // As InfluxDB 3 does. The worker replaces such values too, and tells the plugin.
+        let value = HeaderValue::try_from(&value).unwrap_or(HeaderValue::from_static(""));
         // The server itself says how long the body is and how it is framed.
         if header == header::CONTENT_LENGTH || header == header::TRANSFER_ENCODING {
             debug!(name, "left out a header of a plugin's response");
@@ -100,6 +126,8 @@ pub(super) fn response(answer: PluginResponse) -> Result<Response, String> {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{HttpBody, to_bytes};
+
     use super::*;
 
     #[test]
@@ -131,12 +159,38 @@ mod tests {
             (201, &HeaderValue::from_static("b"))
         );
         assert!(response(answer("bad name", "b")).is_err());
-        assert!(response(answer("x", "a\nb")).is_err());
+        let empty = response(answer("x", "a\nb")).unwrap();
+        assert_eq!(empty.headers()["x"], "");
         assert!(
             response(answer("Content-Length", "999"))
                 .unwrap()
                 .headers()
                 .is_empty()
         );
+    }
+
+    #[tokio::test]
+    async fn a_status_decides_whether_there_is_a_body() {
+        let answer = |status| PluginResponse {
+            status,
+            headers: Vec::new(),
+            body: "x".into(),
+        };
+        for (status, sent, length) in [
+            (200, "x", Some(1)),
+            (204, "", None),
+            (205, "", Some(0)),
+            (304, "", None),
+            (404, "x", Some(1)),
+        ] {
+            let body = response(answer(status)).unwrap().into_body();
+            assert_eq!(body.size_hint().exact(), length, "{status}");
+            assert_eq!(to_bytes(body, 9).await.unwrap(), sent, "{status}");
+        }
+        for status in [0, 99, 100, 101, 103, 199, 1000] {
+            let refused = response(answer(status)).unwrap_err();
+            let expected = format!("must be from 200 to 999, not {status}");
+            assert!(refused.ends_with(&expected), "{refused}");
+        }
     }
 }
