@@ -478,7 +478,10 @@ fn answer_error(error: InvocationError) -> AnswerError {
             ..
         } => AnswerError::Deadline(reason.to_string()),
         InvocationError::Worker { reason, .. } => AnswerError::Plugin(reason.to_string()),
-        InvocationError::Paused { .. } => AnswerError::Unavailable(error.to_string()),
+        InvocationError::Paused { left, .. } => AnswerError::Unavailable {
+            text: error.to_string(),
+            retry_after: Some(left),
+        },
         InvocationError::Host(_) | InvocationError::Released => AnswerError::unavailable(),
     }
 }

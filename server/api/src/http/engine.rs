@@ -54,7 +54,15 @@ pub(crate) async fn call(
 fn refuse(path: &str, error: AnswerError) -> HttpError {
     match error {
         AnswerError::NotFound => HttpError::no_request_trigger(path),
-        error => HttpError::of_plugin(error.kind(), &error.to_string()),
+        error => {
+            let answer = HttpError::of_plugin(error.kind(), &error.to_string());
+            match error {
+                AnswerError::Unavailable { retry_after, .. } => {
+                    answer.with_retry_after(retry_after)
+                }
+                _ => answer,
+            }
+        }
     }
 }
 
@@ -69,13 +77,16 @@ fn plugin_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers
         .iter()
         .filter(|(name, _)| reaches_plugins(name.as_str()))
-        .map(|(name, value)| {
-            (
-                name.as_str().to_owned(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.as_str().to_owned(), header_text(value.as_bytes())))
         .collect()
+}
+
+/// UTF-8 if it is that, else Latin-1, which every sequence of bytes is.
+fn header_text(value: &[u8]) -> String {
+    match str::from_utf8(value) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.iter().copied().map(char::from).collect(),
+    }
 }
 
 /// Whether a response with this status has a body.
@@ -126,7 +137,12 @@ pub(super) fn response(answer: PluginResponse) -> Result<Response, String> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::{HttpBody, to_bytes};
+    use std::time::Duration;
+
+    use axum::{
+        body::{HttpBody, to_bytes},
+        response::IntoResponse,
+    };
 
     use super::*;
 
@@ -136,8 +152,10 @@ mod tests {
         headers.append("authorization", HeaderValue::from_static("Bearer x"));
         headers.append("x-key", HeaderValue::from_static("1"));
         headers.append("x-key", HeaderValue::from_static("2"));
-        headers.append("x-odd", HeaderValue::from_bytes(b"\xff").unwrap());
-        let expected = [("x-key", "2"), ("x-odd", "\u{fffd}")];
+        headers.append("x-latin", HeaderValue::from_bytes(b"\xe4").unwrap());
+        let utf8 = HeaderValue::from_bytes("ä€".as_bytes());
+        headers.append("x-utf8", utf8.unwrap());
+        let expected = [("x-key", "2"), ("x-latin", "ä"), ("x-utf8", "ä€")];
         let given = plugin_headers(&headers);
         let given: Vec<_> = given
             .iter()
@@ -167,6 +185,21 @@ mod tests {
                 .headers()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_pause_is_told() {
+        let refused = |retry_after| {
+            let text = "paused".to_owned();
+            let response =
+                refuse("x", AnswerError::Unavailable { text, retry_after }).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            response.headers()[header::RETRY_AFTER].clone()
+        };
+        assert_eq!(refused(Some(Duration::from_millis(4001))), "5");
+        assert_eq!(refused(Some(Duration::from_mins(1))), "60");
+        assert_eq!(refused(Some(Duration::ZERO)), "1");
+        assert_eq!(refused(None), "1");
     }
 
     #[tokio::test]
