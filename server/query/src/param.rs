@@ -214,23 +214,17 @@ mod tests {
 
     #[test]
     fn a_list_has_one_type() {
-        check_list(json!(["a", null]), "List(nullable Utf8): [a, ]");
-        check_list(
-            json!([1, 2.5, null]),
-            "List(nullable Float64): [1.0, 2.5, ]",
-        );
+        check_list(json!(["a", null]), "List(Utf8): [a, ]");
+        check_list(json!([1, 2.5, null]), "List(Float64): [1.0, 2.5, ]");
         check_list(
             json!([1, u64::MAX]),
-            "List(nullable UInt64): [1, 18446744073709551615]",
+            "List(UInt64): [1, 18446744073709551615]",
         );
-        check_list(json!([]), "List(nullable Null): []");
-        check_list(
-            json!([[], [1]]),
-            "List(nullable List(nullable Int64)): [[], [1]]",
-        );
+        check_list(json!([]), "List(Null): []");
+        check_list(json!([[], [1]]), "List(List(Int64)): [[], [1]]");
         check_list(
             json!([{ "b": 1, "a": [1.5] }]),
-            "List(nullable Utf8): [{\"a\":[1.5],\"b\":1}]",
+            "List(Utf8): [{\"a\":[1.5],\"b\":1}]",
         );
         check_refused(json!([1, "a"]), "has Int64 and Utf8");
         check_refused(json!([[1], 1]), "has List");
