@@ -230,6 +230,32 @@ async fn a_status_is_sent_as_http_allows() {
 }
 
 #[tokio::test]
+async fn a_paused_plugin_says_when_to_come_again() {
+    let server = server()
+        .plugin("forms.py", FORMS)
+        .allow_log("a plugin's worker ended", "the plugin ends it on purpose")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "forms.py").spec("request:f").create().await;
+    until_routed(&server, "f?form=text").await;
+    let path = "/api/v3/engine/f?form=exit";
+    outrigger_integration_tests::eventually("the pause is told", async || {
+        let sent = server.client().request(Method::GET, path).send().await;
+        let sent = sent.unwrap();
+        let retry_after = sent.headers().get("retry-after");
+        let seconds = retry_after.map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+        // One second is what is said where nothing is known.
+        if sent.status() == 503 && seconds > 1 {
+            Ok(())
+        } else {
+            Err(format!("{sent:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_plugin_that_takes_too_long_is_a_gateway_timeout() {
     let server = server().plugin("forms.py", FORMS).start().await;
     let db = server.database("db").create().await;
