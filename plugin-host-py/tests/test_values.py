@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from outrigger_plugin_host import _values
+from outrigger_plugin_host._errors import QueryError
 from outrigger_plugin_host._tables import TableBatch
 
 DAY = dt.date(2026, 1, 2)
@@ -93,13 +94,68 @@ def test_a_parameter_is_converted(value: Any, kind: str, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"x", [1], decimal.Decimal(1), np.datetime64(1, "ns"), np.ones(1)]
+    "value",
+    [
+        b"x",
+        [b"x"],
+        {"a": b"x"},
+        {1: 2},
+        {"x"},
+        decimal.Decimal(1),
+        np.datetime64(1, "ns"),
+        np.ones(1),
+    ],
 )
 def test_other_parameters_are_refused_by_name(value: Any) -> None:
     with pytest.raises(TypeError, match="query parameter 'p'"):
         _values.query_parameters({"p": value})
     with pytest.raises(ValueError, match="query parameter 'p'"):
         _values.query_parameters({"p": 2**64})
+
+
+def test_lists_and_dicts_are_converted() -> None:
+    value = [1, ("a", None), {"k": [True], "empty": {}}, []]
+    items = _values.query_parameters({"p": value})["p"].list.items
+    assert [item.WhichOneof("kind") for item in items] == ["int", "list", "map", "list"]
+    assert (items[0].int, items[1].list.items[0].text) == (1, "a")
+    assert items[1].list.items[1].null
+    assert items[2].map.members["k"].list.items[0].boolean
+    assert items[2].map.members["empty"].WhichOneof("kind") == "map"
+
+
+def test_nesting_has_an_end() -> None:
+    def nested(levels: int) -> Any:
+        value: Any = 1
+        for _ in range(levels):
+            value = [value]
+        return value
+
+    depth = _values.PARAMETER_DEPTH_MAX
+    _values.query_parameters({"p": nested(depth)})
+    with pytest.raises(ValueError, match="query parameter 'p' is nested more than 16 levels"):
+        _values.query_parameters({"p": nested(depth + 1)})
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    with pytest.raises(ValueError, match="query parameter 'p' is nested more than 16 levels"):
+        _values.query_parameters({"p": cyclic})
+
+
+@pytest.mark.parametrize("args", ["x", ["x"], 5])
+def test_parameters_without_names_are_refused(args: Any) -> None:
+    kind = type(args).__name__
+    with pytest.raises(TypeError, match=f"the args of a query must be a dict, not {kind}"):
+        _values.query_parameters(args)
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_a_value_that_python_does_not_know_names_its_column(kind: pa.DataType) -> None:
+    days = 10_000_000
+    raw = pa.array([days], pa.int32())
+    if kind == pa.date64():
+        raw = pa.array([days * 86_400_000], pa.int64())
+    table = pa.table({"fine": [1], "far": raw.view(kind)})
+    with pytest.raises(QueryError, match="column 'far' has a value of type date"):
+        _values.rows_with_nulls(table)
 
 
 def batch(table: pa.Table | None = None) -> tuple[TableBatch, list[int]]:

@@ -262,9 +262,9 @@ def test_write_sync_reports_the_reason(server: FakeServer) -> None:
     assert completed.WhichOneof("outcome") == "ok"
     (write,) = server.writes
     assert (write.text, write.target, write.no_sync) == (b"m v=1i", "", True)
-    server.write_answer = "disk full"
+    server.write_answer = "error writing line protocol to d: Cannot write: disk full"
     completed, _ = run(server, f"influxdb3_local.write_sync_to_db('d', {line})")
-    check_error(completed, "WriteError", "error writing line protocol to d: disk full")
+    check_error(completed, "WriteError", server.write_answer)
 
 
 def test_the_output_of_a_run_is_limited(server: FakeServer) -> None:

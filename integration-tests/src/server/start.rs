@@ -41,6 +41,7 @@ impl StartFailure {
     /// Fails unless it ended by itself, with this code and a text that contains `part`.
     #[track_caller]
     pub fn check(&self, code: i32, part: &str) {
+        assert!(!self.output.contains("panicked"), "{}", self.output);
         assert_eq!(self.code, Some(code), "{self:#?}");
         assert!(self.output.contains(part), "expected {part:?} in {self:#?}");
     }

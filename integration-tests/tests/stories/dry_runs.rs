@@ -233,9 +233,8 @@ async fn lines_that_would_be_refused_are_named() {
         .iter()
         .map(text)
         .collect();
-    let raised = format!(
-        "INFO: raised error writing line protocol to the plugin's own database: {conflict}"
-    );
+    let conflict = format!("error writing line protocol to db: Cannot write: {conflict}");
+    let raised = format!("INFO: raised {conflict}");
     assert!(log.contains(&raised.as_str()), "{report:#}");
     assert!(log.contains(&"INFO: took fresh n=1i 1"), "{report:#}");
     let errors: Vec<&str> = report["errors"]
@@ -245,11 +244,9 @@ async fn lines_that_would_be_refused_are_named() {
         .map(text)
         .collect();
     assert_eq!(errors.len(), 4, "{report:#}");
-    assert_eq!(
-        errors[0],
-        format!("error writing line protocol to db: {conflict}")
-    );
-    assert!(errors[1].starts_with("error writing line protocol to db: line 1: "));
+    assert_eq!(errors[0], conflict);
+    let syntax = "error writing line protocol to db: Cannot write: line 1: ";
+    assert!(errors[1].starts_with(syntax), "{report:#}");
     let buffered = "error writing back lines to db: line 2: invalid column type for column 'n'";
     assert!(errors[2].starts_with(buffered), "{report:#}");
     // What write_sync took counts for the lines after it.

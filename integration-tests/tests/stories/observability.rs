@@ -164,7 +164,7 @@ async fn every_way_to_fail_has_its_word() {
         (
             "kill",
             "signal",
-            "the worker was ended by signal 9 (SIGKILL)",
+            "the worker was ended by signal 9 (SIGKILL), which was not ours",
         ),
         ("hang", "deadline_exceeded", "deadline of 1s"),
     ] {
@@ -318,7 +318,7 @@ async fn a_paused_trigger_says_why_and_enabling_it_ends_the_pause() {
     .await;
     let row = trigger_row(&db, "t").await;
     assert_eq!(row["state"], "paused", "{row:#}");
-    let reason = "the worker was ended by signal 9 (SIGKILL)";
+    let reason = "the worker was ended by signal 9 (SIGKILL), which was not ours";
     assert_eq!(row["paused_reason"], reason, "{row:#}");
     assert_eq!(row["last_error"], reason, "{row:#}");
     assert_eq!(

@@ -105,7 +105,46 @@ async fn a_failing_query_raises_in_the_plugin() {
     db.trigger("t", "q.py").create().await;
     db.write("m f=1 1").await;
     let rows = db.until_logged("t", 1, "QueryError: ").await;
-    assert!(rows[0].text.contains("nowhere"), "{rows:?}");
+    let text = &rows[0].text;
+    let prefix = "QueryError: error: error while planning query: ";
+    assert!(text.starts_with(prefix), "{text}");
+    let suffix = " executing query on db: SELECT nonsense FROM nowhere";
+    assert!(text.ends_with(suffix), "{text}");
+}
+
+const LISTS: &str = "
+def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
+    sql = 'SELECT host, text FROM m WHERE array_has($hosts, host) AND text = $object'
+    return influxdb3_local.query(sql, {'hosts': ['a', 'c'], 'object': {'b': 1, 'a': [1.5, None]}})
+";
+
+#[tokio::test]
+async fn lists_and_dicts_are_parameters_from_plugins_and_over_http() {
+    let server = server().plugin("l.py", LISTS).start().await;
+    let db = server.database("db").create().await;
+    let json = r#"{\"a\":[1.5,null],\"b\":1}"#;
+    let lines = ["a", "b", "c"].map(|host| format!(r#"m,host={host} text="{json}" 1"#));
+    db.write(lines.join("\n")).await;
+    let text = json.replace('\\', "");
+    let sql =
+        "SELECT host, text FROM m WHERE array_has($hosts, host) AND text = $object ORDER BY host";
+    let query = json!({
+        "db": "db", "q": sql,
+        "params": { "hosts": ["a", "c"], "object": { "b": 1, "a": [1.5, null] } },
+    });
+    let expected = json!([{ "host": "a", "text": text }, { "host": "c", "text": text }]);
+    let over_http = server.client().post("/api/v3/query_sql", &query).await;
+    assert_eq!(over_http.json(), expected);
+    let mixed = json!({ "db": "db", "q": sql, "params": { "hosts": ["a", 1], "object": 1 } });
+    let refused = server.client().post("/api/v3/query_sql", &mixed).await;
+    refused.check_refused(400, "the items of a list must have one type");
+    let test = ["test", "request_plugin", "-d", "db", "l.py"];
+    let tested = server.command_line().run(&test);
+    let report: serde_json::Value = serde_json::from_str(&tested.stdout).unwrap();
+    let body = report["response"]["body"].as_str().expect("an answer");
+    let mut rows: Vec<serde_json::Value> = serde_json::from_str(body).unwrap();
+    rows.sort_by_key(|row| row["host"].to_string());
+    assert_eq!(serde_json::Value::from(rows), expected);
 }
 
 const OTHER_DATABASE: &str = "
@@ -150,7 +189,8 @@ async fn what_is_written_at_once_can_be_read_in_the_same_run() {
     assert_eq!(read[0].text, "read back [{'n': 5}]");
     let refused = db.until_logged("t", 1, "refused: ").await;
     let text = &refused[0].text;
-    assert!(text.contains("error writing line protocol to "), "{text}");
+    let prefix = "refused: error writing line protocol to db: Cannot write: ";
+    assert!(text.starts_with(prefix), "{text}");
     assert!(
         text.contains("invalid column type for column 'n'"),
         "{text}"

@@ -151,6 +151,10 @@ def process_request(influxdb3_local, query, headers, body, args=None):
         return 202, {'Content-Type': 'text/plain'}, 'alpha'
     if form == 'list':
         return [1, 2]
+    if form == 'status':
+        return 'body', int(query['status'])
+    if form == 'newline':
+        return 'body', {'X-A': 'a\\nb'}
     if form == 'generator':
         return (part for part in ('a', b'b'))
     if form == 'none':
@@ -198,6 +202,66 @@ async fn every_form_of_an_answer_works() {
     }
     let after = call(&server, "f?form=text", "").await;
     assert_eq!(after.status, 200, "a new worker answers");
+}
+
+#[tokio::test]
+async fn a_status_is_sent_as_http_allows() {
+    let server = server().plugin("forms.py", FORMS).start().await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "forms.py").spec("request:f").create().await;
+    until_routed(&server, "f?form=text").await;
+    // What HTTP/2 makes of a response that says more than it may is an error of the protocol.
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build();
+    for http in [reqwest::Client::new(), http2.unwrap()] {
+        for (status, length) in [(204, None), (205, Some("0")), (304, None)] {
+            let path = format!("/api/v3/engine/f?form=status&status={status}");
+            let url = format!("{}{path}", server.client().url());
+            let sent = http.get(url).send().await.unwrap();
+            assert_eq!(sent.status().as_u16(), status);
+            let said = sent.headers().get("content-length");
+            let said = said.map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(said.as_deref(), length, "{status}");
+            assert_eq!(sent.text().await.unwrap(), "", "{status}");
+        }
+    }
+    for status in [100, 101, 103, 199] {
+        let reply = call(&server, &format!("f?form=status&status={status}"), "").await;
+        let why = format!("the status of a response must be from 200 to 999, not {status}");
+        reply.check_refused(500, &why);
+        assert!(reply.json()["error"].is_string(), "{reply:?}");
+    }
+    let kept = call(&server, "f?form=status&status=1000", "").await;
+    assert_eq!((kept.status, kept.body.as_str()), (500, "body"));
+    db.until_logged("t", 1, "not 1000; 500 is sent").await;
+    let newline = call(&server, "f?form=newline", "").await;
+    assert_eq!((newline.status, newline.body.as_str()), (200, "body"));
+    db.until_logged("t", 1, "the header is sent empty").await;
+}
+
+#[tokio::test]
+async fn a_paused_plugin_says_when_to_come_again() {
+    let server = server()
+        .plugin("forms.py", FORMS)
+        .allow_log("a plugin's worker ended", "the plugin ends it on purpose")
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    db.trigger("t", "forms.py").spec("request:f").create().await;
+    until_routed(&server, "f?form=text").await;
+    let path = "/api/v3/engine/f?form=exit";
+    outrigger_integration_tests::eventually("the pause is told", async || {
+        let sent = server.client().request(Method::GET, path).send().await;
+        let sent = sent.unwrap();
+        let retry_after = sent.headers().get("retry-after");
+        let seconds = retry_after.map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+        // One second is what is said where nothing is known.
+        if sent.status() == 503 && seconds > 1 {
+            Ok(())
+        } else {
+            Err(format!("{sent:?}"))
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

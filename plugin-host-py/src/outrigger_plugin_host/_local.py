@@ -135,8 +135,8 @@ class InfluxDB3Local:
     def _write_now(self, target: str, line: Any, *, no_sync: bool) -> None:
         text = _built(line).encode()
         self._check_open()
-        name = target or "the plugin's own database"
         if len(text) > WRITE_BYTES_MAX:
+            name = target or "the plugin's own database"
             raise WriteError(
                 f"error writing line protocol to {name}: {len(text)} bytes in one call; "
                 f"at most {WRITE_BYTES_MAX} are taken: divide the lines"
@@ -150,7 +150,7 @@ class InfluxDB3Local:
         )
         reason = interruptible(lambda: self._write(request))
         if reason:
-            raise WriteError(f"error writing line protocol to {name}: {reason}")
+            raise WriteError(reason)
 
     def _send_lines(self, lines: Any) -> None:
         self._outbox.send_for(self._invoke.invocation, pb.FromWorker(lines=lines))

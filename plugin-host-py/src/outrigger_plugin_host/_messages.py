@@ -61,6 +61,8 @@ CacheDeleteReply = _message("CacheDeleteReply")
 FlightTicket = _message("FlightTicket")
 Query = _message("Query")
 Value = _message("Value")
+ValueList = _message("ValueList")
+ValueMap = _message("ValueMap")
 
 LEVEL_INFO = 1
 LEVEL_WARN = 2

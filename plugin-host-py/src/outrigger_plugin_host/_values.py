@@ -19,6 +19,7 @@ zipped into dicts. The buffers are read directly, so numpy is not needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from outrigger_plugin_host import _messages as pb
+from outrigger_plugin_host._errors import QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 _FORMATS = {
     pa.int8(): "b",
@@ -43,6 +45,8 @@ _FORMATS = {
     pa.float64(): "d",
 }
 _NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+PARAMETER_DEPTH_MAX = 16
+"""How deep lists and dicts in a query's parameters may be nested; the server checks it too."""
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
@@ -54,9 +58,20 @@ def rows_with_nulls(table: pa.Table) -> list[dict[str, Any]]:
         if not names:
             rows.extend({} for _ in range(batch.num_rows))
             continue
-        columns = [column_values(column) for column in batch.columns]
-        rows.extend(_zipped(names, columns))
+        columns = map(_result_column, names, batch.columns)
+        rows.extend(_zipped(names, list(columns)))
     return rows
+
+
+def _result_column(name: str, column: pa.Array) -> list[Any]:
+    try:
+        return column_values(column)
+    except (OverflowError, ValueError) as error:
+        # Python's dates end with the year 9999, for example.
+        raise QueryError(
+            f"column '{name}' has a value of type {column.type} that Python cannot represent "
+            f"({error}); cast the column in the query, for example to text"
+        ) from None
 
 
 def rows_without_nulls(table: pa.Table) -> list[dict[str, Any]]:
@@ -252,13 +267,15 @@ def query_parameters(args: Mapping[str, Any] | None) -> dict[str, Any]:
     """Turn the `args` of a query into protobuf values."""
     if args is None:
         return {}
+    if not isinstance(args, Mapping):
+        raise TypeError(f"the args of a query must be a dict, not {type(args).__name__}")
     for name in args:
         if not isinstance(name, str):
             raise TypeError(f"names of query parameters must be str, not {name!r}")
-    return {name: _parameter(name, value) for name, value in args.items()}
+    return {name: _parameter(name, value, PARAMETER_DEPTH_MAX) for name, value in args.items()}
 
 
-def _parameter(name: str, value: Any) -> Any:
+def _parameter(name: str, value: Any, depth: int) -> Any:
     kind = type(value)
     if kind.__module__ == "numpy" and kind.__name__ not in ("datetime64", "timedelta64", "ndarray"):
         value = value.item()
@@ -272,9 +289,34 @@ def _parameter(name: str, value: Any) -> Any:
         return _integer_parameter(name, value)
     if isinstance(value, float):
         return pb.Value(float=value)
+    return _nested_parameter(name, value, depth)
+
+
+def _nested_parameter(name: str, value: Any, depth: int) -> Any:
+    if isinstance(value, (list, tuple)):
+        items = [_parameter(name, item, _one_less(name, depth)) for item in value]
+        return pb.Value(list=pb.ValueList(items=items))
+    if isinstance(value, dict):
+        return pb.Value(map=pb.ValueMap(members=_members(name, value, _one_less(name, depth))))
     raise TypeError(
-        f"query parameter '{name}' must be str, int, float, bool or None, not {kind.__name__}"
+        f"query parameter '{name}' must be str, int, float, bool, None, or a list or dict of them, "
+        f"not {type(value).__name__}"
     )
+
+
+def _members(name: str, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"the keys of a dict in query parameter '{name}' must be str: {key!r}")
+    return {key: _parameter(name, member, depth) for key, member in value.items()}
+
+
+def _one_less(name: str, depth: int) -> int:
+    if depth == 0:
+        raise ValueError(
+            f"query parameter '{name}' is nested more than {PARAMETER_DEPTH_MAX} levels deep"
+        )
+    return depth - 1
 
 
 def _integer_parameter(name: str, value: int) -> Any:

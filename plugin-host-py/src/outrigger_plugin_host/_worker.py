@@ -199,7 +199,7 @@ class Worker:
             query, headers = dict(event.query), dict(event.headers)
             returned = plugin.call(PROCESS_REQUEST, local, query, headers, event.body, args)
             # It may be a generator, so this runs the plugin too.
-            answer = response(returned)
+            answer = response(returned, local.warn)
         else:
             raise ProtocolError("an event of a kind that this version does not know")
         flush_lines(local)

@@ -606,7 +606,7 @@ pub struct Query {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Value {
-    #[prost(oneof = "value::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "value::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<value::Kind>,
 }
 /// Nested message and enum types in `Value`.
@@ -625,7 +625,22 @@ pub mod value {
         Float(f64),
         #[prost(string, tag = "6")]
         Text(::prost::alloc::string::String),
+        /// Nested at most 16 levels deep, as is `map`.
+        #[prost(message, tag = "7")]
+        List(super::ValueList),
+        #[prost(message, tag = "8")]
+        Map(super::ValueMap),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ValueList {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<Value>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ValueMap {
+    #[prost(map = "string, message", tag = "1")]
+    pub members: ::std::collections::HashMap<::prost::alloc::string::String, Value>,
 }
 /// Generated server implementations.
 pub mod supervisor_server {

@@ -1,6 +1,6 @@
 //! Which HTTP status and gRPC code a failure gets, and what its answer looks like.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use axum::{
     body::Body,
@@ -44,6 +44,8 @@ pub(crate) struct HttpError {
     body: ErrorBody,
     /// A plugin failed, which stands in its own log and is no fault of the server's.
     of_plugin: bool,
+    /// When it may work, where the status says that it may later.
+    retry_after: Duration,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl HttpError {
             status,
             body,
             of_plugin: false,
+            retry_after: Duration::ZERO,
         }
     }
 
@@ -79,6 +82,15 @@ impl HttpError {
         Self {
             of_plugin: true,
             ..error
+        }
+    }
+
+    /// The failure, after which trying again makes sense when this time has passed.
+    pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        let retry_after = retry_after.unwrap_or_default();
+        Self {
+            retry_after,
+            ..self
         }
     }
 
@@ -99,6 +111,7 @@ impl HttpError {
             status,
             body: ErrorBody::Json(body),
             of_plugin: false,
+            retry_after: Duration::ZERO,
         }
     }
 
@@ -199,7 +212,10 @@ impl IntoResponse for HttpError {
             headers.insert(header::CONTENT_TYPE, json);
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            // Whole seconds, and never too early.
+            let seconds = self.retry_after.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

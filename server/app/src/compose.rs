@@ -79,9 +79,9 @@ pub(crate) struct Server {
     _run_directory: Option<RunDirectory>,
 }
 
-/// Puts the server together and starts its tasks.
-pub(crate) async fn compose(config: &Config) -> Result<Server, ComposeError> {
-    let shutdown = Shutdown::default();
+/// Puts the server together and starts its tasks, which end with `shutdown`; also those of a
+/// server that could not be put together.
+pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Server, ComposeError> {
     let node = Node::open(&config.store, &config.node_id)?;
     let cluster_uuid = node.cluster_uuid().await?;
     let clock = Arc::new(SystemClock::default());

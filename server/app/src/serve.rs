@@ -8,7 +8,10 @@ use std::{
 };
 
 use outrigger_log::LogError;
-use outrigger_model::{error::Report, shutdown::Phase};
+use outrigger_model::{
+    error::Report,
+    shutdown::{Phase, Shutdown},
+};
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -146,11 +149,21 @@ async fn run(config: &Config) -> Result<Ended, ServeError> {
     let listener = bound.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
 
-    let server = tokio::select! {
-        composed = compose(config) => composed?,
+    let shutdown = Shutdown::default();
+    let composed = tokio::select! {
+        composed = compose(config, shutdown.clone()) => composed.map_err(ServeError::from),
         told = signals.next() => {
             info!(signal = told.name(), "told to end before the start was over");
+            shutdown.run(config.shutdown_phase_max).await;
             return Ok(Ended::InOrder);
+        }
+    };
+    let server = match composed {
+        Ok(server) => server,
+        Err(error) => {
+            // What has started by now ends in order too.
+            shutdown.run(config.shutdown_phase_max).await;
+            return Err(error);
         }
     };
     let intake = server.shutdown.gate(Phase::Intake);

@@ -123,14 +123,13 @@ impl QueryEngine {
         params: BTreeMap<String, Param>,
     ) -> Result<(SessionState, LogicalPlan), QueryError> {
         let state = self.session(database)?;
+        let params = param::values(params)?;
         // Boxed: DataFusion's futures are large.
         let plan = Box::pin(state.create_logical_plan(sql))
             .await
             .map_err(QueryError::plan)?;
         read_only().verify_plan(&plan).map_err(QueryError::plan)?;
-        let plan = plan
-            .with_param_values(param::values(params))
-            .map_err(QueryError::plan)?;
+        let plan = plan.with_param_values(params).map_err(QueryError::plan)?;
         Ok((state, plan))
     }
 

@@ -6,6 +6,8 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use outrigger_model::error::ErrorKind;
 
+use crate::ParamError;
+
 /// A query that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,14 @@ pub enum QueryError {
     /// The text is not a query that can be answered here.
     #[error("error while planning query")]
     Plan(#[source] EngineError),
+    /// A value for a placeholder cannot be used.
+    #[error("parameter {name:?}")]
+    Parameter {
+        /// The placeholder's.
+        name: String,
+        /// Why not.
+        source: ParamError,
+    },
     /// The query began, and failed.
     #[error("error while executing query")]
     Execution(#[source] EngineError),
@@ -37,6 +47,7 @@ impl QueryError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::DatabaseNotFound(_) => ErrorKind::NotFound,
+            Self::Parameter { .. } => ErrorKind::Invalid,
             Self::Plan(error) | Self::Execution(error) => error.kind(),
             Self::Format(_) => ErrorKind::Internal,
         }
@@ -47,6 +58,12 @@ impl QueryError {
 /// name optimiser rules, which help nobody who wrote a query.
 #[derive(Debug)]
 pub struct EngineError(DataFusionError);
+
+impl From<DataFusionError> for EngineError {
+    fn from(error: DataFusionError) -> Self {
+        Self(error)
+    }
+}
 
 impl EngineError {
     fn kind(&self) -> ErrorKind {

@@ -55,6 +55,10 @@ pub enum Value {
     Float(f64),
     /// Text.
     Text(String),
+    /// Several; as deep as the protocol's decoder lets it be, which is 100 messages.
+    List(Vec<Value>),
+    /// Several, each with a name; as deep as a list.
+    Map(BTreeMap<String, Value>),
 }
 
 /// A question of a plugin.

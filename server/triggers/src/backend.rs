@@ -1,6 +1,6 @@
 //! What a running plugin may ask of the database.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
@@ -20,6 +20,11 @@ use crate::{
     dry_run::{Captures, is_dry_run},
     logs::{PluginLogger, level},
 };
+
+/// How much of a query its failure repeats, and how much of the reason. Both travel to the
+/// worker in a header, where a byte takes up to three and gRPC allows 8 KiB.
+const SQL_BYTES_MAX: usize = 1000;
+const REASON_BYTES_MAX: usize = 1500;
 
 /// The database, as plugins see it.
 #[derive(Clone, Debug)]
@@ -90,17 +95,15 @@ impl Backend for PluginBackend {
             .into_iter()
             .map(|(name, value)| (name, param(value)))
             .collect();
-        let failed = |error: QueryError| BackendError {
-            kind: error.kind(),
-            message: Report(&error).to_string(),
-        };
+        let sql = request.text;
+        let failed = failed_query(&database, &sql);
         let plan = self
             .queries
-            .plan(&database, &request.text, parameters)
+            .plan(&database, &sql, parameters)
             .await
-            .map_err(failed)?;
+            .map_err(&failed)?;
         let schema = plan.schema().clone();
-        let batches = plan.execute().await.map_err(failed)?.map_err(failed);
+        let batches = plan.execute().await.map_err(&failed)?.map_err(failed);
         Ok(QueryStream {
             schema,
             batches: batches.boxed(),
@@ -117,8 +120,9 @@ impl Backend for PluginBackend {
         if is_dry_run(&scope.binding) {
             return self.captures.of(scope)?.write_now(target, lines).await;
         }
+        let database = self.database(scope, target)?;
         let request = WriteRequest {
-            database: self.database(scope, target)?,
+            database: database.clone(),
             text: lines.into(),
             precision: Precision::Nanosecond,
             accept_partial: false,
@@ -127,7 +131,7 @@ impl Backend for PluginBackend {
         self.storage
             .write(request)
             .await
-            .map_err(|error| refusal(&error))
+            .map_err(|error| refusal(&database, &error))
     }
 
     async fn log(&self, scope: &Scope, line: LogLine) {
@@ -153,11 +157,38 @@ impl Backend for PluginBackend {
     }
 }
 
+/// What a plugin is told of its query that failed; with the words of InfluxDB 3.
+fn failed_query(database: &str, sql: &str) -> impl Fn(QueryError) -> BackendError + use<> {
+    let place = format!("executing query on {database}: {}", cut(sql, SQL_BYTES_MAX));
+    move |error| {
+        let reason = Report(&error).to_string();
+        let reason = cut(&reason, REASON_BYTES_MAX);
+        BackendError {
+            kind: error.kind(),
+            message: format!("error: {reason} {place}"),
+        }
+    }
+}
+
+fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return text.into();
+    }
+    let kept = text.floor_char_boundary(bytes_max);
+    format!("{}…", &text[..kept]).into()
+}
+
 /// A refused write, as the plugin is told.
-pub(crate) fn refusal(error: &WriteError) -> BackendError {
+pub(crate) fn refusal(database: &str, error: &WriteError) -> BackendError {
+    cannot_write(database, error.kind(), &describe(error))
+}
+
+/// A write that was refused for this reason, as the plugin is told; with the words of
+/// InfluxDB 3.
+pub(crate) fn cannot_write(database: &str, kind: ErrorKind, reason: &str) -> BackendError {
     BackendError {
-        kind: error.kind(),
-        message: describe(error),
+        kind,
+        message: format!("error writing line protocol to {database}: Cannot write: {reason}"),
     }
 }
 
@@ -182,12 +213,28 @@ fn param(value: Value) -> Param {
         Value::Uint(value) => Param::Uint(value),
         Value::Float(value) => Param::Float(value),
         Value::Text(value) => Param::Text(value),
+        Value::List(items) => Param::List(items.into_iter().map(param).collect()),
+        Value::Map(members) => {
+            let members = members.into_iter();
+            Param::Map(members.map(|(name, value)| (name, param(value))).collect())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_query_is_named_but_not_at_any_length() {
+        let sql = format!("SELECT '{}'", "ä".repeat(1000));
+        let error = QueryError::DatabaseNotFound("x".to_owned());
+        let message = failed_query("db", &sql)(error).message;
+        let prefix = "error: database not found: x executing query on db: SELECT 'ää";
+        assert!(message.starts_with(prefix), "{message}");
+        assert!(message.ends_with("ä…"), "{message}");
+        assert!(message.len() < SQL_BYTES_MAX + 100, "{message}");
+    }
 
     #[test]
     fn a_binding_leads_back_to_its_trigger() {

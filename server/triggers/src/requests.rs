@@ -1,13 +1,13 @@
 //! A request trigger: answers HTTP requests by running its plugin.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use outrigger_model::error::ErrorKind;
 use outrigger_supervisor::{Event, InvocationId, Request, Response};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Duration, timeout},
+    time::timeout,
 };
 
 use crate::runner::{Occasion, Runner};
@@ -32,14 +32,22 @@ pub enum AnswerError {
     #[error("{0}")]
     Deadline(String),
     /// No worker could be had, or the server is ending.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error("{text}")]
+    Unavailable {
+        /// Why.
+        text: String,
+        /// How long it stays so, if that is known.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl AnswerError {
     /// Nothing more is known than that it may work later.
     pub(crate) fn unavailable() -> Self {
-        Self::Unavailable("the plugin cannot run now; try again".to_owned())
+        Self::Unavailable {
+            text: "the plugin cannot run now; try again".to_owned(),
+            retry_after: None,
+        }
     }
 
     /// What kind of failure it is.
@@ -48,7 +56,7 @@ impl AnswerError {
             Self::NotFound => ErrorKind::NotFound,
             Self::Plugin(_) => ErrorKind::Internal,
             Self::Deadline(_) => ErrorKind::Deadline,
-            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::Unavailable { .. } => ErrorKind::Unavailable,
         }
     }
 }

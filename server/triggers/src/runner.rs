@@ -508,9 +508,15 @@ fn answer_error(error: InvocationError) -> AnswerError {
         InvocationError::Worker {
             reason: reason @ ExitReason::Unwanted,
             ..
-        } => AnswerError::Unavailable(reason.to_string()),
+        } => AnswerError::Unavailable {
+            text: reason.to_string(),
+            retry_after: None,
+        },
         InvocationError::Worker { reason, .. } => AnswerError::Plugin(reason.to_string()),
-        InvocationError::Paused { .. } => AnswerError::Unavailable(error.to_string()),
+        InvocationError::Paused { left, .. } => AnswerError::Unavailable {
+            text: error.to_string(),
+            retry_after: Some(left),
+        },
         InvocationError::Host(_) | InvocationError::Released => AnswerError::unavailable(),
     }
 }

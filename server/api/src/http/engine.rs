@@ -1,12 +1,14 @@
 //! `/api/v3/engine/<path>`: requests that plugins answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, convert::Infallible};
 
 use axum::{
     body::Body,
     extract::{Request, State},
     response::Response,
 };
+use bytes::Bytes;
+use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use outrigger_model::error::ErrorKind;
 use outrigger_supervisor::{Request as PluginRequest, Response as PluginResponse};
@@ -52,7 +54,15 @@ pub(crate) async fn call(
 fn refuse(path: &str, error: AnswerError) -> HttpError {
     match error {
         AnswerError::NotFound => HttpError::no_request_trigger(path),
-        error => HttpError::of_plugin(error.kind(), &error.to_string()),
+        error => {
+            let answer = HttpError::of_plugin(error.kind(), &error.to_string());
+            match error {
+                AnswerError::Unavailable { retry_after, .. } => {
+                    answer.with_retry_after(retry_after)
+                }
+                _ => answer,
+            }
+        }
     }
 }
 
@@ -67,27 +77,54 @@ fn plugin_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers
         .iter()
         .filter(|(name, _)| reaches_plugins(name.as_str()))
-        .map(|(name, value)| {
-            (
-                name.as_str().to_owned(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.as_str().to_owned(), header_text(value.as_bytes())))
         .collect()
+}
+
+/// UTF-8 if it is that, else Latin-1, which every sequence of bytes is.
+fn header_text(value: &[u8]) -> String {
+    match str::from_utf8(value) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.iter().copied().map(char::from).collect(),
+    }
+}
+
+/// Whether a response with this status has a body.
+pub(super) fn carries_body(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
+fn body(status: StatusCode, bytes: Bytes) -> Body {
+    match status {
+        status if carries_body(status) => Body::from(bytes),
+        // Its length is said, so that the client knows that the response is over.
+        StatusCode::RESET_CONTENT => Body::empty(),
+        // These have no length either: from a stream, none can be told.
+        _ => Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()),
+    }
 }
 
 /// The plugin's response, or why HTTP cannot carry it.
 pub(super) fn response(answer: PluginResponse) -> Result<Response, String> {
     let unfit = |what: String| format!("the plugin's response cannot be sent: {what}");
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status)
+    let status = StatusCode::from_u16(answer.status)
         .ok()
-        .ok_or_else(|| unfit(format!("status {}", answer.status)))?;
+        // Those only announce a response, and 101 would end HTTP on the connection.
+        .filter(|status| !status.is_informational())
+        .ok_or_else(|| {
+            let number = answer.status;
+            unfit(format!("the status must be from 200 to 999, not {number}"))
+        })?;
+    let mut response = Response::new(body(status, answer.body));
+    *response.status_mut() = status;
     for (name, value) in answer.headers {
-        let parsed = (HeaderName::try_from(&name), HeaderValue::try_from(&value));
-        let (Ok(header), Ok(value)) = parsed else {
-            return Err(unfit(format!("header {name:?} with value {value:?}")));
-        };
+        let header = HeaderName::try_from(&name)
+            .map_err(|_invalid| unfit(format!("header {name:?} with value {value:?}")))?;
+        // As InfluxDB 3 does. The worker replaces such values too, and tells the plugin.
+        let value = HeaderValue::try_from(&value).unwrap_or(HeaderValue::from_static(""));
         // The server itself says how long the body is and how it is framed.
         if header == header::CONTENT_LENGTH || header == header::TRANSFER_ENCODING {
             debug!(name, "left out a header of a plugin's response");
@@ -100,6 +137,13 @@ pub(super) fn response(answer: PluginResponse) -> Result<Response, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use axum::{
+        body::{HttpBody, to_bytes},
+        response::IntoResponse,
+    };
+
     use super::*;
 
     #[test]
@@ -108,8 +152,10 @@ mod tests {
         headers.append("authorization", HeaderValue::from_static("Bearer x"));
         headers.append("x-key", HeaderValue::from_static("1"));
         headers.append("x-key", HeaderValue::from_static("2"));
-        headers.append("x-odd", HeaderValue::from_bytes(b"\xff").unwrap());
-        let expected = [("x-key", "2"), ("x-odd", "\u{fffd}")];
+        headers.append("x-latin", HeaderValue::from_bytes(b"\xe4").unwrap());
+        let utf8 = HeaderValue::from_bytes("ä€".as_bytes());
+        headers.append("x-utf8", utf8.unwrap());
+        let expected = [("x-key", "2"), ("x-latin", "ä"), ("x-utf8", "ä€")];
         let given = plugin_headers(&headers);
         let given: Vec<_> = given
             .iter()
@@ -131,12 +177,53 @@ mod tests {
             (201, &HeaderValue::from_static("b"))
         );
         assert!(response(answer("bad name", "b")).is_err());
-        assert!(response(answer("x", "a\nb")).is_err());
+        let empty = response(answer("x", "a\nb")).unwrap();
+        assert_eq!(empty.headers()["x"], "");
         assert!(
             response(answer("Content-Length", "999"))
                 .unwrap()
                 .headers()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_pause_is_told() {
+        let refused = |retry_after| {
+            let text = "paused".to_owned();
+            let response =
+                refuse("x", AnswerError::Unavailable { text, retry_after }).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            response.headers()[header::RETRY_AFTER].clone()
+        };
+        assert_eq!(refused(Some(Duration::from_millis(4001))), "5");
+        assert_eq!(refused(Some(Duration::from_mins(1))), "60");
+        assert_eq!(refused(Some(Duration::ZERO)), "1");
+        assert_eq!(refused(None), "1");
+    }
+
+    #[tokio::test]
+    async fn a_status_decides_whether_there_is_a_body() {
+        let answer = |status| PluginResponse {
+            status,
+            headers: Vec::new(),
+            body: "x".into(),
+        };
+        for (status, sent, length) in [
+            (200, "x", Some(1)),
+            (204, "", None),
+            (205, "", Some(0)),
+            (304, "", None),
+            (404, "x", Some(1)),
+        ] {
+            let body = response(answer(status)).unwrap().into_body();
+            assert_eq!(body.size_hint().exact(), length, "{status}");
+            assert_eq!(to_bytes(body, 9).await.unwrap(), sent, "{status}");
+        }
+        for status in [0, 99, 100, 101, 103, 199, 1000] {
+            let refused = response(answer(status)).unwrap_err();
+            let expected = format!("must be from 200 to 999, not {status}");
+            assert!(refused.ends_with(&expected), "{refused}");
+        }
     }
 }

@@ -194,8 +194,11 @@ fn content(text: Option<String>, base64: Option<String>) -> Result<Vec<u8>, Http
 }
 
 fn answer(response: PluginResponse) -> Result<Answer, String> {
-    let bytes = response.body.clone();
+    let mut bytes = response.body.clone();
     let sent = engine::response(response)?;
+    if !engine::carries_body(sent.status()) {
+        bytes.clear();
+    }
     let body = String::from_utf8(bytes.to_vec()).ok();
     let body_base64 = body.is_none().then(|| STANDARD.encode(&bytes));
     Ok(Answer {
@@ -250,6 +253,11 @@ mod tests {
             (None, Some("/wA=".to_owned()))
         );
         assert!(answer(response(b"", "bad name")).is_err());
+        let empty = PluginResponse {
+            status: 204,
+            ..response(b"not sent", "x")
+        };
+        assert_eq!(answer(empty).unwrap().body.as_deref(), Some(""));
     }
 
     #[test]

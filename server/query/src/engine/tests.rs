@@ -224,6 +224,34 @@ async fn parameters_have_types() {
 }
 
 #[tokio::test]
+async fn a_list_is_searched_with_array_has() {
+    let fixture = Fixture::start().await;
+    let sql = "SELECT n FROM cpu WHERE array_has($p, host)";
+    let count = async |items: &[&str]| {
+        let items = items.iter().map(|text| Param::Text((*text).to_owned()));
+        let params = BTreeMap::from([("p".to_owned(), Param::List(items.collect()))]);
+        let plan = fixture.engine.plan("db", sql, params).await.unwrap();
+        let batches = plan.collect().await.unwrap();
+        batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+    };
+    assert_eq!(
+        count(&["b", "nowhere"]).await,
+        count_of(&fixture, "b").await
+    );
+    assert_eq!(count(&["nowhere"]).await, 0);
+    assert_eq!(count(&[]).await, 0);
+}
+
+async fn count_of(fixture: &Fixture, host: &str) -> usize {
+    let sql = format!("SELECT n FROM cpu WHERE host = '{host}'");
+    let plan = fixture.engine.plan("db", &sql, BTreeMap::new()).await;
+    let batches = plan.unwrap().collect().await.unwrap();
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    assert!(rows > 0);
+    rows
+}
+
+#[tokio::test]
 async fn what_is_not_a_query_is_refused() {
     let fixture = Fixture::start().await;
     let invalid = ErrorKind::Invalid;

@@ -194,5 +194,16 @@ fn parameter(value: ProtoValue) -> Value {
         Some(value::Kind::Uint(value)) => Value::Uint(value),
         Some(value::Kind::Float(value)) => Value::Float(value),
         Some(value::Kind::Text(value)) => Value::Text(value),
+        Some(value::Kind::List(list)) => {
+            Value::List(list.items.into_iter().map(parameter).collect())
+        }
+        Some(value::Kind::Map(map)) => {
+            let members = map.members.into_iter();
+            Value::Map(
+                members
+                    .map(|(name, value)| (name, parameter(value)))
+                    .collect(),
+            )
+        }
     }
 }

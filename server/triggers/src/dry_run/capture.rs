@@ -15,7 +15,7 @@ use outrigger_supervisor::{BackendError, InvocationId, LogLevel, LogLine, Scope}
 use parking_lot::Mutex;
 
 use crate::{
-    backend::{describe, describe_line, refusal},
+    backend::{cannot_write, describe, describe_line, refusal},
     logs::level,
 };
 
@@ -119,18 +119,16 @@ impl Capture {
         let text: Arc<str> = lines.into();
         let taken = match self.rehearse(&database, text.clone()).await {
             Ok(Rehearsed { tables, refused }) => match refused.into_iter().next() {
-                Some(line) => Err(refusal(&WriteError::Line(line))),
-                None if tables.is_empty() => Err(refusal(&WriteError::Empty)),
-                None => self.keep(&database, &text).map_err(|message| BackendError {
-                    kind: ErrorKind::Exhausted,
-                    message,
-                }),
+                Some(line) => Err(refusal(&database, &WriteError::Line(line))),
+                None if tables.is_empty() => Err(refusal(&database, &WriteError::Empty)),
+                None => self
+                    .keep(&database, &text)
+                    .map_err(|why| cannot_write(&database, ErrorKind::Exhausted, &why)),
             },
-            Err(error) => Err(refusal(&error)),
+            Err(error) => Err(refusal(&database, &error)),
         };
         if let Err(error) = &taken {
-            let text = format!("error writing line protocol to {database}: {error}");
-            self.kept.lock().errors.push(text);
+            self.kept.lock().errors.push(error.to_string());
         }
         taken
     }
