@@ -14,11 +14,10 @@ def process_writes(influxdb3_local, table_batches, args=None):
     runs = influxdb3_local.cache.get('runs', 0) + 1
     if args.get('keep') != 'nothing':
         influxdb3_local.cache.put('runs', runs)
-    began = os.stat('/proc/self').st_ctime_ns
     for batch in table_batches:
         for row in batch['rows']:
             line = LineBuilder('who').tag('n', str(row['n'])).int64_field('pid', os.getpid())
-            line.int64_field('runs', runs).int64_field('began', began)
+            line.int64_field('runs', runs)
             influxdb3_local.write_to_db(args.get('to', 'out'), line)
 ";
 
@@ -90,6 +89,31 @@ async fn an_idle_worker_ends_unless_it_keeps_something() {
     .await;
     assert_ne!(who(&empty, &out, 2).await.0, first);
     assert_eq!(who(&keeping, &out, 3).await, (kept, 2));
+}
+
+#[tokio::test]
+async fn the_first_run_of_a_trigger_has_a_worker_that_was_there_before() {
+    let server = server().plugin("who.py", WHO).start().await;
+    let (db, out) = (
+        server.database("db").create().await,
+        server.database("out").create().await,
+    );
+    // The first trigger brings the spares.
+    db.trigger("first", "who.py").spec("table:m").create().await;
+    who(&db, &out, 0).await;
+    let other = server.database("other").create().await;
+    let spares = "FROM system.plugin_workers WHERE state = 'idle'";
+    let count = format!("SELECT count(*) AS n {spares}");
+    other.until(&count, json!([{ "n": 2 }])).await;
+    let warm = other.query(&format!("SELECT pid {spares}")).await;
+    let second = other.trigger("second", "who.py").spec("table:m");
+    second.create().await;
+    let (pid, _) = who(&other, &out, 1).await;
+    let warm: Vec<_> = warm.as_array().expect("rows").iter().collect();
+    assert!(
+        warm.iter().any(|row| row["pid"] == pid),
+        "{pid} of {warm:?}"
+    );
 }
 
 #[tokio::test]

@@ -614,11 +614,11 @@ async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
 
 /// Logs a line if the invocation may still say something.
 async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) {
-    if !allowance.takes(line.text.len(), line.time) {
+    if !allowance.takes(line.level, line.text.len(), line.time) {
         registry.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    if let Some(text) = allowance.report() {
+    if let Some(text) = allowance.report_meanwhile(line.time) {
         let notice = LogLine {
             level: LogLevel::Warn,
             text,

@@ -1,41 +1,56 @@
 //! How much an invocation may log: a burst, then a steady rate. More is counted and dropped,
-//! so that a plugin that floods neither fills the log nor crowds out others.
+//! so that a plugin that floods neither fills the log nor crowds out others. Each level has
+//! an allowance of its own: what is said in passing never crowds out an error.
 
 use outrigger_model::clock::Timestamp;
 
-/// How many lines at once, and how many a second after that.
+use crate::backend::LogLevel;
+
+/// How many lines of information at once, and how many a second after that. Warnings and
+/// errors have half of it each.
 const LINES_BURST: f64 = 2_000.0;
 const LINES_PER_SECOND: f64 = 200.0;
 /// Likewise for their bytes.
 const BYTES_BURST: f64 = 4.0 * 1024.0 * 1024.0;
 const BYTES_PER_SECOND: f64 = 256.0 * 1024.0;
 
+/// How often is said that lines are dropped, besides at the end, in nanoseconds.
+const REPORT_EVERY_NS: i64 = 10_000_000_000;
+
 /// What an invocation may still log.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    lines: f64,
-    bytes: f64,
-    last: Option<Timestamp>,
+    info: Bucket,
+    warn: Bucket,
+    error: Bucket,
     /// Lines dropped since the last report.
     pub(super) dropped: u64,
     /// Lines that were logged.
     pub(super) passed: u64,
+    reported: Option<Timestamp>,
 }
 
-impl Allowance {
+/// What may still be logged at one level.
+#[derive(Debug)]
+struct Bucket {
+    share: f64,
+    lines: f64,
+    bytes: f64,
+    last: Option<Timestamp>,
+}
+
+impl Bucket {
     /// A full burst.
-    pub(crate) fn new() -> Self {
+    fn new(share: f64) -> Self {
         Self {
-            lines: LINES_BURST,
-            bytes: BYTES_BURST,
+            share,
+            lines: LINES_BURST * share,
+            bytes: BYTES_BURST * share,
             last: None,
-            dropped: 0,
-            passed: 0,
         }
     }
 
-    /// Whether a line of that many bytes may be logged; if not, it is counted.
-    pub(super) fn takes(&mut self, bytes: usize, now: Timestamp) -> bool {
+    fn takes(&mut self, bytes: usize, now: Timestamp) -> bool {
         let elapsed = self
             .last
             .map_or(0, |last| now.0.saturating_sub(last.0))
@@ -43,16 +58,59 @@ impl Allowance {
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let (seconds, bytes) = (elapsed as f64 / 1e9, bytes as f64);
         self.last = self.last.max(Some(now));
-        self.lines = (self.lines + seconds * LINES_PER_SECOND).min(LINES_BURST);
-        self.bytes = (self.bytes + seconds * BYTES_PER_SECOND).min(BYTES_BURST);
+        let full = |burst: f64| burst * self.share;
+        self.lines = (self.lines + seconds * full(LINES_PER_SECOND)).min(full(LINES_BURST));
+        self.bytes = (self.bytes + seconds * full(BYTES_PER_SECOND)).min(full(BYTES_BURST));
         if self.lines < 1.0 || self.bytes < bytes {
-            self.dropped += 1;
             return false;
         }
-        self.passed += 1;
         self.lines -= 1.0;
         self.bytes -= bytes;
         true
+    }
+}
+
+impl Allowance {
+    /// A full burst.
+    pub(crate) fn new() -> Self {
+        Self {
+            info: Bucket::new(1.0),
+            warn: Bucket::new(0.5),
+            error: Bucket::new(0.5),
+            dropped: 0,
+            passed: 0,
+            reported: None,
+        }
+    }
+
+    /// Whether a line of that many bytes may be logged; if not, it is counted.
+    pub(super) fn takes(&mut self, level: LogLevel, bytes: usize, now: Timestamp) -> bool {
+        let bucket = match level {
+            LogLevel::Info => &mut self.info,
+            LogLevel::Warn => &mut self.warn,
+            LogLevel::Error => &mut self.error,
+        };
+        let takes = bucket.takes(bytes, now);
+        if takes {
+            self.passed += 1;
+        } else {
+            self.dropped += 1;
+        }
+        takes
+    }
+
+    /// What to say about dropped lines while more may come: not too often.
+    pub(super) fn report_meanwhile(&mut self, now: Timestamp) -> Option<String> {
+        let since = |reported: Timestamp| now.0.saturating_sub(reported.0);
+        if self
+            .reported
+            .is_some_and(|last| since(last) < REPORT_EVERY_NS)
+        {
+            return None;
+        }
+        let report = self.report()?;
+        self.reported = Some(now);
+        Some(report)
     }
 
     /// What to say about dropped lines, once.
@@ -66,30 +124,63 @@ impl Allowance {
 mod tests {
     use super::*;
 
+    /// How many of so many lines pass.
+    fn passed(
+        allowance: &mut Allowance,
+        level: LogLevel,
+        count: usize,
+        bytes: usize,
+        now: Timestamp,
+    ) -> usize {
+        (0..count)
+            .filter(|_| allowance.takes(level, bytes, now))
+            .count()
+    }
+
     #[test]
     fn a_burst_passes_and_a_flood_is_counted() {
-        let mut allowance = Allowance::new();
-        let passed = (0..5_000)
-            .filter(|_| allowance.takes(10, Timestamp(0)))
-            .count();
-        assert_eq!(passed, 2_000);
+        let (mut allowance, start) = (Allowance::new(), Timestamp(0));
+        let count = passed(&mut allowance, LogLevel::Info, 5_000, 10, start);
+        assert_eq!(count, 2_000);
         let report = allowance.report().unwrap();
         assert!(report.starts_with("3000 lines were dropped"), "{report}");
         assert_eq!(allowance.report(), None);
         // A second later there is room again.
         let later = Timestamp(1_000_000_000);
-        assert_eq!(
-            (0..5_000).filter(|_| allowance.takes(10, later)).count(),
-            200
-        );
+        let count = passed(&mut allowance, LogLevel::Info, 5_000, 10, later);
+        assert_eq!(count, 200);
     }
 
     #[test]
     fn large_lines_count_by_their_size() {
         let mut allowance = Allowance::new();
-        let passed = (0..1_000)
-            .filter(|_| allowance.takes(64 * 1024, Timestamp(0)))
-            .count();
-        assert_eq!(passed, 64);
+        let count = passed(
+            &mut allowance,
+            LogLevel::Info,
+            1_000,
+            64 * 1024,
+            Timestamp(0),
+        );
+        assert_eq!(count, 64);
+    }
+
+    #[test]
+    fn a_flood_of_information_leaves_room_for_errors() {
+        let (mut allowance, now) = (Allowance::new(), Timestamp(0));
+        passed(&mut allowance, LogLevel::Info, 5_000, 10, now);
+        passed(&mut allowance, LogLevel::Warn, 5_000, 10, now);
+        assert!(allowance.takes(LogLevel::Error, 10, now));
+    }
+
+    #[test]
+    fn that_lines_are_dropped_is_not_said_too_often() {
+        let mut allowance = Allowance::new();
+        let mut reports = 0;
+        for second in 0..25 {
+            let now = Timestamp(second * 1_000_000_000);
+            passed(&mut allowance, LogLevel::Info, 5_000, 10, now);
+            reports += usize::from(allowance.report_meanwhile(now).is_some());
+        }
+        assert_eq!(reports, 3);
     }
 }
