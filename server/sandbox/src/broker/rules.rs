@@ -148,7 +148,7 @@ fn is_tried_anyway(path: &Path) -> bool {
 /// Addresses of this link alone, and the other places where clouds answer what a machine may
 /// know: AWS, Alibaba, Azure.
 fn is_link_local(address: IpAddr) -> bool {
-    match address {
+    match address.to_canonical() {
         IpAddr::V4(address) => is_link_local_v4(address),
         IpAddr::V6(address) => {
             address.is_unicast_link_local()
