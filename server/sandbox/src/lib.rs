@@ -26,6 +26,6 @@ pub use broker::{Broker, BrokerEvent, ConnectRules, Refusal, RefusalReason};
 pub use child::{ChildExit, Running};
 pub use launcher::{Launch, LaunchError, Launched, Launcher};
 pub use machine::Machine;
-pub use policy::{HostPort, HostPortError, Limits, Mode, Network, Policy};
+pub use policy::{HostPort, HostPortError, Limits, Mode, Network, NetworkError, Policy};
 pub use report::{Layer, LayerReport, State};
 pub use worker::{LandlockRules, SeccompProgram, WorkerLayers};
