@@ -1,12 +1,14 @@
-"""Tells Docker whether the server answers: exit code 0 if it does, else 1 and one line that says why.
+"""Tells Docker whether the server answers: exit code 0 if it does, else 1 and a line that says why.
 
 The server writes where it listens into a file once it is ready, so this works with any
-`--http-bind`. It must run with `python3 -I -S`, within a second or so.
+`--http-bind`. What it asks for, `/health`, is answered only by a server that has replayed its log
+and whose plugins can run. Needs nothing but Python's own library.
 """
 
 import http.client
 import os
 import sys
+from pathlib import Path
 
 ADDRESS_VARIABLE = "INFLUXDB3_TCP_LISTINER_FILE_PATH"  # sic
 ANSWER_MAX_S = 4
@@ -18,8 +20,7 @@ def problem() -> str | None:
     if not path:
         return f"{ADDRESS_VARIABLE} is not set, so the server's address is unknown"
     try:
-        with open(path, encoding="utf-8") as file:
-            address = file.read().strip()
+        address = Path(path).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return "the server is not ready yet"
     connection = http.client.HTTPConnection(address, timeout=ANSWER_MAX_S)
