@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE = "outrigger:tour"
+TAKEN = ROOT / "target" / "docker" / "influxdb3-of-the-tour"
 # The README's port.
 PUBLISHED = "127.0.0.1:18281"
 ANY_PORT = "127.0.0.1:0"
@@ -87,6 +88,7 @@ class Shell:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=COMMAND_MAX_S,
+            start_new_session=True,
         )
         return done.returncode, done.stdout
 
@@ -138,14 +140,25 @@ def chapter(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def take_binary(binary: Path) -> str:
+def take_binary(binary: Path) -> None:
     """Put a binary where the build sees it, without what only a debugger reads."""
-    target = ROOT / "target" / "docker" / "influxdb3"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(binary, target)
+    if not binary.is_file():
+        raise TourError(f"there is no binary {binary}: `make build` makes it")
+    TAKEN.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(binary, TAKEN)
     if shutil.which("strip"):
-        run(["strip", "--strip-debug", str(target)])
-    return str(target.relative_to(ROOT))
+        run(["strip", "--strip-debug", str(TAKEN)])
+
+
+def build(project: Project, binary: Path | None) -> None:
+    """Build the image, around the binary if there is one."""
+    chapter("Building the image")
+    try:
+        if binary is not None:
+            take_binary(binary)
+        project.build()
+    finally:
+        TAKEN.unlink(missing_ok=True)
 
 
 def revision() -> str:
@@ -161,7 +174,7 @@ def image_settings(binary: Path | None) -> dict[str, str]:
     given = {"OUTRIGGER_IMAGE": IMAGE, "OUTRIGGER_REVISION": revision()}
     if binary is not None:
         given["OUTRIGGER_BUILD_IMAGE"] = "debian:bookworm-slim"
-        given["OUTRIGGER_BINARY"] = take_binary(binary)
+        given["OUTRIGGER_BINARY"] = str(TAKEN.relative_to(ROOT))
     return given
 
 
@@ -176,8 +189,7 @@ def everything(binary: Path | None, directory: Path) -> str:
     toured = Project(f"outrigger-tour-{os.getpid()}", image | reader)
     # As compose.yaml stands, but for the port.
     checked = Project(f"outrigger-promises-{os.getpid()}", image | {"OUTRIGGER_PUBLISH": ANY_PORT})
-    chapter("Building the image")
-    toured.build()
+    build(toured, binary)
     with removed_at_the_end(toured):
         tour(toured, tour_steps, directory)
     with removed_at_the_end(checked):

@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from readme import TourError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
 SERVICE = "influxdb3"
 BUILD_LABEL = "outrigger.stage=build"
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
 READY_MAX_S = 180
-QUICK_MAX_S = 120
+QUICK_MAX_S = 180
 # From source: everything is compiled, with optimisation.
 BUILD_MAX_S = 4 * 60 * 60
 
@@ -42,6 +49,8 @@ def run(
             text=True,
             env=environment,
             timeout=limit,
+            # A signal for the terminal's processes is for the tour, which ends them itself.
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
         raise TourError(f"{' '.join(arguments)}: took longer than {limit:.0f} s") from error
@@ -49,6 +58,17 @@ def run(
         output = "" if shown else f"\n{done.stdout}"
         raise TourError(f"{' '.join(arguments)}: exit code {done.returncode}{output}")
     return done.stdout or ""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore signals that would end the tour while it removes what it has made."""
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def why_no_engine() -> str | None:
@@ -149,12 +169,13 @@ class Project:
 
     def down(self) -> None:
         """Remove it with its volumes, and see that nothing of it is left."""
-        self.compose("down", "--volumes", "--timeout", "60")
-        left = [
-            *self._labelled("ps", "--all", "--quiet"),
-            *self._labelled("volume", "ls", "--quiet"),
-            *self._labelled("network", "ls", "--quiet"),
-        ]
+        with undisturbed():
+            self.compose("down", "--volumes", "--timeout", "60")
+            left = [
+                *self._labelled("ps", "--all", "--quiet"),
+                *self._labelled("volume", "ls", "--quiet"),
+                *self._labelled("network", "ls", "--quiet"),
+            ]
         if left:
             raise TourError(f"Compose has left something of {self.name}: {left}")
 

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from engine import ROOT, Project, inspect, logs, run, wait_until_healthy
+from engine import ROOT, Project, inspect, logs, run, undisturbed, wait_until_healthy
 from readme import TourError
 
 if TYPE_CHECKING:
@@ -170,4 +170,5 @@ def container(image: str, *command: str, options: list[str]) -> Iterator[str]:
         wait_until_healthy(name)
         yield name
     finally:
-        run(["docker", "rm", "--force", "--volumes", name])
+        with undisturbed():
+            run(["docker", "rm", "--force", "--volumes", name])
