@@ -78,18 +78,21 @@ class Shell:
             self._prelude += step.command + "\n"
 
     def _run(self, command: str) -> tuple[int, str]:
-        done = subprocess.run(
-            ["bash", "-c", self._prelude + command],
-            check=False,
-            cwd=self._directory,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=COMMAND_MAX_S,
-            start_new_session=True,
-        )
+        try:
+            done = subprocess.run(
+                ["bash", "-c", self._prelude + command],
+                check=False,
+                cwd=self._directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=COMMAND_MAX_S,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TourError(f"{command}\ntook longer than {COMMAND_MAX_S} s") from error
         return done.returncode, done.stdout
 
 
@@ -118,7 +121,7 @@ def tour(project: Project, tour_steps: list[Step], directory: Path) -> None:
             chapter("docker compose up, instead of influxdb3 serve")
             project.up()
         elif kind == STOP:
-            chapter("docker compose stop, instead of kill")
+            chapter("docker stop, instead of kill")
             check_end(project.container())
     if replaced != {BUILD, SERVE, STOP}:
         raise TourError(f"the README's tour does not build, start and stop the server: {replaced}")
