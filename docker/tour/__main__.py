@@ -5,7 +5,7 @@
 
 The commands are the README's own, word for word, and must print what it shows; only the ones
 that build, start and stop the server are Compose's. Then come the promises of promises.py. Where
-no container engine runs, it says so and ends with 0.
+no container engine with Compose runs, or it cannot get Debian's image, it says so and ends with 0.
 
 The image and what it was built from stay, as `outrigger:tour`, so that the next tour is quick.
 """
@@ -235,7 +235,7 @@ def main() -> int:
     arguments = parser.parse_args()
     problem = why_no_engine()
     if problem is not None:
-        print(f"SKIPPED: the image's tour needs a container engine, and none runs here: {problem}")
+        print(f"SKIPPED: the image's tour cannot run here: {problem}")
         return 0
     # Its `finally` must run then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

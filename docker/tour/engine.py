@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
 SERVICE = "influxdb3"
 BUILD_LABEL = "outrigger.stage=build"
+BASE_IMAGE = "debian:bookworm-slim"
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 READY_MAX_S = 180
 QUICK_MAX_S = 180
+PULL_MAX_S = 300
 # From source: everything is compiled, with optimisation.
 BUILD_MAX_S = 4 * 60 * 60
 
@@ -72,14 +74,22 @@ def undisturbed() -> Iterator[None]:
 
 
 def why_no_engine() -> str | None:
-    """Tell why no container can be run here, if none can."""
+    """Tell why the image cannot be built and run here, if it cannot."""
     if shutil.which("docker") is None:
         return "there is no program `docker`"
     try:
         run(["docker", "version", "--format", "{{.Server.Version}}"], limit=30)
+        compose_command()
+        _fetch_base()
     except TourError as error:
         return str(error)
     return None
+
+
+def _fetch_base() -> None:
+    """Have the image that ours begins with, from here or from a registry."""
+    if image_id(BASE_IMAGE) is None:
+        run(["docker", "pull", "--quiet", BASE_IMAGE], limit=PULL_MAX_S)
 
 
 def compose_command() -> list[str]:
