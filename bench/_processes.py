@@ -5,6 +5,7 @@ Not a program of its own.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,11 @@ def memory(pid: int) -> Memory:
 
 def children(pid: int) -> list[int]:
     """Return the processes that this one has started and that still are there."""
-    found = []
+    found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        # A thread may have ended meanwhile.
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
     return sorted(found)
 
 
