@@ -15,6 +15,7 @@ use outrigger_model::{
     clock::{SystemClock, Timestamp},
     error::{ErrorKind, Report},
     line_protocol::Precision,
+    trace::Trace,
 };
 use outrigger_storage::{
     WriteRequest,
@@ -345,6 +346,7 @@ impl Fixture {
             precision: Precision::Nanosecond,
             accept_partial: false,
             no_sync: false,
+            trace: Trace::unrecorded(),
         };
         self.storage.write(request).await.unwrap();
     }
@@ -381,6 +383,7 @@ impl Fixture {
             log_level: LogLevel::Info,
             log_text: text.to_owned(),
             invocation_id: Some("i".to_owned()),
+            trace: None,
         }
     }
 
