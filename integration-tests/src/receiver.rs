@@ -115,7 +115,11 @@ impl Receiver {
     }
 
     /// The spans of a trace, once they are complete.
-    pub async fn until(&self, trace: &str, complete: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+    pub async fn until(
+        &self,
+        trace: &str,
+        complete: impl Fn(&[Span]) -> bool + Send + Sync,
+    ) -> Vec<Span> {
         eventually(&format!("trace {trace} is complete"), async || {
             let mut spans = self.spans();
             spans.retain(|span| span.trace == trace);
@@ -155,5 +159,8 @@ fn text(value: Option<opentelemetry_proto::tonic::common::v1::AnyValue>) -> Stri
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }

@@ -510,6 +510,9 @@ impl Runner {
     async fn commit(&self, commit: Commit, mut span: Span) -> Next {
         match self.engine.storage.commit(commit).await {
             Ok(committed) => {
+                if let Some(rejected) = committed.rejected.first() {
+                    span.fail(&rejected.error);
+                }
                 committed.journal.logs.iter().for_each(mirror);
                 Next::Done
             }
