@@ -48,7 +48,8 @@ impl Span {
     }
 }
 
-/// Receives until it is dropped.
+/// Receives until it is dropped. A story that has one needs several threads, since the end of a
+/// server, which sends its last spans, blocks the one that waits for it.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,

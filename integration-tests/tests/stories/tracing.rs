@@ -128,7 +128,7 @@ fn counting(name: &str, succeeds: &str) -> Value {
     })
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_and_all_that_comes_of_it_are_one_tree() {
     let (receiver, webhook) = (Receiver::start().await, Webhook::start().await);
     let server = traced(&receiver)
@@ -209,7 +209,7 @@ async fn a_write_and_all_that_comes_of_it_are_one_tree() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_of_several_writes_are_linked_and_a_restart_forgets_none() {
     let receiver = Receiver::start().await;
     let mut server = traced(&receiver).plugin("counts.py", COUNTS).start().await;
@@ -269,7 +269,7 @@ async fn rows_of_several_writes_are_linked_and_a_restart_forgets_none() {
     assert_eq!(ids(&db, "processing_engine_logs", "both").await, expected);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_trigger_continues_its_callers_trace() {
     let receiver = Receiver::start().await;
     let server = traced(&receiver)
