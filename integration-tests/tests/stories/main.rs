@@ -32,6 +32,7 @@ mod startup;
 mod supervisor_alone;
 mod surface;
 mod torture;
+mod tracing;
 mod triggers;
 mod uploads;
 mod workers;

@@ -8,7 +8,10 @@ use std::{
 use arrow::array::RecordBatch;
 use outrigger_catalog::Catalog;
 use outrigger_log::{LogError, store::EntryStore};
-use outrigger_model::ids::{DatabaseId, Sequence, TableId, TriggerId};
+use outrigger_model::{
+    ids::{DatabaseId, Sequence, TableId, TriggerId},
+    trace::TraceContext,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -26,12 +29,16 @@ const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How many entries are looked at before a reader gets a say again.
 const ENTRIES_MAX: u64 = 1000;
 
+/// How many writes of a delivery are named.
+const ORIGINS_MAX: usize = 32;
+
 /// The rows of one table in one entry.
 #[derive(Clone, Debug)]
 pub(crate) struct TableRows {
     pub(crate) database: DatabaseId,
     pub(crate) table: TableId,
     pub(crate) batch: RecordBatch,
+    pub(crate) origin: Option<TraceContext>,
 }
 
 /// The rows of one entry.
@@ -111,6 +118,28 @@ impl TableBatch {
     }
 }
 
+/// Which traced writes the rows of a delivery come from.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// The first of them.
+    pub first: Vec<TraceContext>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl Origins {
+    fn add(&mut self, origin: TraceContext, last: &mut Option<TraceContext>) {
+        // The rows of one write stand together.
+        if last.replace(origin) == Some(origin) {
+            return;
+        }
+        self.count += 1;
+        if self.first.len() < ORIGINS_MAX {
+            self.first.push(origin);
+        }
+    }
+}
+
 /// What is handed to a plugin in one event.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -120,6 +149,8 @@ pub struct Delivery {
     pub entries: Option<(Sequence, Sequence)>,
     /// The tables that have rows, by name; empty if there is nothing to deliver.
     pub tables: Vec<TableBatch>,
+    /// Who wrote the rows.
+    pub origins: Origins,
 }
 
 /// Which rows are wanted.
@@ -172,6 +203,7 @@ impl Feed {
         let mut found: BTreeMap<TableId, Vec<RecordBatch>> = BTreeMap::new();
         let mut entries: Option<(Sequence, Sequence)> = None;
         let (mut rows, mut bytes, mut through) = (0, 0, after);
+        let (mut origins, mut last_origin) = (Origins::default(), None);
         while through < last {
             let sequence = through.next();
             let entry = self.entry(sequence).await?;
@@ -197,6 +229,9 @@ impl Feed {
                 entries = Some((first, sequence));
             }
             for table in wanted {
+                if let Some(origin) = table.origin {
+                    origins.add(origin, &mut last_origin);
+                }
                 found
                     .entry(table.table)
                     .or_default()
@@ -208,6 +243,7 @@ impl Feed {
             through,
             entries,
             tables: name_tables(&catalog, filter.database, found),
+            origins,
         })
     }
 
@@ -225,10 +261,12 @@ impl Feed {
                 database,
                 table,
                 batch,
+                origin,
             } => Some(TableRows {
                 database,
                 table,
                 batch,
+                origin,
             }),
             _ => None,
         });

@@ -174,6 +174,7 @@ impl Published {
                 database,
                 table,
                 batch,
+                origin,
             } => {
                 // The database may have been deleted earlier in the same entry.
                 if self.catalog.database_by_id(database).is_some() {
@@ -185,6 +186,7 @@ impl Published {
                         database,
                         table,
                         batch,
+                        origin,
                     });
                 }
             }

@@ -24,7 +24,11 @@ use std::{
     time::Duration,
 };
 
-use outrigger_model::clock::{Clock, SystemClock};
+use outrigger_model::{
+    clock::{Clock, SystemClock},
+    error::Report,
+    trace::{Span, Trace},
+};
 use outrigger_proto::{
     PROTOCOL_VERSION,
     v1::{
@@ -207,10 +211,19 @@ impl Worker {
         &mut self,
         plugin: &Plugin,
         load_max: Duration,
+        trace: &Trace,
     ) -> Result<(), InvocationError> {
         if self.bound.as_ref() == Some(&plugin.revision) && self.arguments == plugin.arguments {
             return Ok(());
         }
+        let mut span = trace.child("load plugin");
+        span.set("plugin", plugin.name.as_str());
+        let loaded = self.load(plugin, load_max).await;
+        fail(&mut span, loaded.as_ref().err());
+        loaded
+    }
+
+    async fn load(&mut self, plugin: &Plugin, load_max: Duration) -> Result<(), InvocationError> {
         self.bound = None;
         self.arguments.clone_from(&plugin.arguments);
         self.send(to_worker::Message::Bind(messages::bind(plugin)));
@@ -263,15 +276,18 @@ impl Worker {
         let scope = Scope {
             binding: binding.clone(),
             invocation: invocation.id.clone(),
+            trace: invocation.trace.clone(),
         };
+        let mut span = scope.trace.child("run plugin");
         let mut running = Running {
             scope,
             allowance: Allowance::new(),
             meter: Meter::start(self.pid(), &invocation.event),
         };
         let result = self
-            .run_metered(registry, config, invocation, &mut running)
+            .run_metered(registry, config, invocation, (&mut running, &span.trace()))
             .await;
+        fail(&mut span, result.as_ref().err());
         let exit = self.process.exit.borrow().as_ref().map(|exit| exit.usage);
         let usage = running.meter.finish(exit, running.allowance.passed);
         Concluded { result, usage }
@@ -282,7 +298,7 @@ impl Worker {
         registry: &Registry,
         config: &Config,
         invocation: Invocation,
-        running: &mut Running,
+        (running, trace): (&mut Running, &Trace),
     ) -> Result<Finished, InvocationError> {
         let Running {
             scope,
@@ -292,13 +308,18 @@ impl Worker {
         let key: InvocationKey = rand::random();
         let deadline = Instant::now() + invocation.timeout;
         let budget = config.lines_bytes_max.0;
-        let message = messages::invoke(&invocation, key, budget);
+        let message = messages::invoke(&invocation, key, budget, trace.context());
         let asked = matches!(invocation.event, Event::Request(_));
         let tables = match invocation.event {
             Event::Writes(tables) => tables,
             Event::Schedule { .. } | Event::Request(_) => Vec::new(),
         };
-        let active = Arc::new(Active::new(key, self.pid(), scope.clone(), tables));
+        let active = Arc::new(Active::new(
+            key,
+            self.pid(),
+            (scope.clone(), trace.clone()),
+            tables,
+        ));
         meter.watch(active.clone());
         let admission = registry.admit(active.clone());
         self.strays = 0;
@@ -555,6 +576,12 @@ impl Worker {
             debug!(pid = process.pid, "worker ignores the drain, killing it");
         }
         // Dropping a process that still lives kills it.
+    }
+}
+
+fn fail(span: &mut Span, error: Option<&InvocationError>) {
+    if let Some(error) = error {
+        span.fail(&Report(error));
     }
 }
 

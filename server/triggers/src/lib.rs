@@ -16,6 +16,7 @@ mod listing;
 mod logs;
 mod manager;
 mod metrics;
+mod origin;
 mod pinned;
 mod plugin_files;
 mod plugins;

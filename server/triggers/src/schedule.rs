@@ -9,6 +9,7 @@ use tokio::{task::JoinSet, time::sleep};
 use tracing::error;
 
 use crate::{
+    origin::Origin,
     runner::{Next, Occasion, Runner},
     timetable::{Timetable, at},
 };
@@ -94,6 +95,7 @@ impl ScheduleTask {
             id: InvocationId(format!("{}-{}", self.runner.trigger.id, call_time.0).into()),
             event: Event::Schedule { call_time },
             done: None,
+            origin: Origin::default(),
         };
         let runner = self.runner.clone();
         self.running

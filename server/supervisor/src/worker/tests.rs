@@ -79,6 +79,7 @@ fn scope() -> Scope {
     Scope {
         binding: BindingKey("b".into()),
         invocation: crate::invocation::InvocationId(RUN.into()),
+        trace: Trace::unrecorded(),
     }
 }
 
@@ -172,7 +173,7 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
     for seed in 0..5_000 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut worker = worker(said(&mut random));
-        let active = Active::new([0; 16], 1, scope(), Vec::new());
+        let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
         let asked = random.random();
         let mut allowance = Allowance::new();
         let exchange = worker.exchange(&registry, &active, BUDGET, asked, &mut allowance);
