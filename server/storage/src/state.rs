@@ -102,6 +102,22 @@ impl State {
         self.published.read().catalog.clone()
     }
 
+    /// How much memory the views take: each part's name, and its bytes.
+    pub(crate) fn held_bytes(&self) -> [(&'static str, usize); 4] {
+        let (rows, journals) = {
+            let published = self.published.read();
+            let rows = published.tables.values().map(Memtable::held_bytes);
+            let journals = published.journals.values().map(Memtable::held_bytes);
+            (rows.sum(), journals.sum())
+        };
+        [
+            ("rows", rows),
+            ("journals", journals),
+            ("recent_entries", self.recent.held_bytes()),
+            ("lag", self.recollection.held_bytes()),
+        ]
+    }
+
     /// A consistent cut; `database` may be `None` for the journals alone.
     pub(crate) fn snapshot(&self, database: Option<DatabaseId>) -> Snapshot {
         let published = self.published.read();

@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     backend::{Backend, BackendError, QueryRequest, QueryStream},
     peer::Peer,
+    usage::ProcessUsage,
 };
 
 const RUN: &str = "1-2-3";
@@ -64,6 +65,7 @@ fn worker(said: Bytes) -> Worker {
     let (_, exit) = watch::channel(Some(exit));
     let (_, output) = mpsc::channel(1);
     Worker {
+        watched: Watched::new(u32::MAX),
         process: WorkerProcess::without_process(exit, output),
         link: link(said, Hello::default(), 1),
         bound: None,
