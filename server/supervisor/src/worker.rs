@@ -66,6 +66,9 @@ const DUMP_MAX: Duration = Duration::from_secs(1);
 /// How many messages may come between invocations: as many as wait in a worker at most. Our
 /// own runtime sends none.
 const STRAYS_MAX: u32 = 32;
+/// How many messages of an invocation may log more than is stored: a plugin that says a word for
+/// each of its rows is only cut short, one that says nothing else is ended.
+const FLOOD_MAX: u32 = 1_000_000;
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 
@@ -354,6 +357,7 @@ impl Worker {
         let mut collector = Collector::new(budget);
         let mut liveness = Liveness::start(Instant::now());
         let started = self.clock.now();
+        let mut refused = 0;
         loop {
             let message = tokio::select! {
                 biased;
@@ -375,7 +379,12 @@ impl Worker {
             match message {
                 from_worker::Message::Log(log) => {
                     let line = log_line(log, started, self.clock.now());
-                    say(registry, scope, line, allowance).await;
+                    let passed = say(registry, scope, line, allowance).await;
+                    refused += u32::from(!passed);
+                    if refused > FLOOD_MAX {
+                        let what = format!("it logged {FLOOD_MAX} lines more than are stored");
+                        return Err(Break::Violation(what));
+                    }
                 }
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
@@ -628,13 +637,13 @@ async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
     }
 }
 
-/// Logs a line if the invocation may still say something.
-async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) {
+/// Logs a line if the invocation may still say something; whether it may.
+async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) -> bool {
     // Not the line's time: clocks can be set.
     let now = Instant::now();
     if !allowance.takes(line.level, line.text.len(), now) {
         registry.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
-        return;
+        return false;
     }
     if let Some(text) = allowance.report_meanwhile(now) {
         let notice = LogLine {
@@ -645,6 +654,7 @@ async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut 
         registry.backend.log(scope, notice).await;
     }
     registry.backend.log(scope, line).await;
+    true
 }
 
 /// Logs what a worker printed.

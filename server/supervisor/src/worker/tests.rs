@@ -201,6 +201,36 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_does_nothing_but_log_is_ended() {
+    let log = |text: &str| {
+        let (invocation, text) = (RUN.to_owned(), text.to_owned());
+        let log = Log {
+            invocation,
+            level: 1,
+            text,
+            ..Log::default()
+        };
+        let message = Some(from_worker::Message::Log(log));
+        frame(&FromWorker { message }.encode_to_vec()).freeze()
+    };
+    for (count, is_ended) in [(FLOOD_MAX, false), (FLOOD_MAX + 10_000, true)] {
+        let said = Bytes::from(log("x").repeat(count as usize));
+        let (mut worker, registry) = (worker(said), Registry::new(Arc::new(Listening)));
+        let active = Active::new([0; 16], 1, scope(), Vec::new());
+        let mut allowance = Allowance::new();
+        let exchange = worker.exchange(&registry, &active, BUDGET, false, &mut allowance);
+        match (exchange.await, is_ended) {
+            (Err(Break::Violation(what)), true) => {
+                assert_eq!(what, "it logged 1000000 lines more than are stored");
+            }
+            (Err(Break::Ended), false) => {}
+            (other, _) => panic!("{count}: {other:?}"),
+        }
+        assert!(allowance.dropped > 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_an_idle_worker_says_it_is_ended_or_ignored() {
     for seed in 0..2_000 {
         let mut random = StdRng::seed_from_u64(seed);
