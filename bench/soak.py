@@ -153,7 +153,13 @@ class Soak:
         self._server.trigger("ticking", "every:1s", TICK)
         self._server.trigger("answers", "request:answers", ANSWER)
 
-    def work(self, seconds: float) -> None:
+    def rest(self, moment: str) -> dict[str, Any]:
+        """Let every trigger work once more without being killed, then measure."""
+        self.work(3, kill=False)
+        self.settle()
+        return self.describe(moment)
+
+    def work(self, seconds: float, *, kill: bool = True) -> None:
         """Write, call and kill for so long."""
         end = time.monotonic() + seconds
         next_worker = time.monotonic() + 3
@@ -162,10 +168,10 @@ class Soak:
             self._write()
             if self.written % 10 == 0:
                 self._call()
-            if time.monotonic() > next_worker:
+            if kill and time.monotonic() > next_worker:
                 self.workers += kill_one(self._processes, worker=True)
                 next_worker = time.monotonic() + random.uniform(2, 8)
-            if time.monotonic() > next_host:
+            if kill and time.monotonic() > next_host:
                 self.hosts += kill_one(self._processes, worker=False)
                 next_host = time.monotonic() + random.uniform(20, 40)
             time.sleep(0.05)
@@ -206,7 +212,11 @@ class Soak:
 
     def _metrics(self, prefix: str) -> dict[str, float]:
         """Return the metrics whose names and labels begin like this."""
-        text = self._server.request("GET", "/metrics").decode()
+        try:
+            text = self._server.request("GET", "/metrics").decode()
+        except http.client.RemoteDisconnected:
+            # The server closes connections that are idle for long; this opens another.
+            text = self._server.request("GET", "/metrics").decode()
         found = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(prefix))
         return {name: float(value) for name, value in found}
 
@@ -230,11 +240,11 @@ class Soak:
 
 def until_descriptors(soak: Soak, start: dict[str, Any]) -> dict[str, Any]:
     """Measure at the end, once connections that were closed are gone."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     while True:
         count = soak._processes.descriptors()  # noqa: SLF001
         if count <= start["descriptors"] + DESCRIPTORS_SPARE or time.monotonic() > deadline:
-            return soak.describe("end")
+            return soak.rest("end")
         time.sleep(1)
 
 
@@ -254,12 +264,13 @@ def run(server: Server, seconds: float) -> list[str]:
     soak.create_triggers()
     # Every part has been used, and every worker has died, before anything is compared.
     soak.work(min(60.0, seconds / 4))
-    start = soak.describe("start")
+    start = soak.rest("start")
     soak.work(seconds / 2)
-    soak.describe("middle")
+    soak.rest("middle")
     soak.work(seconds / 2)
-    counted = soak.settle()
+    soak.settle()
     end = until_descriptors(soak, start)
+    counted = soak.settle()
     print(
         f"{soak.written} rows, {soak.calls} calls answered, {soak.refused} with 5xx; "
         f"killed {soak.workers} workers and {soak.hosts} hosts; counted: {counted}"

@@ -312,7 +312,7 @@ mod tests {
             recent.push(entry(sequence, 1));
         }
         let kept = recent.entries.lock().0.len();
-        assert!(kept < RECENT_BYTES_MAX / 700, "{kept} entries are kept");
+        assert!(kept < RECENT_BYTES_MAX / 1000, "{kept} entries are kept");
         assert!(recent.held_bytes() <= RECENT_BYTES_MAX);
         assert!(recent.get(Sequence(count)).is_some());
         assert!(recent.get(Sequence(1)).is_none());

@@ -129,8 +129,8 @@ pub(crate) fn slice_bytes(batch: &RecordBatch) -> usize {
 
 /// What an array and a batch take beside their values: found by measuring what thousands of
 /// batches of one row take, for which it is most of it.
-const COLUMN_BYTES: usize = 384;
-const BATCH_BYTES: usize = 384;
+const COLUMN_BYTES: usize = 512;
+const BATCH_BYTES: usize = 512;
 
 /// How many bytes of memory a batch takes, if nobody else has its buffers.
 pub(crate) fn held_bytes(batch: &RecordBatch) -> usize {

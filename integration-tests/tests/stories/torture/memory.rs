@@ -36,7 +36,6 @@ async fn refused(arena: &Arena) {
 
 /// Where the system gives what it does not have, the kernel kills: the worker, which has most.
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "what could not be tested must be said")]
 async fn a_worker_that_the_kernel_kills_for_want_of_memory_is_named_so() {
     let group = MemoryGroup::new(500 * MIB);
     let server = arena_builder(server(), GREEDY).start().await;

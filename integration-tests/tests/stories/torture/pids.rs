@@ -89,7 +89,6 @@ fn number(pid: &str) -> i32 {
 /// A worker dies; a stranger takes its number, and that of its group; and then comes everything
 /// for which the server signals workers.
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "what could not be tested must be said")]
 async fn a_stranger_with_the_number_of_a_dead_worker_lives() {
     let builder = server()
         .allow_log("the plugin host ended", "the story kills it")
