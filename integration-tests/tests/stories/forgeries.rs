@@ -89,7 +89,7 @@ async fn no_line_is_forged_in_a_plain_log() {
         let server = forge(format).await;
         let log = check_bytes(&server.log_bytes());
         let outside = outside_of_quotes(&log);
-        for forged in ["FORGED", "forged", "level=ERROR"] {
+        for forged in ["FORGED", "forged", " level=ERROR"] {
             assert!(!outside.contains(forged), "{format}: {forged} in {outside}");
         }
     }

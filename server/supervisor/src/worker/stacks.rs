@@ -133,7 +133,13 @@ impl Stack {
         // Calls that may block are made in a thread of their own: the plugin waits for it.
         let works_for_it =
             |frame: &String| frame.contains("/_interrupts.py\"") && frame.ends_with(" in run");
-        if self.frames.iter().all(|frame| is_ours(frame)) && !self.frames.iter().any(works_for_it) {
+        let frames = &self.frames;
+        // What has nothing but Python's own frames may be the plugin's.
+        let marks = |frame: &String| frame.contains(RUNTIME) || frame.contains("/grpc/");
+        let is_runtime = frames.iter().all(|frame| is_ours(frame))
+            && frames.iter().any(marks)
+            && !frames.iter().any(works_for_it);
+        if is_runtime {
             return Owner::Runtime;
         }
         Owner::Other
@@ -275,6 +281,21 @@ Current thread 0x00007f5b29cae040 (most recent call first):
         let lines = dump(text).lines();
         assert_eq!(lines[0], "the plugin was here, most recent call first:");
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn a_thread_that_only_sleeps_is_the_plugins() {
+        let sleeping = r#"Thread 0x00007f5b1dffb6c0 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 982 in run
+  File "/usr/lib/python3.11/threading.py", line 1002 in _bootstrap
+"#;
+        let lines = dump(&format!("{sleeping}{DUMP}")).lines();
+        let others = lines.iter().filter(|line| line.starts_with("another"));
+        assert_eq!(others.count(), 2, "{lines:#?}");
+        assert_eq!(
+            lines[lines.len() - 1],
+            "1 threads of the worker's runtime are left out"
+        );
     }
 
     #[test]
