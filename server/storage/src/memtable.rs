@@ -90,11 +90,9 @@ impl Memtable {
         chunks.drain(..dropped);
     }
 
-    /// How many bytes of memory it takes.
-    pub(crate) fn held_bytes(&self) -> usize {
-        let chunks = self.chunks.iter().chain(self.merged.get());
-        let keys = self.keys.capacity() * (size_of::<u64>() + 1);
-        keys + chunks.map(held_bytes).sum::<usize>()
+    /// How many bytes of memory it takes beside its rows.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.keys.capacity() * (size_of::<u64>() + 1)
     }
 
     pub(crate) fn rows(&self) -> Rows {
@@ -107,6 +105,12 @@ impl Memtable {
 }
 
 impl Rows {
+    /// How many bytes of memory they take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let chunks = self.chunks.iter().chain(self.merged.get());
+        chunks.map(held_bytes).sum()
+    }
+
     /// The rows with the columns of `schema`, each point once.
     pub(crate) fn batches(&self, schema: &SchemaRef) -> Result<Vec<RecordBatch>, ArrowError> {
         let conformed = self.chunks.iter().map(|chunk| conform(chunk, schema));
@@ -241,7 +245,8 @@ mod tests {
         insert(&mut large, &lines.join("\n"));
         let part = large.chunks[0].slice(0, 1);
         assert!(held_bytes(&part) > 100_000 && slice_bytes(&part) < 1_000);
-        assert!(large.held_bytes() > 10_000 * 8 * 3);
+        assert!(large.rows().held_bytes() > 10_000 * 8 * 2);
+        assert!(large.index_bytes() > 10_000 * 8);
     }
 
     #[test]

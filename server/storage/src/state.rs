@@ -104,12 +104,16 @@ impl State {
 
     /// How much memory the views take: each part's name, and its bytes.
     pub(crate) fn held_bytes(&self) -> [(&'static str, usize); 4] {
-        let (rows, journals) = {
+        let (index, tables, journals) = {
             let published = self.published.read();
-            let rows = published.tables.values().map(Memtable::held_bytes);
-            let journals = published.journals.values().map(Memtable::held_bytes);
-            (rows.sum(), journals.sum())
+            let index: usize = published.tables.values().map(Memtable::index_bytes).sum();
+            let tables: Vec<Rows> = published.tables.values().map(Memtable::rows).collect();
+            let journals: Vec<Rows> = published.journals.values().map(Memtable::rows).collect();
+            (index, tables, journals)
         };
+        // Nobody waits for the counting.
+        let bytes = |rows: &[Rows]| rows.iter().map(Rows::held_bytes).sum::<usize>();
+        let (rows, journals) = (index + bytes(&tables), bytes(&journals));
         [
             ("rows", rows),
             ("journals", journals),
