@@ -96,7 +96,7 @@ async fn a_flood_of_log_messages_is_dropped_and_counted() {
         .iter()
         .filter(|row| row.text.contains("lines were dropped"));
     let dropped: u64 = dropped
-        .filter_map(|row| row.text.split(' ').next()?.parse().ok())
+        .filter_map(|row| row.text.split(' ').next()?.parse::<u64>().ok())
         .sum();
     let kept = logs
         .iter()
