@@ -181,6 +181,8 @@ mod tests {
         clocks.pass(30, 100);
         // 1005 to 1105 and 1135 to 1235 have never been.
         assert_eq!(clocks.due(), [1100, 1110, 1120, 1130, 1230]);
+        clocks.pass(10, 0);
+        assert_eq!(clocks.due(), [1240]);
         assert!(clocks.alarm.gaps.is_empty());
     }
 

@@ -32,7 +32,7 @@ async fn customized(source: &str) -> outrigger_integration_tests::Builder {
         .flag("--plugin-spare-workers", "0");
     let venv = builder.directory().join("venv");
     let flag = builder.directory().join("flag");
-    let source = format!("FLAG = {flag:?}\n{source}");
+    let source = format!("FLAG = '{}'\n{source}", flag.display());
     let path = site_packages(&venv).join("sitecustomize.py");
     std::fs::write(path, source).expect("write into the environment");
     builder
