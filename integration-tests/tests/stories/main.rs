@@ -15,6 +15,7 @@ mod environment;
 mod environment_faults;
 mod examples;
 mod failures;
+mod forgeries;
 mod hostile;
 mod installs;
 mod line_builder;

@@ -17,13 +17,13 @@ use tokio::sync::watch;
 
 use crate::{
     Lag,
-    memtable::slice_bytes,
+    memtable::{held_bytes, slice_bytes},
     merge::{conform, union_schema},
     record::Meaning,
     state::{State, decode},
 };
 
-/// How many bytes of rows are kept in memory for triggers that are up to date.
+/// How much memory the rows take that are kept for triggers that are up to date.
 const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many entries are looked at before a reader gets a say again.
@@ -56,11 +56,10 @@ impl EntryRows {
         }
     }
 
+    /// What keeping it costs.
     fn bytes(&self) -> usize {
-        self.tables
-            .iter()
-            .map(|rows| slice_bytes(&rows.batch))
-            .sum()
+        let rows = self.tables.iter().map(|rows| held_bytes(&rows.batch));
+        size_of::<Self>() + rows.sum::<usize>()
     }
 }
 
@@ -92,6 +91,11 @@ impl Recent {
             }
         }
         self.last.send_replace(sequence);
+    }
+
+    /// How much memory it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.entries.lock().1
     }
 
     fn get(&self, sequence: Sequence) -> Option<Arc<EntryRows>> {
@@ -312,4 +316,53 @@ pub(crate) fn name_tables(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{array::Int64Array, datatypes::Schema};
+
+    use super::*;
+
+    fn entry(sequence: u64, rows: usize) -> EntryRows {
+        let values: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![0; rows]));
+        let fields = vec![arrow::datatypes::Field::new(
+            "n",
+            values.data_type().clone(),
+            false,
+        )];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![values]).unwrap();
+        let mut entry = EntryRows::new(Sequence(sequence));
+        entry.tables.push(TableRows {
+            database: DatabaseId(1),
+            table: TableId(1),
+            batch,
+        });
+        entry
+    }
+
+    /// Most of what a small entry takes are not its values.
+    #[test]
+    fn small_entries_are_not_kept_without_end() {
+        let recent = Recent::default();
+        let count = 200_000;
+        for sequence in 1..=count {
+            recent.push(entry(sequence, 1));
+        }
+        let kept = recent.entries.lock().0.len();
+        assert!(kept < RECENT_BYTES_MAX / 1000, "{kept} entries are kept");
+        assert!(recent.held_bytes() <= RECENT_BYTES_MAX);
+        assert!(recent.get(Sequence(count)).is_some());
+        assert!(recent.get(Sequence(1)).is_none());
+    }
+
+    #[test]
+    fn the_last_entry_is_kept_however_large_it_is() {
+        let recent = Recent::default();
+        recent.push(entry(1, RECENT_BYTES_MAX / 8 + 1));
+        assert!(recent.get(Sequence(1)).is_some());
+        recent.push(entry(2, 1));
+        assert!(recent.get(Sequence(1)).is_none());
+        assert!(recent.get(Sequence(2)).is_some());
+    }
 }

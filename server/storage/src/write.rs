@@ -29,7 +29,7 @@ use crate::{
     WriteError,
     feed::Feed,
     journal::JournalRows,
-    metrics::{Metrics, Writer},
+    metrics::{Memory, Metrics, Writer},
     record::Meaning,
     rehearsal::Rehearsal,
     state::{Snapshot, State},
@@ -204,6 +204,7 @@ impl Storage {
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         let mut collectors = self.metrics.collectors();
         collectors.extend(self.committer.metrics().collectors());
+        collectors.push(Box::new(Memory::new(self.state.clone())));
         collectors
     }
 

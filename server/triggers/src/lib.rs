@@ -6,6 +6,7 @@
 //! cursor. Nothing here is ever awaited by a writer.
 
 mod account;
+mod alarm;
 mod backend;
 mod board;
 mod condition;
