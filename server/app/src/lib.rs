@@ -7,6 +7,7 @@ mod node;
 mod run_directory;
 mod serve;
 mod telemetry;
+mod traces;
 
 use std::process::ExitCode;
 

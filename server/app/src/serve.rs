@@ -193,6 +193,7 @@ async fn run(config: &Config) -> Result<Ended, ServeError> {
             return result.map(|_| Ended::AtOnce(told));
         }
     }
+    server.traces.finish().await;
     info!("server has ended");
     result
 }

@@ -27,6 +27,7 @@ use outrigger_model::{
     clock::{Clock, SystemClock},
     error::ErrorKind,
     shutdown::Gate,
+    trace::Trace,
 };
 use outrigger_sandbox::Launcher;
 use outrigger_supervisor::{
@@ -108,6 +109,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
             attempt: 1,
             timeout: Duration::from_secs(10),
             unwanted: CancellationToken::new(),
+            trace: Trace::unrecorded(),
             event: match event.as_str() {
                 "schedule" => Event::Schedule {
                     call_time: clock.now(),

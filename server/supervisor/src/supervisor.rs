@@ -74,6 +74,7 @@ impl Supervisor {
         let (reply, concluded) = oneshot::channel();
         let job = Job {
             plugin,
+            waiting: invocation.trace.child("wait for a worker"),
             invocation,
             submitted,
             reply,

@@ -7,7 +7,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{Instrument, info, info_span};
 
 use super::{Job, Message, PoolHandle, state::Seat};
 use crate::{
@@ -109,10 +109,14 @@ impl MemberTask {
             plugin,
             invocation,
             submitted,
+            mut waiting,
             reply,
         } = job;
         let queued = submitted.elapsed();
-        let invoke = self.invoke(&plugin, invocation);
+        waiting.set("process.pid", u64::from(self.worker.pid()));
+        drop(waiting);
+        let lines = log_span(&invocation);
+        let invoke = self.invoke(&plugin, invocation).instrument(lines);
         let concluded = shutdown.run_until_cancelled(invoke).await;
         let mut concluded = concluded.unwrap_or_else(|| {
             let text = "the server is shutting down".to_owned();
@@ -137,13 +141,15 @@ impl MemberTask {
         let scope = Scope {
             binding: plugin.binding.clone(),
             invocation: invocation.id.clone(),
+            trace: invocation.trace.clone(),
         };
         if self.last.is_none() {
             info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
         }
         self.last = Some((scope, Allowance::new()));
         let begun = Instant::now();
-        let bound = self.worker.bind(plugin, self.config.load_max).await;
+        let load_max = self.config.load_max;
+        let bound = self.worker.bind(plugin, load_max, &invocation.trace).await;
         let bind_time = begun.elapsed();
         let mut concluded = match bound {
             Ok(()) => {
@@ -175,6 +181,12 @@ impl MemberTask {
             other => other,
         }
     }
+}
+
+/// What the server's own log lines say about where they come from.
+fn log_span(invocation: &Invocation) -> tracing::Span {
+    let trace_id = invocation.trace.context().trace_id;
+    info_span!("invocation", invocation = %invocation.id, %trace_id)
 }
 
 fn not_run(error: InvocationError, pid: u32) -> Concluded {
