@@ -38,6 +38,11 @@ WorkerStarted = _message("WorkerStarted")
 WorkerExited = _message("WorkerExited")
 WorkerOutput = _message("WorkerOutput")
 
+FromSpare = _message("FromSpare")
+ToSpare = _message("ToSpare")
+Waiting = _message("Waiting")
+Confined = _message("Confined")
+
 FromWorker = _message("FromWorker")
 ToWorker = _message("ToWorker")
 Hello = _message("Hello")

@@ -19,7 +19,8 @@ pub struct Config {
     pub run_directory: PathBuf,
     /// How long a host may take until its modules are loaded.
     pub host_start_max: Duration,
-    /// How long a worker may take from its fork until it has said hello.
+    /// How long a worker may take from its fork until it waits for a plugin, and from there
+    /// until it has said hello.
     pub worker_start_max: Duration,
     /// How long a plugin's source may take to be compiled.
     pub load_max: Duration,
@@ -29,6 +30,13 @@ pub struct Config {
     pub lines_bytes_max: ByteSize,
     /// How many workers there are, and how long they live.
     pub pool: PoolLimits,
+}
+
+impl Config {
+    /// The workers' private socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run_directory.join("supervisor.sock")
+    }
 }
 
 /// How many workers there are, and how long they live. A worker only ever ends between

@@ -33,9 +33,16 @@ pub enum ExitReason {
     Retired,
     /// Its host ended.
     HostLost,
+    /// It could not be made the worker of its plugin, of which nothing ran.
+    NotAssigned(String),
 }
 
 impl ExitReason {
+    /// Whether the plugin may be to blame: where nothing of it ran, it is not.
+    pub(crate) fn is_the_plugins(&self) -> bool {
+        !matches!(self, Self::HostLost | Self::NotAssigned(_))
+    }
+
     /// Its kind, for counting.
     pub fn label(&self) -> &'static str {
         match self {
@@ -48,6 +55,7 @@ impl ExitReason {
             Self::ProtocolViolation(_) => "protocol_violation",
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
+            Self::NotAssigned(_) => "not_assigned",
         }
     }
 }
@@ -84,6 +92,7 @@ impl fmt::Display for ExitReason {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
+            Self::NotAssigned(why) => write!(f, "the worker could not be assigned: {why}"),
         }
     }
 }
@@ -175,9 +184,12 @@ pub enum HostError {
     /// It said something we don't understand.
     #[error("the plugin host broke the protocol: {0}")]
     Protocol(String),
-    /// The worker did not say hello in time.
-    #[error("the worker did not connect within {0:?}")]
+    /// The worker did not say in time that it waits, or its hello.
+    #[error("the worker was not ready within {0:?}")]
     WorkerNotReady(Duration),
+    /// The worker has said something on its channel after which it cannot be used.
+    #[error("the worker cannot be used: {0}")]
+    WorkerUnusable(String),
     /// The worker ended before it said hello.
     #[error("the worker ended before it connected: {0}")]
     WorkerEnded(String),

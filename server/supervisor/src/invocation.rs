@@ -151,7 +151,8 @@ pub struct Usage {
     pub pid: u32,
     /// How long it waited for a worker: behind other invocations, or for a fork.
     pub queued: Duration,
-    /// How long the worker took to load the plugin; nothing where it had.
+    /// How long the worker took to be assigned to the plugin and to load it; nothing where it
+    /// had.
     pub bound: Duration,
     /// From the call until the worker's answer.
     pub wall: Duration,

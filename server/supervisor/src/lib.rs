@@ -10,12 +10,14 @@
 
 mod backend;
 mod cache;
+mod channel;
 mod config;
 pub mod environment;
 mod error;
 mod host;
 mod invocation;
 mod output;
+mod passing;
 mod peer;
 mod pool;
 mod registry;

@@ -2,6 +2,7 @@
 
 mod intensity;
 mod member;
+mod spare;
 mod state;
 
 pub(crate) use self::state::WorkerState;
@@ -19,7 +20,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::{
-    member::{MemberTask, Order},
+    member::{Order, Post},
+    spare::SpareTask,
     state::{Action, Event, Pool, Refusal, Retirement, Seat, Ticket, Wanted},
 };
 use crate::{
@@ -29,7 +31,7 @@ use crate::{
     invocation::{BindingKey, Concluded, Invocation, InvocationId, Plugin, Source, Usage},
     registry::Registry,
     status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus},
-    worker::Worker,
+    worker::Spare,
 };
 
 /// How often is looked at what becomes due with time: retirement, forks after a failure.
@@ -78,7 +80,7 @@ pub(crate) enum Message {
     Release(BindingKey),
     Resume(BindingKey),
     Describe(oneshot::Sender<PoolStatus>),
-    Forked(Seat, Result<Box<Worker>, HostError>),
+    Forked(Seat, Result<Box<Spare>, HostError>),
     Returned {
         seat: Seat,
         cached_objects: u64,
@@ -193,7 +195,7 @@ impl PoolTask {
             Message::Release(key) => self.step(Event::Released(key)),
             Message::Resume(key) => self.step(Event::Resumed(key)),
             Message::Describe(reply) => drop(reply.send(self.describe())),
-            Message::Forked(seat, Ok(worker)) => self.on_forked(seat, *worker),
+            Message::Forked(seat, Ok(spare)) => self.on_forked(seat, *spare),
             Message::Forked(seat, Err(error)) => self.on_not_forked(seat, &error),
             Message::Returned {
                 seat,
@@ -226,9 +228,9 @@ impl PoolTask {
         wanted
     }
 
-    fn on_forked(&mut self, seat: Seat, worker: Worker) {
+    fn on_forked(&mut self, seat: Seat, spare: Spare) {
         let (orders, inbox) = mpsc::channel(1);
-        let (pid, foundations) = (worker.pid(), worker.foundations());
+        let (pid, foundations) = (spare.pid(), spare.foundations());
         self.forks += 1;
         let seated = Seated {
             pid,
@@ -236,15 +238,14 @@ impl PoolTask {
             running: None,
         };
         self.seated.insert(seat, seated);
-        let task = MemberTask {
+        let post = Post {
             seat,
-            worker,
             inbox,
             pool: self.handle.clone(),
             registry: self.registry.clone(),
             config: self.config.clone(),
-            last: None,
         };
+        let task = SpareTask { post, spare };
         let shutdown = self.gate.token().clone();
         self.gate.tasks().spawn(task.run(shutdown));
         // A tenth up or down, so that workers that began together don't end together.
@@ -269,7 +270,7 @@ impl PoolTask {
             self.deaths.count(reason);
         }
         // Whatever ended the host says nothing about the plugin.
-        let held_against = reason.filter(|reason| *reason != ExitReason::HostLost);
+        let held_against = reason.filter(ExitReason::is_the_plugins);
         let why = held_against.map(|reason| reason.to_string());
         self.step(Event::Ended { seat, why });
     }
@@ -304,15 +305,11 @@ impl PoolTask {
     }
 
     fn fork(&self, seat: Seat) {
-        let (host, registry, config, pool) = (
-            self.host.clone(),
-            self.registry.clone(),
-            self.config.clone(),
-            self.handle.clone(),
-        );
+        let (host, config) = (self.host.clone(), self.config.clone());
+        let pool = self.handle.clone();
         let shutdown = self.gate.token().clone();
         self.gate.tasks().spawn(async move {
-            let forked = Worker::start(&host, &registry, &config);
+            let forked = Spare::start(&host, &config);
             if let Some(result) = shutdown.run_until_cancelled(forked).await {
                 // A pool that has ended drops the worker, which kills it.
                 pool.tell(Message::Forked(seat, result.map(Box::new)));

@@ -39,13 +39,11 @@ impl Supervisor {
         gate: Gate,
     ) -> Result<Self, SupervisorError> {
         let registry = Arc::new(Registry::new(backend));
-        let path = config.run_directory.join("supervisor.sock");
-        let listener = service::listen(&path)?;
+        let listener = service::listen(&config.socket())?;
         let workers_max = config.pool.workers_max;
         let served = service::serve(listener, registry.clone(), workers_max, gate.clone());
         gate.tasks().spawn(served);
-        let socket = path.display().to_string();
-        let (host, task) = HostTask::new(config.clone(), socket, launcher, gate.tasks().clone());
+        let (host, task) = HostTask::new(config.clone(), launcher, gate.tasks().clone());
         gate.tasks().spawn(task.run(gate.token().clone()));
         let virtual_environment = config.virtual_environment.clone();
         let (pool, task) = PoolTask::new(config, host, registry, gate.clone());

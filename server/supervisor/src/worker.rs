@@ -1,11 +1,11 @@
 //! A worker that has said hello: what may be said to it, and what it may say.
 //!
 //! ```text
-//! Forking ──hello──► Idle ──bind──► Binding ──ready──► Idle
-//!                     │ ▲                └─load failed─► Idle (unbound)
-//!                invoke │ completed
-//!                     ▼ │
-//!                    Busy ── death, violation, deadline ──► Exited
+//! Spare ──assign, hello──► Idle ──bind──► Binding ──ready──► Idle
+//!                           │ ▲                └─load failed─► Idle (unbound)
+//!                      invoke │ completed
+//!                           ▼ │
+//!                          Busy ── death, violation, deadline ──► Exited
 //! ```
 //!
 //! Every path out of an exchange other than its proper end leaves the worker
@@ -17,6 +17,7 @@ pub(crate) mod intervals;
 mod liveness;
 mod messages;
 mod meter;
+mod spare;
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +37,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-pub(crate) use self::{allowance::Allowance, collect::count_lines};
+pub(crate) use self::{allowance::Allowance, collect::count_lines, spare::Spare};
 use self::{
     collect::Collector,
     liveness::{Liveness, Seen},
@@ -47,9 +48,9 @@ use crate::{
     backend::{LogLevel, LogLine, Scope},
     config::Config,
     error::{ExitReason, HostError, InvocationError},
-    host::{HostHandle, OutputLine, SIGKILL, WorkerProcess, exited},
+    host::{OutputLine, SIGKILL, WorkerProcess, exited},
     invocation::{BindingKey, Concluded, Event, Finished, Invocation, Plugin},
-    registry::{Active, InvocationKey, Link, Registry, Token},
+    registry::{Active, InvocationKey, Link, Registry},
     usage::{ProcessUsage, is_stopped},
 };
 
@@ -80,8 +81,6 @@ pub(crate) struct Worker {
     strays: u32,
     /// What it passes on as `args`.
     arguments: Option<BTreeMap<String, String>>,
-    /// What it has loaded before its plugin.
-    foundations: u64,
     clock: SystemClock,
 }
 
@@ -103,55 +102,23 @@ enum Break {
 }
 
 impl Worker {
-    /// Forks a worker and waits for its hello.
-    pub(crate) async fn start(
-        host: &HostHandle,
-        registry: &Registry,
-        config: &Config,
-    ) -> Result<Self, HostError> {
-        let foundations = config.virtual_environment.foundations();
-        let token: Token = rand::random();
-        let (_admission, link) = registry.expect(token);
-        // The first worker waits for its host too.
-        let start_max = config.host_start_max + config.worker_start_max;
-        let Ok(started) = timeout(start_max, host.start_worker(token)).await else {
-            host.abandon();
-            return Err(HostError::WorkerNotReady(start_max));
-        };
-        let mut process = started?;
-        let hello = async {
-            tokio::select! {
-                link = link => link.map_err(|_refused| "its hello was refused".to_owned()),
-                exit = process.wait() => Err(exit.reason.to_string()),
-            }
-        };
-        let link = match timeout(config.worker_start_max, hello).await {
-            Ok(link) => link.map_err(HostError::WorkerEnded)?,
-            Err(_elapsed) => return Err(HostError::WorkerNotReady(config.worker_start_max)),
-        };
-        check_hello(&link, process.pid)?;
-        let clock = SystemClock::default();
-        Ok(Self {
+    /// A worker that has said hello.
+    fn new(process: WorkerProcess, link: Link) -> Self {
+        Self {
             process,
             link,
             bound: None,
             cached_objects: 0,
             strays: 0,
             arguments: None,
-            foundations,
-            clock,
-        })
+            clock: SystemClock::default(),
+        }
     }
 
     /// How many objects its plugin keeps in it: more than none forbid to end it for
     /// being idle. Nothing else may rely on what it says.
     pub(crate) fn cached_objects(&self) -> u64 {
         self.cached_objects
-    }
-
-    /// What it has loaded before its plugin; see `VirtualEnvironment::foundations`.
-    pub(crate) fn foundations(&self) -> u64 {
-        self.foundations
     }
 
     /// Its process id.

@@ -1,6 +1,6 @@
 //! A running host process.
 
-use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
+use std::{io, os::fd::OwnedFd, os::unix::net::UnixStream as StdUnixStream, time::Duration};
 
 use outrigger_proto::{
     PROTOCOL_VERSION,
@@ -121,10 +121,15 @@ impl HostProcess {
         self.socket.receive().await?.ok_or_else(closed)
     }
 
-    /// Says something to it. A host that does not read is as good as gone.
-    pub(crate) async fn send(&mut self, message: to_host::Message) -> io::Result<()> {
+    /// Says something to it, and passes a descriptor. A host that does not read is as good
+    /// as gone.
+    pub(crate) async fn send(
+        &mut self,
+        message: to_host::Message,
+        descriptor: Option<OwnedFd>,
+    ) -> io::Result<()> {
         let stuck = || io::Error::new(io::ErrorKind::TimedOut, "it does not read its socket");
-        timeout(SEND_MAX, self.socket.send(message))
+        timeout(SEND_MAX, self.socket.send(message, descriptor))
             .await
             .unwrap_or_else(|_elapsed| Err(stuck()))
     }

@@ -28,36 +28,67 @@ pub(super) enum Order {
 }
 
 /// Everything that can happen to a worker between invocations.
-enum Wake {
+pub(super) enum Wake {
     Order(Order),
     Printed(OutputLine),
     Ended(ExitReason),
     Shutdown,
 }
 
-/// Owns a worker.
+/// A worker's place in the pool, whatever the worker is.
 #[derive(Debug)]
-pub(super) struct MemberTask {
+pub(super) struct Post {
     pub(super) seat: Seat,
-    pub(super) worker: Worker,
     pub(super) inbox: mpsc::Receiver<Order>,
     pub(super) pool: PoolHandle,
     pub(super) registry: Arc<Registry>,
     pub(super) config: Config,
+}
+
+impl Post {
+    /// What was granted to a worker that is ending goes to another one.
+    pub(super) fn give_back(&mut self) {
+        self.inbox.close();
+        while let Ok(order) = self.inbox.try_recv() {
+            if let Order::Run(job) = order {
+                self.pool.tell(Message::Bounced(self.seat, *job));
+            }
+        }
+    }
+
+    /// Its worker has ended; `reason` if it was not asked to.
+    pub(super) fn leave(mut self, reason: Option<ExitReason>) {
+        self.give_back();
+        let seat = self.seat;
+        self.pool.tell(Message::Ended { seat, reason });
+    }
+}
+
+/// Owns a worker.
+#[derive(Debug)]
+pub(super) struct MemberTask {
+    pub(super) post: Post,
+    pub(super) worker: Worker,
     /// The last invocation, and what it may still log: what is printed after it, it has
     /// printed.
     pub(super) last: Option<(Scope, Allowance)>,
 }
 
 impl MemberTask {
-    /// Runs until the worker has ended.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+    /// Runs the first invocation, which was granted then, and others until the worker has ended.
+    pub(super) async fn run(
+        mut self,
+        (first, granted): (Job, Instant),
+        shutdown: CancellationToken,
+    ) {
+        let mut ended = self.on_job(first, granted, &shutdown).await;
         let reason = loop {
+            if ended.is_some() {
+                break ended;
+            }
             match self.next_wake(&shutdown).await {
                 Wake::Order(Order::Run(job)) => {
-                    if let Some(reason) = self.on_job(*job, &shutdown).await {
-                        break Some(reason);
-                    }
+                    ended = self.on_job(*job, Instant::now(), &shutdown).await;
                 }
                 Wake::Printed(line) => self.on_printed(line).await,
                 Wake::Ended(reason) => {
@@ -67,27 +98,19 @@ impl MemberTask {
                 Wake::Order(Order::Retire) | Wake::Shutdown => break None,
             }
         };
-        let (seat, pool) = (self.seat, self.pool.clone());
-        self.give_back();
+        let Self {
+            mut post, worker, ..
+        } = self;
+        post.give_back();
         if reason.is_none() {
-            self.worker.retire(self.config.grace).await;
+            worker.retire(post.config.grace).await;
         }
-        pool.tell(Message::Ended { seat, reason });
-    }
-
-    /// What was granted to a worker that is ending goes to another one.
-    fn give_back(&mut self) {
-        self.inbox.close();
-        while let Ok(order) = self.inbox.try_recv() {
-            if let Order::Run(job) = order {
-                self.pool.tell(Message::Bounced(self.seat, *job));
-            }
-        }
+        post.leave(reason);
     }
 
     async fn next_wake(&mut self, shutdown: &CancellationToken) -> Wake {
         tokio::select! {
-            order = self.inbox.recv() => order.map_or(Wake::Shutdown, Wake::Order),
+            order = self.post.inbox.recv() => order.map_or(Wake::Shutdown, Wake::Order),
             idle = self.worker.idle() => match idle {
                 Ok(line) => Wake::Printed(line),
                 Err(reason) => Wake::Ended(reason),
@@ -98,32 +121,36 @@ impl MemberTask {
 
     async fn on_printed(&mut self, line: OutputLine) {
         if let Some((scope, allowance)) = &mut self.last {
-            log_output(&self.registry, scope, line, allowance).await;
+            log_output(&self.post.registry, scope, line, allowance).await;
         }
     }
 
     /// Runs an invocation; returns why the worker must not run another one. One that
     /// still runs when the workers are to end has had its time: it is broken off.
-    async fn on_job(&mut self, job: Job, shutdown: &CancellationToken) -> Option<ExitReason> {
+    async fn on_job(
+        &mut self,
+        job: Job,
+        granted: Instant,
+        shutdown: &CancellationToken,
+    ) -> Option<ExitReason> {
         let Job {
             plugin,
             invocation,
             submitted,
             reply,
         } = job;
-        let queued = submitted.elapsed();
-        let invoke = self.invoke(&plugin, invocation);
+        let invoke = self.invoke(&plugin, invocation, granted);
         let concluded = shutdown.run_until_cancelled(invoke).await;
         let mut concluded = concluded.unwrap_or_else(|| {
             let text = "the server is shutting down".to_owned();
             not_run(InvocationError::Host(text), self.worker.pid())
         });
-        concluded.usage.queued = queued;
+        concluded.usage.queued = granted.duration_since(submitted);
         let death = death(&concluded);
         if death.is_none() {
             // The pool knows before the caller does, whose next invocation then finds it.
-            self.pool.tell(Message::Returned {
-                seat: self.seat,
+            self.post.pool.tell(Message::Returned {
+                seat: self.post.seat,
                 cached_objects: self.worker.cached_objects(),
                 memory_bytes: concluded.usage.peak_memory_bytes,
             });
@@ -133,7 +160,12 @@ impl MemberTask {
         death
     }
 
-    async fn invoke(&mut self, plugin: &Plugin, invocation: Invocation) -> Concluded {
+    async fn invoke(
+        &mut self,
+        plugin: &Plugin,
+        invocation: Invocation,
+        granted: Instant,
+    ) -> Concluded {
         let scope = Scope {
             binding: plugin.binding.clone(),
             invocation: invocation.id.clone(),
@@ -142,12 +174,11 @@ impl MemberTask {
             info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
         }
         self.last = Some((scope, Allowance::new()));
-        let begun = Instant::now();
-        let bound = self.worker.bind(plugin, self.config.load_max).await;
-        let bind_time = begun.elapsed();
+        let bound = self.worker.bind(plugin, self.post.config.load_max).await;
+        let bind_time = granted.elapsed();
         let mut concluded = match bound {
             Ok(()) => {
-                let (registry, config) = (&self.registry, &self.config);
+                let (registry, config) = (&self.post.registry, &self.post.config);
                 let binding = &plugin.binding;
                 self.worker.run(registry, config, binding, invocation).await
             }
@@ -163,7 +194,7 @@ impl MemberTask {
         let explained = |mut failure: PluginFailure| {
             let import = ["ImportError", "ModuleNotFoundError"];
             if import.contains(&failure.exception.as_str())
-                && let Err(gone) = self.config.virtual_environment.check()
+                && let Err(gone) = self.post.config.virtual_environment.check()
             {
                 failure.message = format!("{} ({gone})", failure.message);
             }
@@ -177,7 +208,8 @@ impl MemberTask {
     }
 }
 
-fn not_run(error: InvocationError, pid: u32) -> Concluded {
+/// An invocation that gave nothing, because its plugin did not run.
+pub(super) fn not_run(error: InvocationError, pid: u32) -> Concluded {
     let usage = Usage {
         pid,
         wall: Duration::ZERO,

@@ -63,16 +63,8 @@ fn worker(said: Bytes) -> Worker {
     };
     let (_, exit) = watch::channel(Some(exit));
     let (_, output) = mpsc::channel(1);
-    Worker {
-        process: WorkerProcess::without_process(exit, output),
-        link: link(said, Hello::default(), 1),
-        bound: None,
-        cached_objects: 0,
-        strays: 0,
-        arguments: None,
-        foundations: 0,
-        clock: SystemClock::default(),
-    }
+    let process = WorkerProcess::without_process(exit, output);
+    Worker::new(process, link(said, Hello::default(), 1))
 }
 
 fn scope() -> Scope {
