@@ -1,6 +1,7 @@
 """Which programs are in this package?
 
-* `python -m outrigger_plugin_host host`: the fork server; see `_host`.
+* `python -m outrigger_plugin_host host`: the fork server; see `_host`. With `cold` behind it, it
+  does without `_warm_up`; only `host` itself starts that.
 * `python -m outrigger_plugin_host worker NUMBER HOST`: one worker without a fork; only the host
   starts it.
 * `python -m outrigger_plugin_host check`: loads what a host loads, and ends.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
+_COLD = "cold"
 _USAGE = "usage: python -m outrigger_plugin_host host|check\n"
 _EXIT_USAGE = 64
 
@@ -27,12 +29,16 @@ def main(arguments: list[str]) -> int:
     _prepare_environment()
     # Imported late, since these imports are what the environment must be ready for.
     if arguments == ["host"]:
+        _warm_up_or_start_again()
+    if arguments in (["host"], ["host", _COLD]):
         from outrigger_plugin_host import _host  # noqa: PLC0415
 
         return _host.main()
     if arguments == ["check"]:
-        from outrigger_plugin_host import _host  # noqa: PLC0415
+        from outrigger_plugin_host import _host, _warm_up  # noqa: PLC0415
 
+        # What it leaves is the host's own affair; here, it must not end the process.
+        _warm_up.warm_up()
         return 0
     if arguments[:1] == ["worker"]:
         from outrigger_plugin_host import _spawn  # noqa: PLC0415
@@ -41,6 +47,21 @@ def main(arguments: list[str]) -> int:
         _spawn.fresh_worker_main(worker, host_pid)
     sys.stderr.write(_USAGE)
     return _EXIT_USAGE
+
+
+def _warm_up_or_start_again() -> None:
+    from outrigger_plugin_host import _warm_up  # noqa: PLC0415
+
+    left = _warm_up.warm_up()
+    if left is None:
+        return
+    sys.stderr.write(
+        "outrigger host: after gRPC was tried out, not all was as before, so the host starts "
+        f"again without that, and its workers start some milliseconds later ({left})\n"
+    )
+    sys.stderr.flush()
+    # The control socket is still standard input, and so it stays.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], _COLD])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How does a worker reach the server's Supervisor service?
 
 The stubs are written by hand for the reason given in `_messages`. A channel must be made after the
-fork, never before: grpc's threads do not survive it.
+fork: grpc's threads do not survive it. The one that `_warm_up` makes before has ended by then.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CACHE_GET = "/outrigger.plugin.v1.Supervisor/CacheGet"
 CACHE_PUT = "/outrigger.plugin.v1.Supervisor/CachePut"
 CACHE_DELETE = "/outrigger.plugin.v1.Supervisor/CacheDelete"
 
-_OPTIONS: list[tuple[str, Any]] = [
+OPTIONS: list[tuple[str, Any]] = [
     # grpc would send the socket's path as the authority, which Rust's HTTP/2 refuses.
     ("grpc.default_authority", "localhost"),
     ("grpc.enable_http_proxy", 0),
@@ -49,7 +49,7 @@ class Supervisor:
 
     def __init__(self, socket: str) -> None:
         """Connect to the Unix socket at this path."""
-        self._channel = grpc.insecure_channel(f"unix:{socket}", options=_OPTIONS)
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=OPTIONS)
         self.attach_worker = self._channel.stream_stream(
             ATTACH_WORKER,
             request_serializer=pb.FromWorker.SerializeToString,
