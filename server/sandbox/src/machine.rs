@@ -1,0 +1,94 @@
+//! What can this machine's kernel enforce, for this user, here? Asked once, by system calls:
+//! what `/sys` lists is missing in containers that have it all the same.
+
+use std::io;
+
+use nix::unistd::geteuid;
+
+/// What this machine can do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Machine {
+    /// The version of Landlock's interface; 0 where there is none.
+    pub(crate) landlock_abi: u32,
+    /// Why there is none.
+    pub(crate) landlock_missing: Option<String>,
+    /// Why system calls cannot be filtered.
+    pub(crate) seccomp_missing: Option<String>,
+    /// Why system calls cannot be handed to the server.
+    pub(crate) notification_missing: Option<String>,
+    /// Whether this is root.
+    pub(crate) root: bool,
+}
+
+impl Machine {
+    /// Finds it out; cheap, and without starting anything.
+    pub fn probe() -> Self {
+        let landlock = landlock_abi();
+        Self {
+            landlock_abi: *landlock.as_ref().unwrap_or(&0),
+            landlock_missing: landlock.err().map(|error| error.to_string()),
+            seccomp_missing: action_missing(libc::SECCOMP_RET_KILL_PROCESS),
+            notification_missing: action_missing(libc::SECCOMP_RET_USER_NOTIF),
+            root: geteuid().is_root(),
+        }
+    }
+
+    /// A machine that can do nothing of it, as gVisor or a kernel from before 2017.
+    pub fn bare() -> Self {
+        Self {
+            landlock_abi: 0,
+            landlock_missing: Some("the kernel does not have it".to_owned()),
+            seccomp_missing: Some("the kernel does not have it".to_owned()),
+            notification_missing: Some("the kernel does not have it".to_owned()),
+            root: false,
+        }
+    }
+
+    /// The version of Landlock's interface; 0 where there is none.
+    pub const fn landlock_abi(&self) -> u32 {
+        self.landlock_abi
+    }
+
+    /// Whether system calls can be filtered.
+    pub const fn has_seccomp(&self) -> bool {
+        self.seccomp_missing.is_none()
+    }
+
+    /// Whether system calls can be handed to the server, as the broker of connections needs.
+    pub const fn has_notification(&self) -> bool {
+        self.notification_missing.is_none()
+    }
+}
+
+#[expect(unsafe_code, reason = "the call has no wrapper that tells the version")]
+fn landlock_abi() -> io::Result<u32> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the kernel reads no memory of ours, and makes no descriptor.
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    if abi < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(abi).unwrap_or(u32::MAX))
+}
+
+#[expect(unsafe_code, reason = "the call has no wrapper")]
+fn action_missing(action: u32) -> Option<String> {
+    let no_flags: libc::c_uint = 0;
+    // SAFETY: the kernel reads four bytes at a place that lives until it returns.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            no_flags,
+            &raw const action,
+        )
+    };
+    (answer != 0).then(|| io::Error::last_os_error().to_string())
+}

@@ -1,0 +1,113 @@
+//! Which layers does a program add to itself after the fork? Plain data, made here from a
+//! policy, so that what applies it (Python, with one thread) has nothing to decide.
+
+use std::path::PathBuf;
+
+use crate::{
+    landlock,
+    limits::limits,
+    machine::Machine,
+    policy::{Mode, Policy},
+    report::{Layer, LayerReport},
+};
+
+/// The layers that a worker adds after the fork, to be applied in the order of the fields,
+/// with `no_new_privs` between the limits and Landlock.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct WorkerLayers {
+    /// Limits for `setrlimit`: resource, soft, hard. Where the hard limit is lower already,
+    /// both are lowered to that.
+    pub limits: Vec<(u32, u64, u64)>,
+    /// Whether `no_new_privs` is to be set; the two layers after it need that.
+    pub no_new_privileges: bool,
+    /// The files and ports that remain.
+    pub landlock: Option<LandlockRules>,
+    /// Filters, to be installed in this order.
+    pub seccomp: Vec<SeccompProgram>,
+    /// Layers whose failure is to end the worker, instead of being reported.
+    pub required: Vec<Layer>,
+    /// What is known before the worker tries: layers that this machine does not have, has
+    /// in part, or that nobody wants. Belongs into the worker's list of layers.
+    pub known: Vec<LayerReport>,
+}
+
+/// A Landlock domain: what is handled is forbidden, but for the rules. The bits are those of
+/// `linux/landlock.h`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LandlockRules {
+    /// Ways of access to files that are forbidden unless a rule allows them.
+    pub handled_fs: u64,
+    /// The same for TCP ports.
+    pub handled_net: u64,
+    /// What does not leave the domain: abstract Unix sockets, signals.
+    pub scoped: u64,
+    /// What may be done at a file, or at all below a directory. A path that is not there is
+    /// to be left out. The bits fit what was found at the path: a file has no directory's.
+    pub paths: Vec<(PathBuf, u64)>,
+    /// What may be done with a TCP port.
+    pub ports: Vec<(u16, u64)>,
+}
+
+/// A filter for system calls.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SeccompProgram {
+    /// Which layer it is for.
+    pub layer: Layer,
+    /// An array of `struct sock_filter` of this machine, 8 bytes each.
+    pub filter: Vec<u8>,
+    /// Flags for `seccomp(SECCOMP_SET_MODE_FILTER)`.
+    pub flags: u32,
+}
+
+impl SeccompProgram {
+    /// Whether installing it returns a descriptor on which the kernel asks about calls.
+    pub fn has_listener(&self) -> bool {
+        u64::from(self.flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+    }
+}
+
+impl WorkerLayers {
+    /// The layers that this policy needs and this machine has.
+    pub fn new(policy: &Policy, machine: &Machine, mode: Mode) -> Self {
+        if mode == Mode::Off {
+            return Self {
+                known: [Layer::Limits, Layer::Landlock, Layer::Seccomp]
+                    .map(LayerReport::off)
+                    .to_vec(),
+                ..Self::default()
+            };
+        }
+        let mut known = Vec::new();
+        let landlock = landlock::rules(policy, machine, &mut known);
+        let mut required = Vec::new();
+        if mode == Mode::Strict {
+            required.extend([
+                Layer::Limits,
+                Layer::NoNewPrivileges,
+                Layer::Landlock,
+                Layer::Seccomp,
+            ]);
+        }
+        Self {
+            limits: limits(&policy.limits),
+            no_new_privileges: true,
+            landlock,
+            seccomp: Vec::new(),
+            required,
+            known,
+        }
+    }
+
+    /// Whether the worker must not go on without this layer.
+    pub fn requires(&self, layer: Layer) -> bool {
+        self.required.contains(&layer)
+    }
+
+    /// Adds the filter that hands every `connect` to the server, which must then answer at
+    /// the listener; what nobody answers fails. Landlock forbids TCP as well from then on,
+    /// because the worker itself connects nowhere.
+    #[must_use]
+    pub fn with_connect_broker(self, _policy: &Policy, _machine: &Machine) -> Self {
+        self
+    }
+}
