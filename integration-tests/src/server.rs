@@ -126,6 +126,22 @@ impl Server {
         &self.settings.binary
     }
 
+    /// The directory that it finds plugins in.
+    pub fn plugin_directory(&self) -> PathBuf {
+        self.files.plugins()
+    }
+
+    /// How many processes it has started that have not ended.
+    pub fn children(&self) -> usize {
+        // Itself is one of those that have its tag.
+        self.tag.processes().len().saturating_sub(1)
+    }
+
+    /// The lines of its log.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.files.log().iter().map(ToString::to_string).collect()
+    }
+
     /// Writes a plugin into its plugin directory.
     pub fn write_plugin(&self, name: &str, source: &str) {
         std::fs::write(self.files.plugins().join(name), source).expect("write a plugin");
