@@ -161,6 +161,8 @@ impl Database {
             error_behavior: "log",
             run_async: false,
             timeout: None,
+            network: None,
+            allow_subprocess: false,
             disabled: false,
         }
     }
@@ -208,6 +210,8 @@ pub struct TriggerBuilder {
     error_behavior: &'static str,
     run_async: bool,
     timeout: Option<&'static str>,
+    network: Option<String>,
+    allow_subprocess: bool,
     disabled: bool,
 }
 
@@ -242,6 +246,18 @@ impl TriggerBuilder {
         self
     }
 
+    /// What its plugin may connect to, instead of what the server says.
+    pub fn network(mut self, network: &str) -> Self {
+        self.network = Some(network.to_owned());
+        self
+    }
+
+    /// Its plugin may start processes.
+    pub fn subprocesses(mut self) -> Self {
+        self.allow_subprocess = true;
+        self
+    }
+
     /// It waits to be enabled.
     pub fn disabled(mut self) -> Self {
         self.disabled = true;
@@ -260,6 +276,12 @@ impl TriggerBuilder {
             json!({ "run_async": self.run_async, "error_behavior": self.error_behavior });
         if let Some(timeout) = self.timeout {
             settings["timeout"] = timeout.into();
+        }
+        if let Some(network) = self.network {
+            settings["network"] = network.into();
+        }
+        if self.allow_subprocess {
+            settings["allow_subprocess"] = true.into();
         }
         let body = json!({
             "db": self.database.name,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
+use outrigger_sandbox::{Network, NetworkError};
 use outrigger_triggers::spec::{SpecError, TriggerSpec};
 use serde::Serialize;
 
@@ -56,6 +57,13 @@ pub(crate) struct CreateTrigger {
     /// Where a trigger on writes starts: with what comes, or with the oldest that is kept
     #[arg(long, value_enum, ignore_case = true)]
     start: Option<Start>,
+    /// What the plugin may connect to: `none`, `outbound` (any TCP address but those of the
+    /// link), or `HOST:PORT,…`; what the server says otherwise
+    #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
+    network: Option<String>,
+    /// Let the plugin start processes
+    #[arg(long)]
+    allow_subprocess: bool,
     /// The name of the new trigger
     #[arg(value_name = "TRIGGER_NAME")]
     name: String,
@@ -102,6 +110,10 @@ struct TriggerSettings {
     timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<Start>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    allow_subprocess: bool,
 }
 
 impl CreateTrigger {
@@ -148,6 +160,8 @@ impl CreateTrigger {
                 error_behavior: self.error_behavior,
                 timeout: self.timeout,
                 start: self.start,
+                network: self.network,
+                allow_subprocess: self.allow_subprocess,
             },
             trigger_arguments: arguments::join(self.trigger_arguments),
             disabled: self.disabled,
@@ -160,6 +174,11 @@ impl CreateTrigger {
 /// The grammar belongs to the server's trigger crate; this is the one place that calls it.
 fn parse_spec(text: &str) -> Result<String, SpecError> {
     text.parse::<TriggerSpec>().map(|spec| spec.to_string())
+}
+
+/// Checks a network before anything is sent.
+fn parse_network(text: &str) -> Result<String, NetworkError> {
+    text.parse::<Network>().map(|network| network.to_string())
 }
 
 #[cfg(test)]
@@ -222,6 +241,9 @@ mod tests {
             "--run-asynchronous",
             "--error-behavior",
             "Retry",
+            "--network",
+            "api.example.com:443,10.0.0.1:80",
+            "--allow-subprocess",
         ])
         .expect("complete");
         assert_eq!(
@@ -231,7 +253,10 @@ mod tests {
         assert_eq!(request["disabled"], json!(true));
         assert_eq!(
             request["trigger_settings"],
-            json!({ "run_async": true, "error_behavior": "retry" })
+            json!({
+                "run_async": true, "error_behavior": "retry", "allow_subprocess": true,
+                "network": "api.example.com:443,10.0.0.1:80",
+            })
         );
     }
 
@@ -271,6 +296,12 @@ mod tests {
             refusal.contains("must be formatted as \"key=value\""),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn a_network_is_checked() {
+        let refusal = refusal(&["-p", "a.py", "--network", "internet"]);
+        assert!(refusal.contains("none, outbound, or a list"), "{refusal}");
     }
 
     #[test]

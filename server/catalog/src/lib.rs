@@ -6,6 +6,7 @@
 
 pub mod change;
 mod error;
+pub mod grants;
 pub mod progress;
 pub mod state;
 pub mod trigger;

@@ -395,7 +395,7 @@ mod tests {
     use outrigger_model::schema::ColumnType;
 
     use super::*;
-    use crate::trigger::ErrorBehavior;
+    use crate::{grants::Grants, trigger::ErrorBehavior};
 
     #[test]
     fn a_database_is_created_once_and_its_name_can_be_used_again_after_deletion() {
@@ -512,6 +512,7 @@ mod tests {
             disabled: false,
             timeout: None,
             run_async: false,
+            grants: Grants::default(),
         };
         let create = catalog.create_trigger(database, definition, false).unwrap();
         catalog.apply(Sequence(2), create).unwrap();

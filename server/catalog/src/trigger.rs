@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 use outrigger_model::ids::{Sequence, TriggerId};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::{EntryRange, Progress};
+use crate::{
+    grants::Grants,
+    progress::{EntryRange, Progress},
+};
 
 /// When a trigger fires. The serialised form is the one that
 /// `system.processing_engine_triggers` shows and that existing clients parse.
@@ -111,6 +114,9 @@ pub struct TriggerDefinition {
     /// Whether invocations may overlap.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub run_async: bool,
+    /// What its plugin may do beyond what every plugin may.
+    #[serde(default, skip_serializing_if = "Grants::is_default")]
+    pub grants: Grants,
 }
 
 /// A trigger as it is.

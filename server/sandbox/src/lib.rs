@@ -10,6 +10,7 @@
 //! plain data, [`WorkerLayers`]; what the kernel really enforces is a list of
 //! [`LayerReport`]s.
 
+mod broker;
 mod child;
 mod keeper;
 mod landlock;
@@ -21,9 +22,10 @@ mod policy;
 mod report;
 mod worker;
 
+pub use broker::{Broker, BrokerEvent, ConnectRules, Refusal, RefusalReason};
 pub use child::{ChildExit, Running};
 pub use launcher::{Launch, LaunchError, Launched, Launcher};
 pub use machine::Machine;
-pub use policy::{HostPort, HostPortError, Limits, Mode, Network, Policy};
+pub use policy::{HostPort, HostPortError, Limits, Mode, Network, NetworkError, Policy};
 pub use report::{Layer, LayerReport, State};
 pub use worker::{LandlockRules, SeccompProgram, WorkerLayers};

@@ -20,7 +20,10 @@ pub struct Policy {
 }
 
 /// What a program may connect to. The server's own socket is not part of this.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+///
+/// As text, in which form it is serialised too: `none`, `outbound`, or `HOST:PORT,…`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Network {
     /// Nothing.
     None,
@@ -29,6 +32,55 @@ pub enum Network {
     Outbound,
     /// These only.
     Only(Vec<HostPort>),
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = match self {
+            Self::None => return formatter.write_str("none"),
+            Self::Outbound => return formatter.write_str("outbound"),
+            Self::Only(list) => list,
+        };
+        for (index, target) in list.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(formatter, "{comma}{target}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a text is no network.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a network is none, outbound, or a list of HOST:PORT with commas between: {0}")]
+pub struct NetworkError(#[from] HostPortError);
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        match text {
+            "none" => Ok(Self::None),
+            "outbound" => Ok(Self::Outbound),
+            list => {
+                let list: Result<Vec<_>, _> = list.split(',').map(str::parse).collect();
+                Ok(Self::Only(list?))
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NetworkError;
+
+    fn try_from(text: String) -> Result<Self, NetworkError> {
+        text.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
+    }
 }
 
 /// A host's name or address, and a TCP port.
@@ -136,6 +188,17 @@ impl Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_are_read_as_they_are_written() {
+        for text in ["none", "outbound", "a:1", "api.example.com:443,[::1]:8086"] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+        }
+        for text in ["", "None", "a:1,", "a:1, b:2", "all"] {
+            let error = text.parse::<Network>().unwrap_err().to_string();
+            assert!(error.contains("none, outbound, or a list"), "{error}");
+        }
+    }
 
     #[test]
     fn hosts_and_ports_are_read_as_they_are_written() {

@@ -193,6 +193,7 @@ mod tests {
             disabled: false,
             timeout: None,
             run_async: false,
+            grants: outrigger_catalog::grants::Grants::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use outrigger_catalog::{
     Catalog,
+    grants::Grants,
     trigger::{ErrorBehavior, Pin, TriggerDefinition, TriggerEvent},
 };
 use outrigger_model::error::{ErrorKind, Report};
@@ -48,6 +49,8 @@ pub struct CreateTrigger {
     pub timeout: Option<Duration>,
     /// Where a WAL trigger starts.
     pub start: Start,
+    /// What its plugin may do beyond what every plugin may.
+    pub grants: Grants,
 }
 
 /// Where a new WAL trigger starts.
@@ -186,6 +189,7 @@ impl TriggerService {
             disabled: request.disabled,
             timeout: request.timeout,
             run_async: request.run_async,
+            grants: request.grants,
         };
         let (name, plugin) = (definition.name.clone(), definition.plugin.clone());
         if is_repository(&plugin) {

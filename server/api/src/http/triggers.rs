@@ -8,7 +8,8 @@ use axum::{
     response::Response,
 };
 use http::{StatusCode, Uri};
-use outrigger_catalog::trigger::ErrorBehavior;
+use outrigger_catalog::{grants::Grants, trigger::ErrorBehavior};
+use outrigger_sandbox::Network;
 use outrigger_triggers::{CreateTrigger, Start};
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,6 +45,12 @@ struct Settings {
     /// Ours: "now" or "earliest".
     #[serde(default)]
     start: Option<String>,
+    /// Ours: "none", "outbound" or "HOST:PORT,…".
+    #[serde(default)]
+    network: Option<String>,
+    /// Ours: whether the plugin may start processes.
+    #[serde(default)]
+    allow_subprocess: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,6 +143,10 @@ impl CreateBody {
             disabled: self.disabled,
             timeout: settings.timeout.as_deref().map(timeout).transpose()?,
             start: start(settings.start.as_deref())?,
+            grants: Grants {
+                network: settings.network.as_deref().map(network).transpose()?,
+                subprocesses: settings.allow_subprocess,
+            },
         })
     }
 }
@@ -144,6 +155,11 @@ impl CreateBody {
 pub(super) fn timeout(text: &str) -> Result<Duration, HttpError> {
     let refuse = |error| HttpError::invalid(format!("timeout {text:?} is no duration: {error}"));
     humantime::parse_duration(text).map_err(refuse)
+}
+
+fn network(text: &str) -> Result<Network, HttpError> {
+    let refuse = |error| HttpError::invalid(format!("network {text:?} is not known: {error}"));
+    text.parse().map_err(refuse)
 }
 
 fn start(text: Option<&str>) -> Result<Start, HttpError> {
@@ -185,12 +201,16 @@ mod tests {
     fn settings_may_be_missing_and_arguments_may_be_scalars() {
         let body = json!({
             "db": "db", "plugin_filename": "p.py", "trigger_name": "t",
-            "trigger_specification": "all_tables", "trigger_settings": {"error_behavior": "Retry"},
+            "trigger_specification": "all_tables", "trigger_settings": {
+                "error_behavior": "Retry", "network": "a:1", "allow_subprocess": true,
+            },
             "trigger_arguments": {"a": "x", "b": 2, "c": true},
         });
         let request = parse(body).unwrap();
         assert_eq!(request.error_behavior, ErrorBehavior::Retry);
         assert!(!request.run_async && !request.disabled);
+        assert_eq!(request.grants.network, Some("a:1".parse().unwrap()));
+        assert!(request.grants.subprocesses);
         let arguments = request.trigger_arguments.unwrap();
         let values: Vec<&str> = arguments.values().map(String::as_str).collect();
         assert_eq!(values, ["x", "2", "true"]);
@@ -204,13 +224,17 @@ mod tests {
             ("trigger_settings", json!({"error_behavior": "panic"})),
             ("trigger_settings", json!({"timeout": "soon"})),
             ("trigger_settings", json!({"start": "yesterday"})),
+            ("trigger_settings", json!({"network": "internet"})),
+            ("trigger_settings", json!({"allow_subprocess": "yes"})),
         ] {
             let mut body = json!({
                 "db": "db", "plugin_filename": "p.py", "trigger_name": "t",
                 "trigger_specification": "all_tables", "disabled": true,
             });
             body[field] = value;
-            assert!(parse(body).is_err(), "{field}");
+            let body = serde_json::from_value::<CreateBody>(body);
+            let refused = body.map_or(true, |body| body.into_request().is_err());
+            assert!(refused, "{field}");
         }
     }
 

@@ -362,6 +362,7 @@ impl Fixture {
             disabled: false,
             timeout: None,
             run_async: false,
+            grants: outrigger_catalog::grants::Grants::default(),
         };
         self.storage
             .change(move |catalog| {

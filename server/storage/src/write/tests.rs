@@ -182,6 +182,7 @@ async fn create_trigger(storage: &Storage) {
         disabled: false,
         timeout: None,
         run_async: false,
+        grants: outrigger_catalog::grants::Grants::default(),
     };
     let make = move |catalog: &Catalog| {
         catalog

@@ -87,6 +87,24 @@ const COLUMNS: [Column<Row>; 16] = [
         "run_async",
         Truth(|row| row.condition.trigger.definition.run_async),
     ),
+    Column::nullable(
+        "network",
+        Text(|row| {
+            Some(
+                row.condition
+                    .trigger
+                    .definition
+                    .grants
+                    .network
+                    .as_ref()?
+                    .to_string(),
+            )
+        }),
+    ),
+    Column::required(
+        "allow_subprocess",
+        Truth(|row| row.condition.trigger.definition.grants.subprocesses),
+    ),
 ];
 
 #[async_trait]
