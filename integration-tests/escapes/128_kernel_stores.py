@@ -92,5 +92,5 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
         os.unlink(path)
         return "made a file"
     _try(out, "/dev/shm", dev_shm)
-    _try(out, "list /dev/shm", lambda: os.listdir("/dev/shm"))
+    _try(out, "list /dev/shm", lambda: "listed: %d" % len(os.listdir("/dev/shm")))
     return out

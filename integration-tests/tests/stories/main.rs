@@ -16,6 +16,7 @@ mod environment_faults;
 mod escapes;
 mod examples;
 mod failures;
+mod fuzz;
 mod hostile;
 mod installs;
 mod line_builder;

@@ -170,7 +170,10 @@ def run(args):
 ";
     let url = hook.url();
     let made = run(source, |trigger| trigger.argument("url", &url)).await;
-    assert_eq!(made, json!({ "one": 204, "many": [204, 204, 204, 204, 204] }));
+    assert_eq!(
+        made,
+        json!({ "one": 204, "many": [204, 204, 204, 204, 204] })
+    );
     hook.until(6).await;
 }
 

@@ -284,6 +284,10 @@ impl House {
         for (name, value) in arguments {
             trigger = trigger.argument(name, &value);
         }
+        trigger = trigger.network(&attempt.network().replace("API", &port));
+        if attempt.may_start_processes() {
+            trigger = trigger.subprocesses();
+        }
         trigger
     }
 
