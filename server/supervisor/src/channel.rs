@@ -132,6 +132,9 @@ fn unexpected(message: &from_spare::Message, wanted: &str) -> ChannelError {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use outrigger_proto::v1::{Refused, Waiting};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
