@@ -26,6 +26,7 @@ mod plugin_api;
 mod published;
 mod repository;
 mod requests;
+mod sandbox;
 mod schedules;
 mod spine;
 mod startup;
