@@ -295,7 +295,7 @@ async fn a_worker_that_fills_the_disk_is_ended_and_the_next_waits_for_room() {
                 time.sleep(600)";
     let reply = send(&server, "t", fill).await;
     assert_ne!(reply.status, 200, "{reply:?}");
-    let text = "hold more than 19 MiB or 50000 files";
+    let text = "hold more than 20 MiB or 50000 files";
     let logs = db.until_logged("t", 1, text).await;
     assert!(logs[0].text.contains("--plugin-private-size"), "{logs:?}");
     let reply = send(&server, "t", "result = 1").await;
