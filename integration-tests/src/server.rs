@@ -117,6 +117,15 @@ impl Server {
         self.files.data()
     }
 
+    /// What the file of this name holds that some trigger keeps.
+    pub fn kept(&self, name: &str) -> Option<String> {
+        let nodes = std::fs::read_dir(self.files.data()).ok()?.flatten();
+        let states = nodes.map(|node| node.path().join("plugin-state"));
+        let triggers = states.flat_map(std::fs::read_dir).flatten().flatten();
+        let mut kept = triggers.map(|trigger| std::fs::read_to_string(trigger.path().join(name)));
+        kept.find_map(Result::ok)
+    }
+
     /// A directory for the story's own files.
     pub fn directory(&self) -> &Path {
         self.files.directory()

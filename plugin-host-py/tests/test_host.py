@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -358,6 +359,33 @@ def test_a_spare_that_does_not_understand_the_server_ends(host: HostProcess, sai
     host.start_spare().channel.sendall(said)
     assert host.next("exited").code == 71
     assert b"outrigger worker" in host.output[True]
+
+
+def test_a_host_says_what_its_workers_read(host: HostProcess) -> None:
+    readable = set(host.ready.readable)
+    assert {sys.prefix, sys.base_prefix, str(Path(pa.__file__).parents[1])} <= readable
+    assert all(path.startswith("/") and path != "/" for path in readable)
+
+
+def test_a_worker_is_confined_before_it_connects(host: HostProcess, fake: FakeServer) -> None:
+    spare = host.start_spare()
+    limits = [{"resource": resource.RLIMIT_NOFILE, "soft": 200, "hard": 200}]
+    confinement = {"limits": limits, "no_new_privileges": True}
+    spare.assign(fake.socket, confinement=confinement)
+    names = [(layer.name, layer.state) for layer in spare.next("confined").layers]
+    assert names == [("limits", pb.STATE_ENFORCED), ("no_new_privileges", pb.STATE_ENFORCED)]
+    assert fake.next().pid == spare.pid
+    assert resource.prlimit(spare.pid, resource.RLIMIT_NOFILE) == (200, 200)
+
+
+def test_a_worker_whose_confinement_must_hold_and_does_not_ends(host: HostProcess) -> None:
+    spare = host.start_spare()
+    limits = [{"resource": 99, "soft": 1, "hard": 1}]
+    spare.assign("/nowhere", confinement={"limits": limits, "required": ["limits"]})
+    refused = spare.next("refused")
+    assert refused.layer == "limits"
+    assert refused.reason
+    assert host.next("exited").code == 72
 
 
 def test_a_worker_without_a_channel_is_a_protocol_error(host: HostProcess) -> None:

@@ -28,6 +28,7 @@ mod plugin_api;
 mod published;
 mod repository;
 mod requests;
+mod sandbox;
 mod schedules;
 mod science;
 mod spine;

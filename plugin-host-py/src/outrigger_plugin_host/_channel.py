@@ -46,12 +46,21 @@ class Channel:
                 return message.assign
         return None
 
-    def confined(self, layers: list[Any]) -> None:
-        """Say what the layers of the confinement came to."""
-        self._send(confined=pb.Confined(layers=layers))
+    def confined(self, layers: list[Any], listener: int | None) -> None:
+        """Say what the layers of the confinement came to, and pass on the listener's descriptor."""
+        self._send(listener, confined=pb.Confined(layers=layers))
 
-    def _send(self, **message: Any) -> None:
-        self._socket.sendall(_frames.encode(pb.FromSpare(**message).SerializeToString()))
+    def refused(self, layer: str, reason: str) -> None:
+        """Say which layer does not hold that must."""
+        self._send(refused=pb.Refused(layer=layer, reason=reason))
+
+    def _send(self, descriptor: int | None = None, **message: Any) -> None:
+        frame = _frames.encode(pb.FromSpare(**message).SerializeToString())
+        if descriptor is not None:
+            # With the first byte, and alone, so that nothing depends on how much is sent at once.
+            socket.send_fds(self._socket, [frame[:1]], [descriptor])
+            frame = frame[1:]
+        self._socket.sendall(frame)
 
     def __enter__(self) -> Self:
         return self

@@ -14,15 +14,17 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from typing import Any, NoReturn
 
-from outrigger_plugin_host import _orphans
+from outrigger_plugin_host import _layers, _orphans
 from outrigger_plugin_host._channel import Channel
 from outrigger_plugin_host._worker import Worker
 
 EXIT_ORPHANED = 69
 EXIT_SETUP_FAILED = 71
+EXIT_REFUSED = 72
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -59,9 +61,18 @@ def _serve(descriptor: int) -> int:
             # The server needs no further worker, or it is gone.
             return 0
         os.environ.update(assign.environment)
+        # Computed from the environment before, if at all.
+        tempfile.tempdir = None
         if assign.directory:
             os.chdir(assign.directory)
-        channel.confined([])
+        try:
+            applied = _layers.confine(assign.confinement)
+        except _layers.RefusedError as refused:
+            channel.refused(refused.layer, refused.reason)
+            return EXIT_REFUSED
+        channel.confined(applied.reports, applied.listener)
+        if applied.listener is not None:
+            os.close(applied.listener)
     return Worker(assign.socket, assign.token).run()
 
 

@@ -17,6 +17,7 @@ import socket
 import sys
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -79,6 +80,7 @@ class Host:
                 protocol=PROTOCOL,
                 python_version=platform.python_version(),
                 host_version=VERSION,
+                readable=_readable(),
             )
             self._send(ready=ready)
             while True:
@@ -241,6 +243,18 @@ def _take_control_socket() -> socket.socket:
     os.dup2(null, 0)
     os.close(null)
     return control
+
+
+def _readable() -> list[str]:
+    """Return what Python reads here, so that workers may read it too."""
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path}
+    found.add(str(Path(sys.executable).resolve().parent))
+    # A library that was found by an environment variable or a link may lie anywhere.
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        *_, path = line.split(maxsplit=5)
+        if ".so" in path:
+            found.add(str(Path(path).parent))
+    return sorted(path for path in found if path.startswith("/") and path.strip("/"))
 
 
 def _wakeup_on_child() -> int:

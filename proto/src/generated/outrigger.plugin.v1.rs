@@ -50,11 +50,86 @@ pub struct Assign {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// Working directory.
+    /// Working directory; one that only this plugin's workers use.
     #[prost(string, tag = "4")]
     pub directory: ::prost::alloc::string::String,
+    /// What the worker gives up before it connects.
+    #[prost(message, optional, tag = "5")]
+    pub confinement: ::core::option::Option<Confinement>,
 }
-/// Last: the process has given up what it must not have, and connects now.
+/// Layers, to be applied in the order of the fields. The numbers are the kernel's.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Confinement {
+    #[prost(message, repeated, tag = "1")]
+    pub limits: ::prost::alloc::vec::Vec<ResourceLimit>,
+    /// PR_SET_NO_NEW_PRIVS; the layers after it need it.
+    #[prost(bool, tag = "2")]
+    pub no_new_privileges: bool,
+    #[prost(message, optional, tag = "3")]
+    pub landlock: ::core::option::Option<Landlock>,
+    #[prost(message, repeated, tag = "4")]
+    pub seccomp: ::prost::alloc::vec::Vec<SeccompProgram>,
+    /// Names of layers whose failure is answered with Refused; that of others is reported.
+    #[prost(string, repeated, tag = "5")]
+    pub required: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// For setrlimit. A hard limit that is lower already stays, for the soft one too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceLimit {
+    #[prost(uint32, tag = "1")]
+    pub resource: u32,
+    /// 2^64 - 1 is no limit.
+    #[prost(uint64, tag = "2")]
+    pub soft: u64,
+    #[prost(uint64, tag = "3")]
+    pub hard: u64,
+}
+/// What is handled is forbidden, but for what the rules allow (linux/landlock.h).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Landlock {
+    #[prost(uint64, tag = "1")]
+    pub handled_fs: u64,
+    #[prost(uint64, tag = "2")]
+    pub handled_net: u64,
+    #[prost(uint64, tag = "3")]
+    pub scoped: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub paths: ::prost::alloc::vec::Vec<PathRule>,
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<PortRule>,
+}
+/// A path that is not there is left out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathRule {
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub access: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortRule {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(uint64, tag = "2")]
+    pub access: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeccompProgram {
+    /// The name of the layer that it is for.
+    #[prost(string, tag = "1")]
+    pub layer: ::prost::alloc::string::String,
+    /// An array of struct sock_filter, 8 bytes each.
+    #[prost(bytes = "vec", tag = "2")]
+    pub filter: ::prost::alloc::vec::Vec<u8>,
+    /// Flags of seccomp(SECCOMP_SET_MODE_FILTER).
+    #[prost(uint32, tag = "3")]
+    pub flags: u32,
+    /// Whether a descriptor results, which goes to the server with the first byte of Confined.
+    #[prost(bool, tag = "4")]
+    pub listener: bool,
+}
+/// Last: the process has given up what it must not have, and connects now. If a SeccompProgram
+/// has a listener, that comes with the first byte (SCM_RIGHTS).
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Confined {
     #[prost(message, repeated, tag = "1")]
@@ -165,6 +240,10 @@ pub struct HostReady {
     pub python_version: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub host_version: ::prost::alloc::string::String,
+    /// Absolute paths of what Python reads in this environment: prefixes, module search path,
+    /// directories of loaded libraries. Workers may read them.
+    #[prost(string, repeated, tag = "4")]
+    pub readable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Forks one worker. With its first byte comes one file descriptor (SCM_RIGHTS): the worker's
 /// end of its channel, on which it is told the rest; see assign.proto.

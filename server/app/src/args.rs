@@ -1,6 +1,7 @@
 //! What can be said on the command line of `serve`, and in its environment. Checked
 //! only by itself; what it means together is [`crate::config`]'s.
 
+mod confinement;
 mod workers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -8,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use outrigger_triggers::RepositoryUrl;
 
-pub(crate) use self::workers::WorkerArgs;
+pub(crate) use self::{confinement::ConfinementArgs, workers::WorkerArgs};
 
 /// Arguments of `influxdb3 serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -168,6 +169,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) workers: WorkerArgs,
+
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
 
     /// What is logged, for example `info,outrigger_supervisor=debug`
     #[arg(

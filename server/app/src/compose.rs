@@ -16,10 +16,10 @@ use outrigger_model::{
     shutdown::{Phase, Shutdown},
 };
 use outrigger_query::QueryEngine;
-use outrigger_sandbox::Launcher;
+use outrigger_sandbox::{Launcher, Machine};
 use outrigger_storage::Storage;
 use outrigger_supervisor::{
-    Supervisor, SupervisorError,
+    Confinement, Supervisor, SupervisorError,
     environment::{self, EnvironmentError, Management, Packages, VirtualEnvironment},
 };
 use outrigger_triggers::{
@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     args::PackageManager,
-    config::{Config, PluginsConfig},
+    config::{Config, PluginsConfig, StoreConfig},
     node::{Node, NodeError},
     run_directory::RunDirectory,
 };
@@ -184,6 +184,8 @@ impl Parts<'_> {
             directory,
             virtual_environment,
             environment,
+            installers_environment,
+            state,
         } = &self.config.plugins
         else {
             let triggers = self.storage.catalog().triggers().count();
@@ -211,7 +213,7 @@ impl Parts<'_> {
             location: virtual_environment.clone(),
             management: self.config.packages,
             base_python: "python3".into(),
-            environment: environment.clone(),
+            environment: installers_environment.clone(),
             plugins: directory.clone(),
             run_directory: run_directory.path().to_owned(),
             create_max: CREATE_ENVIRONMENT_MAX,
@@ -232,6 +234,7 @@ impl Parts<'_> {
             grace: GRACE,
             lines_bytes_max: self.config.lines_bytes_max,
             pool: self.config.pool.clone(),
+            confinement: self.confinement(state.as_deref(), directory, run_directory.path()),
         };
         let workers = self.start_triggers(config, launcher)?;
         Ok(Started {
@@ -239,6 +242,28 @@ impl Parts<'_> {
             run_directory: Some(run_directory),
             workers: Some(workers),
         })
+    }
+
+    fn confinement(&self, state: Option<&Path>, plugins: &Path, run: &Path) -> Confinement {
+        let data = match &self.config.store {
+            StoreConfig::File(directory) => Some(directory.join(&self.config.node_id)),
+            StoreConfig::Memory => None,
+        };
+        // Without a store, nothing outlives the server.
+        let default = data.as_deref().unwrap_or(run).join("plugin-state");
+        let kept = state.map_or(default, Path::to_owned);
+        Confinement {
+            mode: self.config.sandbox,
+            machine: Machine::probe(),
+            limits: self.config.limits.clone(),
+            read: vec![plugins.to_owned()],
+            secret: data
+                .into_iter()
+                .chain([kept.clone(), run.to_owned()])
+                .collect(),
+            kept,
+            private_max: self.config.private_max,
+        }
     }
 
     fn packages(&self, environment: Option<&VirtualEnvironment>) -> Packages {

@@ -33,6 +33,8 @@ pub enum ExitReason {
     Retired,
     /// Its host ended.
     HostLost,
+    /// Its private directories held more than they may.
+    PrivateFull(String),
     /// It could not be made the worker of its plugin, of which nothing ran.
     NotAssigned(String),
 }
@@ -56,6 +58,7 @@ impl ExitReason {
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
             Self::NotAssigned(_) => "not_assigned",
+            Self::PrivateFull(_) => "private_full",
         }
     }
 }
@@ -92,6 +95,12 @@ impl fmt::Display for ExitReason {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
+            Self::PrivateFull(what) => {
+                write!(
+                    f,
+                    "the plugin keeps too many files, and its worker was ended: {what}"
+                )
+            }
             Self::NotAssigned(why) => write!(f, "the worker could not be assigned: {why}"),
         }
     }
@@ -193,6 +202,12 @@ pub enum HostError {
     /// The worker ended before it said hello.
     #[error("the worker ended before it connected: {0}")]
     WorkerEnded(String),
+    /// The plugin keeps more files than it may.
+    #[error("{0}")]
+    PrivateFull(String),
+    /// The worker cannot be confined as it should.
+    #[error("the worker cannot be confined: {0}")]
+    NotConfined(String),
     /// The supervisor is shutting down.
     #[error("the server is shutting down")]
     Stopping,
@@ -207,6 +222,14 @@ pub enum SupervisorError {
     Socket {
         /// The socket.
         path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directories for workers' files could not be made.
+    #[error("make the directories for workers' files, {kept} and one in the run directory")]
+    Private {
+        /// Where files are kept.
+        kept: PathBuf,
         /// Why not.
         source: io::Error,
     },

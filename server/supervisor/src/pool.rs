@@ -8,7 +8,7 @@ mod state;
 pub(crate) use self::state::WorkerState;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -26,6 +26,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    confinement::Confiner,
     error::{ExitReason, HostError, InvocationError},
     host::HostHandle,
     invocation::{BindingKey, Concluded, Invocation, InvocationId, Plugin, Source, Usage},
@@ -93,6 +94,12 @@ pub(crate) enum Message {
     },
     /// A worker had ended before it began this.
     Bounced(Seat, Job),
+    /// A worker is confined; what became of each layer.
+    Confined(Seat, Arc<str>),
+    /// A binding is gone for good, and so is what it keeps.
+    Forget(BindingKey),
+    /// These keep something, all others that do are gone for good.
+    ForgetOthers(BTreeSet<BindingKey>),
 }
 
 /// Talks to the pool. Each message is somebody waiting, or the end of something that
@@ -113,6 +120,7 @@ pub(crate) struct PoolTask {
     config: Config,
     host: HostHandle,
     registry: Arc<Registry>,
+    confiner: Arc<Confiner>,
     gate: Gate,
     handle: PoolHandle,
     inbox: mpsc::UnboundedReceiver<Message>,
@@ -124,6 +132,8 @@ pub(crate) struct PoolTask {
     forks: u64,
     /// How often something had been installed when this last looked.
     installations: u64,
+    /// Whose files are to be removed once no worker of theirs is left.
+    forgotten: BTreeSet<BindingKey>,
 }
 
 /// A worker's task, seen from the pool.
@@ -131,6 +141,8 @@ pub(crate) struct PoolTask {
 struct Seated {
     pid: u32,
     orders: mpsc::Sender<Order>,
+    /// What became of each layer of its confinement; `None` while it has none.
+    enforcement: Option<Arc<str>>,
     /// What it runs, and since when.
     running: Option<(InvocationId, Instant)>,
 }
@@ -140,6 +152,7 @@ impl PoolTask {
         config: Config,
         host: HostHandle,
         registry: Arc<Registry>,
+        confiner: Arc<Confiner>,
         gate: Gate,
     ) -> (PoolHandle, Self) {
         let (sender, inbox) = mpsc::unbounded_channel();
@@ -149,6 +162,7 @@ impl PoolTask {
             config,
             host,
             registry,
+            confiner,
             gate,
             handle: handle.clone(),
             inbox,
@@ -159,6 +173,7 @@ impl PoolTask {
             deaths: Deaths::default(),
             forks: 0,
             installations: 0,
+            forgotten: BTreeSet::new(),
         };
         (handle, task)
     }
@@ -217,7 +232,45 @@ impl PoolTask {
                 let wanted = self.keep(job);
                 self.step(Event::Bounced { seat, wanted });
             }
+            Message::Confined(seat, enforcement) => {
+                if let Some(seated) = self.seated.get_mut(&seat) {
+                    seated.enforcement = Some(enforcement);
+                }
+            }
+            Message::Forget(key) => {
+                self.forgotten.insert(key);
+            }
+            Message::ForgetOthers(keep) => {
+                let confiner = self.confiner.clone();
+                self.in_background(move || confiner.forget_others(&keep));
+            }
         }
+        self.forget();
+    }
+
+    /// Removes the files of bindings that are gone, and whose workers are.
+    fn forget(&mut self) {
+        if self.forgotten.is_empty() {
+            return;
+        }
+        let owners: BTreeSet<_> = self
+            .pool
+            .members()
+            .filter_map(|(_, member)| member.owner.as_ref())
+            .collect();
+        let ready: Vec<_> = self
+            .forgotten
+            .extract_if(.., |key| !owners.contains(key))
+            .collect();
+        for key in ready {
+            let confiner = self.confiner.clone();
+            self.in_background(move || confiner.forget(&key));
+        }
+    }
+
+    /// Does something with files.
+    fn in_background(&self, work: impl FnOnce() + Send + 'static) {
+        self.gate.tasks().spawn_blocking(work);
     }
 
     fn keep(&mut self, job: Job) -> Wanted {
@@ -235,6 +288,7 @@ impl PoolTask {
         let seated = Seated {
             pid,
             orders,
+            enforcement: None,
             running: None,
         };
         self.seated.insert(seat, seated);
@@ -243,7 +297,9 @@ impl PoolTask {
             inbox,
             pool: self.handle.clone(),
             registry: self.registry.clone(),
+            confiner: self.confiner.clone(),
             config: self.config.clone(),
+            tasks: self.gate.tasks().clone(),
         };
         let task = SpareTask { post, spare };
         let shutdown = self.gate.token().clone();
@@ -375,6 +431,10 @@ impl PoolTask {
             pid: self.seated.get(&seat).map_or(0, |seated| seated.pid),
             binding: member.owner.clone(),
             running: running(seat),
+            enforcement: self
+                .seated
+                .get(&seat)
+                .and_then(|seated| seated.enforcement.clone()),
             state: (&member.state).into(),
             age: now.duration_since(member.since),
             invocations: member.invocations,

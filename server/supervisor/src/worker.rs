@@ -21,6 +21,7 @@ mod spare;
 
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -37,7 +38,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-pub(crate) use self::{allowance::Allowance, collect::count_lines, spare::Spare};
+pub(crate) use self::{
+    allowance::Allowance,
+    collect::count_lines,
+    spare::{Spare, Surroundings},
+};
 use self::{
     collect::Collector,
     liveness::{Liveness, Seen},
@@ -50,6 +55,7 @@ use crate::{
     error::{ExitReason, HostError, InvocationError},
     host::{OutputLine, SIGKILL, WorkerProcess, exited},
     invocation::{BindingKey, Concluded, Event, Finished, Invocation, Plugin},
+    private::{Over, Watchee},
     registry::{Active, InvocationKey, Link, Registry},
     usage::{ProcessUsage, is_stopped},
 };
@@ -81,7 +87,19 @@ pub(crate) struct Worker {
     strays: u32,
     /// What it passes on as `args`.
     arguments: Option<BTreeMap<String, String>>,
+    confined: Confined,
     clock: SystemClock,
+}
+
+/// How a worker is confined.
+#[derive(Debug)]
+pub(crate) struct Confined {
+    /// What became of each layer.
+    pub(crate) enforcement: Arc<str>,
+    pub(crate) directories: Arc<Watchee>,
+    /// Why it must end, once its directories hold too much.
+    pub(crate) over: Over,
+    pub(crate) _pin: Option<OwnedFd>,
 }
 
 /// An invocation that runs, and what is kept of it meanwhile.
@@ -103,10 +121,11 @@ enum Break {
 
 impl Worker {
     /// A worker that has said hello.
-    fn new(process: WorkerProcess, link: Link) -> Self {
+    fn new(process: WorkerProcess, link: Link, confined: Confined) -> Self {
         Self {
             process,
             link,
+            confined,
             bound: None,
             cached_objects: 0,
             strays: 0,
@@ -119,6 +138,16 @@ impl Worker {
     /// being idle. Nothing else may rely on what it says.
     pub(crate) fn cached_objects(&self) -> u64 {
         self.cached_objects
+    }
+
+    /// What became of each layer of its confinement.
+    pub(crate) fn enforcement(&self) -> &Arc<str> {
+        &self.confined.enforcement
+    }
+
+    /// Its private directories.
+    pub(crate) fn directories(&self) -> &Arc<Watchee> {
+        &self.confined.directories
     }
 
     /// Its process id.
@@ -155,6 +184,9 @@ impl Worker {
                 }
                 Some(line) = self.process.output.recv() => return Ok(line),
                 exit = exited(&mut self.process.exit) => return Err(exit.reason),
+                what = too_much(&mut self.confined.over) => {
+                    return Err(ExitReason::PrivateFull(what));
+                }
             }
         }
     }
@@ -270,6 +302,7 @@ impl Worker {
         let admission = registry.admit(active.clone());
         self.strays = 0;
         self.send(to_worker::Message::Invoke(message));
+        let mut over = self.confined.over.clone();
         let exchange = self.exchange(registry, &active, budget, asked, allowance);
         let late = ExitReason::DeadlineExceeded {
             timeout: invocation.timeout,
@@ -277,6 +310,7 @@ impl Worker {
         let outcome = tokio::select! {
             outcome = timeout_at(deadline, exchange) => outcome.map_err(|_elapsed| late),
             () = past_use(&invocation.unwanted) => Err(ExitReason::Unwanted),
+            what = too_much(&mut over) => Err(ExitReason::PrivateFull(what)),
         };
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
@@ -290,6 +324,12 @@ impl Worker {
                 let error = self.broken(reason).await;
                 self.log_remaining_output(registry, scope, allowance).await;
                 Err(error)
+            }
+            Err(reason @ ExitReason::PrivateFull(_)) => {
+                // It has no time to fill the disk.
+                let stderr = self.kill().await;
+                self.log_remaining_output(registry, scope, allowance).await;
+                Err(InvocationError::Worker { reason, stderr })
             }
             Err(reason) => {
                 self.dump_stacks(registry, scope, allowance).await;
@@ -522,6 +562,17 @@ impl Worker {
             debug!(pid = process.pid, "worker ignores the drain, killing it");
         }
         // Dropping a process that still lives kills it.
+    }
+}
+
+/// Waits until a worker's private directories hold too much.
+async fn too_much(over: &mut Over) -> String {
+    let told = over.wait_for(Option::is_some).await;
+    let what = told.ok().and_then(|what| what.clone());
+    match what {
+        Some(what) => what,
+        // Nobody looks any more.
+        None => std::future::pending().await,
     }
 }
 

@@ -18,8 +18,8 @@ use outrigger_storage::{
     journal::{JournalRows, LogLevel, PluginInvocation},
 };
 use outrigger_supervisor::{
-    Concluded, Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Plugin,
-    Response, Supervisor, Usage,
+    Concluded, Event, ExitReason, Finished, Grants, Invocation, InvocationError, InvocationId,
+    Plugin, Response, Supervisor, Usage,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -306,7 +306,18 @@ impl Runner {
             source: source.text.for_worker(),
             arguments: self.trigger.definition.arguments.clone(),
             workers_max: self.concurrency().get(),
+            grants: self.grants(),
+            keeps_files: true,
         }
+    }
+
+    /// What this trigger may touch beyond what all may.
+    #[expect(
+        clippy::unused_self,
+        reason = "a trigger's settings have no grants yet; this is where they come in"
+    )]
+    fn grants(&self) -> Grants {
+        Grants::default()
     }
 
     async fn on_error(

@@ -1,6 +1,12 @@
 //! A running host process.
 
-use std::{io, os::fd::OwnedFd, os::unix::net::UnixStream as StdUnixStream, time::Duration};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use outrigger_proto::{
     PROTOCOL_VERSION,
@@ -27,6 +33,8 @@ const SEND_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct HostProcess {
     socket: HostSocket,
     running: Running,
+    /// What Python reads there.
+    readable: Arc<[PathBuf]>,
 }
 
 impl HostProcess {
@@ -65,6 +73,7 @@ impl HostProcess {
         let mut host = Self {
             socket: HostSocket::new(UnixStream::from_std(ours)?),
             running: launched.running,
+            readable: Arc::default(),
         };
         let stdout = pipe::Receiver::from_owned_fd(launched.stdout)?;
         let stderr = pipe::Receiver::from_owned_fd(launched.stderr)?;
@@ -72,7 +81,7 @@ impl HostProcess {
         tasks.spawn(read_lines(stdout, move |line| {
             info!(pid, line, "plugin host");
         }));
-        let tail = std::sync::Arc::new(parking_lot::Mutex::new(Tail::default()));
+        let tail = Arc::new(parking_lot::Mutex::new(Tail::default()));
         let sink = tail.clone();
         let stderr = tasks.spawn(read_lines(stderr, move |line| {
             warn!(pid, line, "plugin host");
@@ -81,6 +90,7 @@ impl HostProcess {
         match timeout(config.host_start_max, host.ready()).await {
             Ok(Ok(ready)) => {
                 info!(pid, python = ready.python_version, "plugin host is ready");
+                host.readable = ready.readable.into_iter().map(PathBuf::from).collect();
                 Ok(host)
             }
             Ok(Err(HostError::Socket(_))) => {
@@ -105,6 +115,11 @@ impl HostProcess {
             ))),
             other => Err(HostError::Protocol(format!("{other:?} came before ready"))),
         }
+    }
+
+    /// What Python reads there.
+    pub(crate) fn readable(&self) -> Arc<[PathBuf]> {
+        self.readable.clone()
     }
 
     /// Its process id.
@@ -139,6 +154,7 @@ impl HostProcess {
         let Self {
             socket,
             mut running,
+            ..
         } = self;
         drop(socket);
         if timeout(grace, running.wait()).await.is_err() {

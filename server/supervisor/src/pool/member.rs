@@ -1,18 +1,20 @@
 //! One worker of the pool: runs what it is granted and watches it in between.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc, time::SystemTime};
 
 use tokio::{
     sync::mpsc,
+    task::spawn_blocking,
     time::{Duration, Instant},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use super::{Job, Message, PoolHandle, state::Seat};
 use crate::{
     backend::Scope,
     config::Config,
+    confinement::Confiner,
     error::{ExitReason, InvocationError, PluginFailure},
     host::OutputLine,
     invocation::{Concluded, Invocation, Plugin, Usage},
@@ -42,7 +44,9 @@ pub(super) struct Post {
     pub(super) inbox: mpsc::Receiver<Order>,
     pub(super) pool: PoolHandle,
     pub(super) registry: Arc<Registry>,
+    pub(super) confiner: Arc<Confiner>,
     pub(super) config: Config,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Post {
@@ -72,6 +76,8 @@ pub(super) struct MemberTask {
     /// The last invocation, and what it may still log: what is printed after it, it has
     /// printed.
     pub(super) last: Option<(Scope, Allowance)>,
+    /// When the plugin directory had last changed whose entries were shown to the worker.
+    pub(super) linked: Option<SystemTime>,
 }
 
 impl MemberTask {
@@ -84,6 +90,7 @@ impl MemberTask {
         let mut ended = self.on_job(first, granted, &shutdown).await;
         let reason = loop {
             if ended.is_some() {
+                self.on_ended(ended.as_ref());
                 break ended;
             }
             match self.next_wake(&shutdown).await {
@@ -93,7 +100,7 @@ impl MemberTask {
                 Wake::Printed(line) => self.on_printed(line).await,
                 Wake::Ended(reason) => {
                     info!(pid = self.worker.pid(), %reason, "idle worker ended");
-                    break Some(reason);
+                    ended = Some(reason);
                 }
                 Wake::Order(Order::Retire) | Wake::Shutdown => break None,
             }
@@ -117,6 +124,26 @@ impl MemberTask {
             },
             () = shutdown.cancelled() => Wake::Shutdown,
         }
+    }
+
+    /// What a worker was ended for may concern the next one.
+    fn on_ended(&self, reason: Option<&ExitReason>) {
+        if let (Some(ExitReason::PrivateFull(_)), Some((scope, _))) = (reason, &self.last) {
+            self.post.confiner.on_full(&scope.binding);
+        }
+    }
+
+    /// Has what the operator has put into the plugin directory appear to the worker.
+    async fn refresh_directory(&mut self) {
+        let changed = fs::metadata(&self.post.config.directory).and_then(|found| found.modified());
+        let changed = changed.ok();
+        if self.linked == changed {
+            return;
+        }
+        self.linked = changed;
+        let (confiner, directories) = (self.post.confiner.clone(), self.worker.directories());
+        let directories = directories.clone();
+        drop(spawn_blocking(move || confiner.refresh(&directories)).await);
     }
 
     async fn on_printed(&mut self, line: OutputLine) {
@@ -174,6 +201,7 @@ impl MemberTask {
             info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
         }
         self.last = Some((scope, Allowance::new()));
+        self.refresh_directory().await;
         let bound = self.worker.bind(plugin, self.post.config.load_max).await;
         let bind_time = granted.elapsed();
         let mut concluded = match bound {

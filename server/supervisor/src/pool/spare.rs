@@ -1,18 +1,20 @@
 //! A worker of the pool that belongs to no plugin yet: it waits, until it is granted its first
 //! invocation.
 
+use std::fs;
+
 use outrigger_model::error::Report;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{
-    Job,
+    Job, Message,
     member::{MemberTask, Order, Post, Wake, not_run},
 };
 use crate::{
     error::{ExitReason, HostError, InvocationError},
-    worker::{Spare, Worker},
+    worker::{Spare, Surroundings},
 };
 
 /// Owns a spare.
@@ -58,27 +60,53 @@ impl SpareTask {
     async fn assign(self, job: Job, shutdown: CancellationToken) {
         let Self { post, spare } = self;
         let (granted, pid) = (Instant::now(), spare.pid());
-        let assigned = spare.assign(&post.registry, &post.config);
+        // What changes from here on is seen before the next invocation.
+        let linked = fs::metadata(&post.config.directory).and_then(|found| found.modified());
+        let surroundings = Surroundings {
+            registry: &post.registry,
+            confiner: &post.confiner,
+            config: &post.config,
+            tasks: &post.tasks,
+        };
+        let assigned = spare.assign(&job.plugin, &surroundings);
         let assigned = shutdown.run_until_cancelled(assigned).await;
         match assigned.unwrap_or(Err(HostError::Stopping)) {
-            Ok(worker) => go_on(post, worker, (job, granted), shutdown).await,
+            Ok(worker) => {
+                let enforcement = worker.enforcement().clone();
+                post.pool.tell(Message::Confined(post.seat, enforcement));
+                let task = MemberTask {
+                    post,
+                    worker,
+                    last: None,
+                    linked: linked.ok(),
+                };
+                task.run((job, granted), shutdown).await;
+            }
             Err(error) => {
-                let why = Report(&error).to_string();
-                let mut concluded = not_run(InvocationError::Host(why.clone()), pid);
+                let (error, reason) = verdict(error);
+                let mut concluded = not_run(error, pid);
                 concluded.usage.queued = granted.duration_since(job.submitted);
                 // Whoever no longer waits has given the result up.
                 drop(job.reply.send(concluded));
-                post.leave(Some(ExitReason::NotAssigned(why)));
+                post.leave(Some(reason));
             }
         }
     }
 }
 
-async fn go_on(post: Post, worker: Worker, first: (Job, Instant), shutdown: CancellationToken) {
-    let task = MemberTask {
-        post,
-        worker,
-        last: None,
-    };
-    task.run(first, shutdown).await;
+/// What a failed assignment means for the invocation, and for the worker.
+fn verdict(error: HostError) -> (InvocationError, ExitReason) {
+    if let HostError::PrivateFull(what) = error {
+        let reason = ExitReason::PrivateFull(what);
+        let error = InvocationError::Worker {
+            reason: reason.clone(),
+            stderr: Vec::new(),
+        };
+        return (error, reason);
+    }
+    let why = Report(&error).to_string();
+    (
+        InvocationError::Host(why.clone()),
+        ExitReason::NotAssigned(why),
+    )
 }

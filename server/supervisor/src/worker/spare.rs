@@ -1,21 +1,35 @@
 //! A worker before it belongs to a plugin: a process with one thread that waits on its channel.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use outrigger_proto::v1::{Assign, Confined};
+use outrigger_proto::v1::{Assign, Confined as Told};
 use tokio::{
     sync::oneshot,
+    task::spawn_blocking,
     time::{Duration, timeout},
 };
+use tokio_util::task::TaskTracker;
 
-use super::{LAST_WORDS_MAX, Worker, check_hello};
+use super::{Confined, LAST_WORDS_MAX, Worker, check_hello};
 use crate::{
     channel::{Channel, ChannelError},
     config::Config,
+    confinement::{ConfineError, Confiner, Leftovers, Prepared},
     error::{ExitReason, HostError},
     host::{HostHandle, OutputLine, WorkerExit, WorkerProcess, exited},
+    invocation::Plugin,
     registry::{Link, Registry, Token},
 };
+
+/// What an assignment needs.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) confiner: &'a Arc<Confiner>,
+    pub(crate) config: &'a Config,
+    /// Where runs what cleans up after the worker.
+    pub(crate) tasks: &'a TaskTracker,
+}
 
 /// A worker that waits. Dropping it kills its process.
 #[derive(Debug)]
@@ -82,28 +96,43 @@ impl Spare {
     /// Makes it the worker of a plugin, and waits until it has connected.
     pub(crate) async fn assign(
         self,
-        registry: &Registry,
-        config: &Config,
+        plugin: &Arc<Plugin>,
+        surroundings: &Surroundings<'_>,
     ) -> Result<Worker, HostError> {
         let Self {
             mut process,
             channel,
             ..
         } = self;
+        let Surroundings {
+            registry,
+            confiner,
+            config,
+            tasks,
+        } = surroundings;
         let token: Token = rand::random();
         let (_admission, link) = registry.expect(token);
-        let assign = Assign {
-            token: token.to_vec(),
-            socket: config.socket().display().to_string(),
-            environment: HashMap::new(),
-            directory: config.directory.display().to_string(),
-        };
-        let attach = attach(&mut process, channel, assign, link);
-        let (_confined, link) = timeout(config.worker_start_max, attach)
+        let prepared = prepare(confiner, plugin, &process, token).await?;
+        let clean_up = clean_up(confiner, &process, prepared.leftovers.clone());
+        tasks.spawn(clean_up);
+        let attach = attach(&mut process, channel, prepared.assign, link);
+        let (confined, link) = timeout(config.worker_start_max, attach)
             .await
             .unwrap_or(Err(HostError::WorkerNotReady(config.worker_start_max)))?;
         check_hello(&link, process.pid)?;
-        Ok(Worker::new(process, link))
+        let enforcement = confiner
+            .conclude(prepared.known, confined.layers)
+            .map_err(HostError::WorkerUnusable)?;
+        Ok(Worker::new(
+            process,
+            link,
+            Confined {
+                enforcement,
+                directories: prepared.directories,
+                over: prepared.over,
+                _pin: prepared.pin,
+            },
+        ))
     }
 
     /// Lets it end.
@@ -119,13 +148,44 @@ impl Spare {
     }
 }
 
+async fn prepare(
+    confiner: &Arc<Confiner>,
+    plugin: &Arc<Plugin>,
+    process: &WorkerProcess,
+    token: Token,
+) -> Result<Prepared, HostError> {
+    let (confiner, plugin) = (confiner.clone(), plugin.clone());
+    let (pid, python) = (process.pid, process.python.clone());
+    let prepared =
+        spawn_blocking(move || confiner.prepare(&plugin, pid, token.to_vec(), &python)).await;
+    match prepared {
+        Ok(Ok(prepared)) => Ok(prepared),
+        Ok(Err(ConfineError::Full(what))) => Err(HostError::PrivateFull(what)),
+        Ok(Err(error)) => Err(HostError::NotConfined(error.to_string())),
+        Err(panicked) => Err(HostError::NotConfined(panicked.to_string())),
+    }
+}
+
+/// Removes what goes with a worker, once that has ended.
+fn clean_up(
+    confiner: &Arc<Confiner>,
+    process: &WorkerProcess,
+    leftovers: Leftovers,
+) -> impl Future<Output = ()> + use<> {
+    let (confiner, mut exit) = (confiner.clone(), process.exit.clone());
+    async move {
+        exited(&mut exit).await;
+        drop(spawn_blocking(move || confiner.clean_up(&leftovers)).await);
+    }
+}
+
 /// Assigns the worker and waits for its hello.
 async fn attach(
     process: &mut WorkerProcess,
     channel: Channel,
     assign: Assign,
     link: oneshot::Receiver<Link>,
-) -> Result<(Confined, Link), HostError> {
+) -> Result<(Told, Link), HostError> {
     let confined = match channel.assign(assign).await {
         Ok(confined) => confined,
         Err(error) => return Err(unusable(process, error).await),

@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     backend::{Backend, BackendError, QueryRequest, QueryStream},
     peer::Peer,
+    private::PrivateRoot,
 };
 
 const RUN: &str = "1-2-3";
@@ -64,7 +65,17 @@ fn worker(said: Bytes) -> Worker {
     let (_, exit) = watch::channel(Some(exit));
     let (_, output) = mpsc::channel(1);
     let process = WorkerProcess::without_process(exit, output);
-    Worker::new(process, link(said, Hello::default(), 1))
+    let root = tempfile::tempdir().expect("make a directory");
+    let root = PrivateRoot::open(root.path()).expect("open it");
+    let directories = ["a", "b"].map(|name| root.make(name).expect("make a directory"));
+    let (directories, over) = Watchee::new(directories, 1);
+    let confined = Confined {
+        enforcement: "".into(),
+        directories: Arc::new(directories),
+        over,
+        _pin: None,
+    };
+    Worker::new(process, link(said, Hello::default(), 1), confined)
 }
 
 fn scope() -> Scope {
