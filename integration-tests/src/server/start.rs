@@ -69,6 +69,7 @@ pub(super) async fn start(
         &files.stderr(),
     )
     .expect("the binary can be started");
+    tag.add_server(process.pid());
     let deadline = Instant::now() + patience;
     loop {
         let address = fs::read_to_string(files.address()).unwrap_or_default();

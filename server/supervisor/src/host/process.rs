@@ -68,6 +68,7 @@ impl HostProcess {
                 environment,
                 directory: config.run_directory.clone(),
                 stdin: Some(theirs.into()),
+                confinement: None,
             })
             .await?;
         let mut host = Self {
