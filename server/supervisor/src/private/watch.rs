@@ -107,12 +107,7 @@ impl Watch {
                 sleep(pause).await;
                 let watched = self.living();
                 let begun = Instant::now();
-                let looked = spawn_blocking(move || {
-                    for watchee in &watched {
-                        look(watchee, max);
-                    }
-                });
-                drop(looked.await);
+                drop(spawn_blocking(move || look(&watched, max)).await);
                 pause = LOOK_EVERY.max(begun.elapsed() * SHARE);
                 if pause > LOOK_EVERY {
                     let pause = format_duration(pause);
@@ -130,8 +125,10 @@ impl Watch {
     }
 }
 
-fn look(watchee: &Watchee, max: PrivateMax) {
-    if let Some(excess) = watchee.excess(max) {
-        watchee.over.send_replace(Some(excess));
+fn look(watched: &[Arc<Watchee>], max: PrivateMax) {
+    for watchee in watched {
+        if let Some(excess) = watchee.excess(max) {
+            watchee.over.send_replace(Some(excess));
+        }
     }
 }
