@@ -15,6 +15,7 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
 
 fn strict(source: &str) -> Builder {
     server()
+        .flag("--sandbox", "strict")
         .with_requirements("integration-science-venv", "science-requirements.txt")
         .plugin("science.py", &format!("{source}\n{FRAME}"))
 }

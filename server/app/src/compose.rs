@@ -16,7 +16,7 @@ use outrigger_model::{
     shutdown::{Phase, Shutdown},
 };
 use outrigger_query::QueryEngine;
-use outrigger_sandbox::{Launcher, Machine};
+use outrigger_sandbox::Launcher;
 use outrigger_storage::Storage;
 use outrigger_supervisor::{
     Confinement, Supervisor, SupervisorError,
@@ -254,7 +254,7 @@ impl Parts<'_> {
         let kept = state.map_or(default, Path::to_owned);
         Confinement {
             mode: self.config.sandbox,
-            machine: Machine::probe(),
+            machine: self.config.machine.clone(),
             limits: self.config.limits.clone(),
             read: vec![plugins.to_owned()],
             secret: data

@@ -9,7 +9,7 @@ use std::{
 };
 
 use outrigger_model::bytes::ByteSize;
-use outrigger_sandbox::{Limits, Mode};
+use outrigger_sandbox::{Limits, Machine, Mode};
 use outrigger_supervisor::{PoolLimits, PrivateMax, environment::Management};
 use outrigger_triggers::{Repository, spec::TriggerKind};
 
@@ -49,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) triggers: outrigger_triggers::Config,
     pub(crate) pool: PoolLimits,
     pub(crate) sandbox: Mode,
+    pub(crate) machine: Machine,
     pub(crate) limits: Limits,
     pub(crate) private_max: PrivateMax,
     pub(crate) exec_mem_pool: ByteSize,
@@ -160,6 +161,7 @@ impl Args {
             },
             pool: self.workers.pool(),
             sandbox: self.confinement.mode(),
+            machine: self.confinement.machine(),
             limits: self.confinement.limits(),
             private_max: self.confinement.private_max(),
             exec_mem_pool: EXEC_MEM_POOL,

@@ -241,6 +241,7 @@ impl Confiner {
             read: read.filter(|path| self.may_read(path)).cloned().collect(),
             write: private.iter().chain(&grants.write).cloned().collect(),
             subprocesses: grants.subprocesses,
+            change_modes: false,
             network: grants.network.clone(),
             limits: limits.clone(),
         };

@@ -312,12 +312,13 @@ impl Runner {
     }
 
     /// What this trigger may touch beyond what all may.
-    #[expect(
-        clippy::unused_self,
-        reason = "a trigger's settings have no grants yet; this is where they come in"
-    )]
     fn grants(&self) -> Grants {
-        Grants::default()
+        let granted = &self.trigger.definition.grants;
+        Grants {
+            subprocesses: granted.subprocesses,
+            network: granted.network.clone().unwrap_or_default(),
+            ..Grants::default()
+        }
     }
 
     async fn on_error(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use outrigger_model::bytes::ByteSize;
-use outrigger_sandbox::{Limits, Mode};
+use outrigger_sandbox::{Layer, Limits, Machine, Mode};
 use outrigger_supervisor::PrivateMax;
 
 /// Descriptors that a worker may have open: gRPC, a plugin's connections, and room.
@@ -27,6 +27,10 @@ pub(crate) struct ConfinementArgs {
         value_name = "MODE"
     )]
     sandbox: SandboxMode,
+
+    /// Leave out one layer: for finding out what each is good for
+    #[arg(long, hide = true, value_name = "LAYER")]
+    sandbox_without: Option<LeftOut>,
 
     /// Where triggers keep files of their own [default: <data-dir>/<node-id>/plugin-state]
     #[arg(long, env = "INFLUXDB3_PLUGIN_STATE_DIR", value_name = "DIRECTORY")]
@@ -82,7 +86,31 @@ enum SandboxMode {
     Off,
 }
 
+/// Layers that can be left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum LeftOut {
+    Landlock,
+    Seccomp,
+    Broker,
+    Limits,
+}
+
 impl ConfinementArgs {
+    /// What this machine can do, but for what is left out.
+    pub(crate) fn machine(&self) -> Machine {
+        let mut machine = Machine::probe();
+        let lost = match self.sandbox_without {
+            Some(LeftOut::Landlock) => Some(Layer::Landlock),
+            Some(LeftOut::Seccomp) => Some(Layer::Seccomp),
+            Some(LeftOut::Broker) => Some(Layer::Broker),
+            Some(LeftOut::Limits) | None => None,
+        };
+        if let Some(layer) = lost {
+            machine.lose(layer);
+        }
+        machine
+    }
+
     pub(crate) fn mode(&self) -> Mode {
         match self.sandbox {
             SandboxMode::Strict => Mode::Strict,
@@ -92,6 +120,9 @@ impl ConfinementArgs {
     }
 
     pub(crate) fn limits(&self) -> Limits {
+        if self.sandbox_without == Some(LeftOut::Limits) {
+            return Limits::default();
+        }
         Limits {
             address_space: Some(self.plugin_address_space.0 as u64),
             open_files: Some(OPEN_FILES_MAX),
@@ -115,7 +146,12 @@ impl ConfinementArgs {
         let none = self.plugin_private_size.0 == 0 || self.plugin_private_files == 0;
         let empty = |name: &String| name.is_empty() || name == "*";
         let names = self.plugin_env.iter().flatten();
+        let contradicts = self.sandbox_without.is_some() && self.sandbox != SandboxMode::Auto;
         [
+            (
+                contradicts,
+                "--sandbox-without leaves out a layer, which needs --sandbox auto",
+            ),
             (
                 too_small,
                 "--plugin-address-space must be 400mb at least, or no worker could start",
