@@ -92,6 +92,12 @@ SOAK_SECONDS ?= 600
 soak: build
 	$(PYTHON) bench/soak.py --binary $(TARGET)/debug/influxdb3 --venv $(TARGET)/bench-venv --seconds $(SOAK_SECONDS)
 
+## escapes: run every attempt to escape without each layer in turn, and store the table
+.PHONY: escapes
+escapes:
+	ESCAPES=write $(CARGO) test --workspace --test stories -- --ignored --nocapture \
+		escapes::the_table_of_attempts_and_layers_is_true
+
 ## format: format Rust and Python
 .PHONY: format
 format: $(DEV_STAMP)

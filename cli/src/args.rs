@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// Create a database or a trigger
     #[command(subcommand)]
     Create(CreateCommand),
-    /// Show databases, plugin files or system tables
+    /// Show databases, plugin files, system tables or the sandbox
     #[command(subcommand)]
     Show(ShowCommand),
     /// Delete a database or a trigger

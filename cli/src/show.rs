@@ -1,11 +1,13 @@
-//! `show …`: lists databases and plugin files; system tables have a file of their own.
+//! `show …`: lists databases and plugin files; system tables and the sandbox have files of their
+//! own.
 
+mod sandbox;
 mod system;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use self::system::ShowSystem;
+use self::{sandbox::ShowSandbox, system::ShowSystem};
 use crate::{client::Client, connection::ServerArgs, format::Format, output};
 
 /// What to show.
@@ -18,6 +20,8 @@ pub(crate) enum ShowCommand {
     /// Show what a database's system tables say
     #[command(visible_alias = "s")]
     System(ShowSystem),
+    /// Try out what confines plugins on this machine, without a server
+    Sandbox(ShowSandbox),
 }
 
 impl ShowCommand {
@@ -27,6 +31,7 @@ impl ShowCommand {
             Self::Databases(databases) => databases.run().await,
             Self::Plugins(plugins) => plugins.run().await,
             Self::System(system) => system.run().await,
+            Self::Sandbox(sandbox) => sandbox.run(),
         }
     }
 }

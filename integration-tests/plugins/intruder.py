@@ -19,12 +19,12 @@ def same(data):
 
 
 def path_and_token():
-    """Find what the host gave to this worker, in the frames that called us."""
+    """Find what the server gave to this worker, in the frames that called us."""
     frame = sys._getframe()
     while frame is not None:
-        if "start" in frame.f_locals:
-            start = frame.f_locals["start"]
-            return start.socket, start.token
+        if "assign" in frame.f_locals:
+            assign = frame.f_locals["assign"]
+            return assign.socket, assign.token
         frame = frame.f_back
     raise RuntimeError("no frame has it")
 

@@ -3,7 +3,10 @@
 
 use std::{
     fmt, fs,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,32 +23,46 @@ pub(crate) const VARIABLE: &str = "OUTRIGGER_TEST_ID";
 /// How long processes may take to be gone after their server is.
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the command of a host's keeper shows, beside that of the host.
-const KEEPER: &str = "__outrigger-keep";
+/// What the command of the spawner and of keepers shows, before the server's pid. Their
+/// environment is empty.
+const SPAWNER: &str = "__outrigger-spawn";
 
 /// What the command of a host shows, and that of the workers it forks.
 const HOST_MODULE: &str = "outrigger_plugin_host";
 
 /// Marks the processes of one server.
 #[derive(Clone, Debug)]
-pub(crate) struct Tag(String);
+pub(crate) struct Tag {
+    value: String,
+    /// The pids of its servers, one after the other.
+    servers: Arc<Mutex<Vec<u32>>>,
+}
 
 impl Tag {
     /// A tag that no other server on this machine has at this time.
     pub(crate) fn unique() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(format!("{}-{count}", std::process::id()))
+        Self {
+            value: format!("{}-{count}", std::process::id()),
+            servers: Arc::default(),
+        }
     }
 
     /// The value of [`VARIABLE`].
     pub(crate) fn value(&self) -> &str {
-        &self.0
+        &self.value
+    }
+
+    /// A server that was started with the tag.
+    pub(crate) fn add_server(&self, pid: u32) {
+        self.servers.lock().unwrap().push(pid);
     }
 
     /// The processes that have the tag.
     pub(crate) fn processes(&self) -> Vec<Leftover> {
-        let entry = format!("{VARIABLE}={}", self.0);
+        let entry = format!("{VARIABLE}={}", self.value);
+        let servers = self.servers.lock().unwrap().clone();
         let Ok(directory) = fs::read_dir("/proc") else {
             return Vec::new();
         };
@@ -54,11 +71,11 @@ impl Tag {
                 let process = process.ok()?;
                 let pid = process.file_name().to_str()?.parse().ok()?;
                 // A process that ends meanwhile cannot be read, and is none.
-                let environment = fs::read(process.path().join("environ")).ok()?;
-                environment
-                    .split(|byte| *byte == 0)
-                    .any(|variable| variable == entry.as_bytes())
-                    .then(|| Leftover::new(pid))
+                let found = Leftover::new(pid);
+                let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+                let mut variables = environment.split(|byte| *byte == 0);
+                let tagged = variables.any(|variable| variable == entry.as_bytes());
+                (tagged || found.is_spawner_of(&servers)).then_some(found)
             })
             .collect()
     }
@@ -111,9 +128,16 @@ impl Leftover {
             .is_some_and(|parent| self.command.contains(HOST_MODULE) && Self::new(parent).is_host())
     }
 
+    /// Whether it starts what one of these servers asks for, or keeps it.
+    fn is_spawner_of(&self, servers: &[u32]) -> bool {
+        let mut words = self.command.split(' ').skip_while(|word| *word != SPAWNER);
+        let server = words.nth(1).and_then(|pid| pid.parse().ok());
+        server.is_some_and(|server| servers.contains(&server))
+    }
+
     /// Whether it forks workers, or is itself such a fork.
     fn is_host(&self) -> bool {
-        self.command.contains(HOST_MODULE) && !self.command.contains(KEEPER)
+        self.command.contains(HOST_MODULE)
     }
 }
 

@@ -117,6 +117,15 @@ impl Server {
         self.files.data()
     }
 
+    /// What the file of this name holds that some trigger keeps.
+    pub fn kept(&self, name: &str) -> Option<String> {
+        let nodes = std::fs::read_dir(self.files.data()).ok()?.flatten();
+        let states = nodes.map(|node| node.path().join("plugin-state"));
+        let triggers = states.flat_map(std::fs::read_dir).flatten().flatten();
+        let mut kept = triggers.map(|trigger| std::fs::read_to_string(trigger.path().join(name)));
+        kept.find_map(Result::ok)
+    }
+
     /// A directory for the story's own files.
     pub fn directory(&self) -> &Path {
         self.files.directory()
@@ -124,6 +133,22 @@ impl Server {
 
     pub(crate) fn binary(&self) -> &Path {
         &self.settings.binary
+    }
+
+    /// The directory that it finds plugins in.
+    pub fn plugin_directory(&self) -> PathBuf {
+        self.files.plugins()
+    }
+
+    /// How many processes it has started that have not ended.
+    pub fn children(&self) -> usize {
+        // Itself is one of those that have its tag.
+        self.tag.processes().len().saturating_sub(1)
+    }
+
+    /// The lines of its log.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.files.log().iter().map(ToString::to_string).collect()
     }
 
     /// Writes a plugin into its plugin directory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -55,10 +56,33 @@ except FetchError:
 )
 
 
+class Spare:
+    """A worker that waits, seen from the server's end of its channel."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self.channel = channel
+        self._frames = _frames.FrameReader()
+        self.waiting = self.next("waiting")
+
+    def next(self, kind: str) -> Any:
+        data = self.channel.recv(1 << 16)
+        assert data, "the spare has closed its channel"
+        (payload,) = self._frames.feed(data)
+        message = pb.FromSpare.FromString(payload)
+        assert message.WhichOneof("message") == kind, message
+        return getattr(message, kind)
+
+    def assign(self, server: str, **more: Any) -> None:
+        message = pb.ToSpare(assign={"token": TOKEN, "socket": server, **more})
+        self.channel.sendall(_frames.encode(message.SerializeToString()))
+
+
 class HostProcess:
     """A host and the server's end of its socket."""
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
+        self.channels: list[socket.socket] = []
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(DEADLINE_S)
         self.process = subprocess.Popen(  # noqa: S603
@@ -73,9 +97,27 @@ class HostProcess:
     def send(self, **message: Any) -> None:
         self.socket.sendall(_frames.encode(pb.ToHost(**message).SerializeToString()))
 
-    def start_worker(self, server: str, **more: Any) -> int:
-        self.send(start_worker={"worker": 7, "token": TOKEN, "socket": server, **more})
-        return int(self.next("started").pid)
+    def ask_for_worker(self, worker: int) -> socket.socket:
+        """Return the server's end of its channel."""
+        ours, theirs = socket.socketpair()
+        self.channels.append(ours)
+        ours.settimeout(DEADLINE_S)
+        frame = _frames.encode(pb.ToHost(start_worker={"worker": worker}).SerializeToString())
+        socket.send_fds(self.socket, [frame], [theirs.fileno()])
+        theirs.close()
+        return ours
+
+    def start_spare(self, worker: int = 7) -> Spare:
+        channel = self.ask_for_worker(worker)
+        return Spare(int(self.next("started").pid), channel)
+
+    def start_worker(self, server: str, worker: int = 7, **more: Any) -> int:
+        spare = self.start_spare(worker)
+        assert spare.waiting.pid == spare.pid
+        spare.assign(server, **more)
+        assert list(spare.next("confined").layers) == []
+        assert spare.channel.recv(1) == b"", "the channel is still open"
+        return spare.pid
 
     def next(self, kind: str) -> Any:
         """Return the next message of this kind; output on the way is collected."""
@@ -98,7 +140,8 @@ class HostProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        for opened in (self.socket, *self.channels):
+            opened.close()
         self.process.kill()
         self.process.communicate(timeout=DEADLINE_S)
 
@@ -258,7 +301,7 @@ def test_what_a_worker_detached_outlives_another_worker(
 ) -> None:
     start_plugin(host, fake, *DETACH, "time.sleep(600)")
     left = detached(fake)
-    host.send(start_worker={"worker": 8, "token": TOKEN, "socket": "/nonexistent/socket"})
+    host.start_worker("/nonexistent/socket", worker=8)
     assert host.next("exited").worker == 8
     for pid in left:
         os.kill(pid, 0)
@@ -281,6 +324,82 @@ def test_workers_die_with_the_host(host: HostProcess, fake: FakeServer) -> None:
     wait_gone(pid)
 
 
+def test_a_spare_waits_with_one_thread_and_nothing_but_its_channel(host: HostProcess) -> None:
+    spare = host.start_spare()
+    process = Path(f"/proc/{spare.pid}")
+    assert spare.waiting.pid == spare.pid
+    assert len(list((process / "task").iterdir())) == 1
+    links = [str(link.readlink()) for link in (process / "fd").iterdir()]
+    kinds = sorted(link.removeprefix("/dev/").split(":")[0] for link in links)
+    assert kinds == ["null", "pipe", "pipe", "socket"]
+
+
+def test_a_spare_that_nobody_needs_ends_quietly(host: HostProcess) -> None:
+    host.start_spare().channel.close()
+    assert host.next("exited").code == 0
+    assert host.output == {False: b"", True: b""}
+
+
+def test_a_spare_does_not_keep_the_channel_of_another_one(host: HostProcess) -> None:
+    first = host.start_spare()
+    host.start_spare(8)
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGKILL})
+    assert host.next("exited").worker == 7
+    assert first.channel.recv(1) == b""
+
+
+def test_a_spare_dies_with_the_host(host: HostProcess) -> None:
+    spare = host.start_spare()
+    host.process.kill()
+    wait_gone(spare.pid)
+
+
+@pytest.mark.parametrize("said", [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1\xff"])
+def test_a_spare_that_does_not_understand_the_server_ends(host: HostProcess, said: bytes) -> None:
+    host.start_spare().channel.sendall(said)
+    assert host.next("exited").code == 71
+    assert b"outrigger worker" in host.output[True]
+
+
+def test_a_host_says_what_its_workers_read(host: HostProcess) -> None:
+    readable = set(host.ready.readable)
+    assert {sys.prefix, sys.base_prefix, str(Path(pa.__file__).parents[1])} <= readable
+    assert all(path.startswith("/") and path != "/" for path in readable)
+
+
+def test_a_worker_is_confined_before_it_connects(host: HostProcess, fake: FakeServer) -> None:
+    spare = host.start_spare()
+    limits = [{"resource": resource.RLIMIT_NOFILE, "soft": 200, "hard": 200}]
+    confinement = {"limits": limits, "no_new_privileges": True}
+    spare.assign(fake.socket, confinement=confinement)
+    names = [(layer.name, layer.state) for layer in spare.next("confined").layers]
+    assert names == [("limits", pb.STATE_ENFORCED), ("no_new_privileges", pb.STATE_ENFORCED)]
+    assert fake.next().pid == spare.pid
+    assert resource.prlimit(spare.pid, resource.RLIMIT_NOFILE) == (200, 200)
+
+
+def test_a_worker_whose_confinement_must_hold_and_does_not_ends(host: HostProcess) -> None:
+    spare = host.start_spare()
+    limits = [{"resource": 99, "soft": 1, "hard": 1}]
+    spare.assign("/nowhere", confinement={"limits": limits, "required": ["limits"]})
+    refused = spare.next("refused")
+    assert refused.layer == "limits"
+    assert refused.reason
+    assert host.next("exited").code == 72
+
+
+def test_a_worker_without_a_channel_is_a_protocol_error(host: HostProcess) -> None:
+    host.send(start_worker={"worker": 7})
+    assert host.process.wait(DEADLINE_S) == 76
+
+
+def test_channels_belong_to_the_workers_in_their_order(host: HostProcess) -> None:
+    channels = [host.ask_for_worker(worker) for worker in range(7, 10)]
+    for channel in channels:
+        pid = host.next("started").pid
+        assert Spare(pid, channel).waiting.pid == pid
+
+
 def test_a_protocol_error_ends_the_host(host: HostProcess) -> None:
     host.socket.sendall(b"\xff\xff\xff\xff")
     assert host.process.wait(DEADLINE_S) == 76
@@ -295,7 +414,7 @@ def test_a_worker_without_a_server_exits_with_a_reason(host: HostProcess) -> Non
 
 
 def test_a_directory_that_is_missing_ends_only_the_worker(host: HostProcess) -> None:
-    host.start_worker("/nonexistent/socket", directory="/nonexistent")
+    host.start_spare().assign("/nonexistent/socket", directory="/nonexistent")
     assert host.next("exited").code == 71
     assert b"FileNotFoundError" in host.output[True]
     assert host.process.poll() is None
@@ -368,8 +487,9 @@ def test_a_package_lives_in_the_workers_own_temporary_directory(
 
 def test_a_fork_is_quick(host: HostProcess, fake: FakeServer) -> None:
     began = time.perf_counter()
-    host.start_worker(fake.socket)
+    spare = host.start_spare()
     started = time.perf_counter()
+    spare.assign(fake.socket)
     fake.next()
     connected = time.perf_counter()
     print(f"fork {(started - began) * 1000:.1f} ms, hello {(connected - began) * 1000:.1f} ms")  # noqa: T201

@@ -30,3 +30,9 @@ pub const TICKET_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most bytes of one frame between host and server.
 pub const HOST_FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most bytes of one message to a spare.
+pub const TO_SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most bytes of one message from a spare.
+pub const FROM_SPARE_BYTES_MAX: usize = 64 * 1024;

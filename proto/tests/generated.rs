@@ -10,7 +10,8 @@ use std::{
 use prost_types::FileDescriptorSet;
 use sha2::{Digest, Sha256};
 
-const FILES: [&str; 2] = [
+const FILES: [&str; 3] = [
+    "outrigger/plugin/v1/assign.proto",
     "outrigger/plugin/v1/host.proto",
     "outrigger/plugin/v1/worker.proto",
 ];

@@ -39,6 +39,10 @@ pub(crate) struct Settings {
     flags: Vec<(String, Option<String>)>,
     /// Variables to be set, or not to be inherited.
     pub(crate) variables: Vec<(String, Option<String>)>,
+    /// Whose process it is, if not ours.
+    pub(super) user: Option<u32>,
+    /// Whether what it mounts is seen by nobody else.
+    pub(super) private_mounts: bool,
 }
 
 impl Settings {
@@ -72,6 +76,8 @@ impl Builder {
         let mut settings = Settings {
             flags: Vec::new(),
             variables: Vec::new(),
+            user: None,
+            private_mounts: false,
             binary,
         };
         let shared = target_directory(&settings.binary).join("integration-venv");
@@ -122,13 +128,15 @@ impl Builder {
 
     /// The virtual environment that has the packages of `examples-requirements.txt` too.
     pub fn with_packages(self) -> Self {
-        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/examples-requirements.txt");
+        self.with_requirements("integration-examples-venv", "examples-requirements.txt")
+    }
+
+    /// The virtual environment of this name, which has the packages of a file in this package
+    /// too.
+    pub fn with_requirements(self, environment: &str, file: &str) -> Self {
+        let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let target = target_directory(&self.settings.binary);
-        let location = prepare(
-            &target,
-            "integration-examples-venv",
-            Path::new(requirements),
-        );
+        let location = prepare(&target, environment, &requirements);
         self.virtual_environment(&location)
     }
 
@@ -183,6 +191,21 @@ impl Builder {
         self
     }
 
+    /// Runs it as another user, which only root can. Its Python must be one that anybody may
+    /// run, so neither the caller's search path nor the shared environment is used.
+    pub fn as_user(mut self, user: u32) -> Self {
+        self.settings.user = Some(user);
+        let home = self.files.directory().display().to_string();
+        self.variable("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .variable("HOME", &home)
+    }
+
+    /// Runs it where what it mounts is seen by nobody else: for plugins that try to mount.
+    pub fn private_mounts(mut self) -> Self {
+        self.settings.private_mounts = true;
+        self
+    }
+
     /// Allows warnings and errors that contain `text`, because of `reason`.
     pub fn allow_log(mut self, text: &str, reason: &'static str) -> Self {
         let text = text.to_owned();
@@ -233,6 +256,13 @@ impl Builder {
             let directory = path.parent().expect("it is in the plugin directory");
             fs::create_dir_all(directory).expect("make a package");
             fs::write(path, source).expect("write a plugin");
+        }
+        if let Some(user) = self.settings.user {
+            let owner = format!("{user}:{user}");
+            let mut chown = command("chown");
+            let status = chown.arg("-R").arg(owner).arg(self.files.directory());
+            let given = status.status().expect("chown can be started");
+            assert!(given.success(), "give the files to user {user}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     net::SocketAddr,
+    os::unix::process::CommandExt,
     path::Path,
     process::Command,
     time::Duration,
@@ -68,6 +69,7 @@ pub(super) async fn start(
         &files.stderr(),
     )
     .expect("the binary can be started");
+    tag.add_server(process.pid());
     let deadline = Instant::now() + patience;
     loop {
         let address = fs::read_to_string(files.address()).unwrap_or_default();
@@ -94,7 +96,17 @@ pub(super) fn lock(location: &Path) -> File {
 }
 
 fn program(settings: &Settings, files: &Files, tag: &Tag) -> Command {
-    let mut command = command(&settings.binary);
+    let mut command = if settings.private_mounts {
+        let mut unshare = command("unshare");
+        unshare.args(["--mount", "--propagation", "private", "--"]);
+        unshare.arg(&settings.binary);
+        unshare
+    } else {
+        command(&settings.binary)
+    };
+    if let Some(user) = settings.user {
+        command.uid(user).gid(user);
+    }
     command
         .arg("serve")
         .args(settings.arguments())

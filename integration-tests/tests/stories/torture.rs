@@ -81,6 +81,11 @@ impl Arena {
         Self::with(server(), attack).await
     }
 
+    /// For plugins that start processes, or signal others.
+    async fn unconfined(attack: &str) -> Self {
+        Self::with(server().flag("--sandbox", "off"), attack).await
+    }
+
     async fn with(builder: Builder, attack: &str) -> Self {
         Self::on(arena_builder(builder, attack).start().await).await
     }
@@ -178,10 +183,9 @@ impl Arena {
 
     /// The processes that a plugin has said to have left.
     async fn left(&self, name: &str) -> Vec<String> {
-        let path = self.server.directory().join(format!("plugins/left-{name}"));
         eventually("the plugin says what it has left", async || {
-            let said = std::fs::read_to_string(&path);
-            let said = said.map_err(|error| format!("{}: {error}", path.display()))?;
+            let said = self.server.kept(&format!("left-{name}"));
+            let said = said.ok_or_else(|| "nothing yet".to_owned())?;
             Ok(said.split_whitespace().map(ToOwned::to_owned).collect())
         })
         .await

@@ -2,7 +2,8 @@
 
 * `python -m outrigger_plugin_host host`: the fork server; see `_host`. With `cold` behind it, it
   does without `_warm_up`; only `host` itself starts that.
-* `python -m outrigger_plugin_host worker`: one worker without a fork; only the host starts it.
+* `python -m outrigger_plugin_host worker NUMBER HOST`: one worker without a fork; only the host
+  starts it.
 * `python -m outrigger_plugin_host check`: loads what a host loads, and ends.
 """
 
@@ -24,7 +25,7 @@ def _prepare_environment() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the program that the only argument names."""
+    """Run the program that the first argument names."""
     _prepare_environment()
     # Imported late, since these imports are what the environment must be ready for.
     if arguments == ["host"]:
@@ -39,10 +40,11 @@ def main(arguments: list[str]) -> int:
         # What it leaves is the host's own affair; here, it must not end the process.
         _warm_up.warm_up()
         return 0
-    if arguments == ["worker"]:
+    if arguments[:1] == ["worker"]:
         from outrigger_plugin_host import _spawn  # noqa: PLC0415
 
-        _spawn.fresh_worker_main()
+        worker, host_pid = map(int, arguments[1:])
+        _spawn.fresh_worker_main(worker, host_pid)
     sys.stderr.write(_USAGE)
     return _EXIT_USAGE
 

@@ -1,7 +1,9 @@
 """What must a fresh worker process do to itself before it talks to the server?
 
 The order matters: it first makes sure that it dies with its host, then gives up everything that
-it inherited, and only then does anything that can fail slowly.
+it inherited, and only then does anything that can fail slowly. Then it waits, still with one
+thread, until the server says whose worker it is. Everything that does not depend on that comes
+before, because from there on somebody waits for it.
 """
 
 from __future__ import annotations
@@ -12,38 +14,68 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from typing import Any, NoReturn
 
-from outrigger_plugin_host import _orphans
+from outrigger_plugin_host import _layers, _orphans
+from outrigger_plugin_host._channel import Channel
 from outrigger_plugin_host._worker import Worker
 
 EXIT_ORPHANED = 69
 EXIT_SETUP_FAILED = 71
+EXIT_REFUSED = 72
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def become_worker(start: Any, host_pid: int, stdout: int, stderr: int) -> NoReturn:
-    """Turn this process into the worker that `start` describes; never returns."""
+def become_worker(worker: int, host_pid: int, channel: int, stdout: int, stderr: int) -> NoReturn:
+    """Turn this process into the worker with this number; never returns."""
     code = EXIT_SETUP_FAILED
     try:
         os.setsid()
         _die_with_host(host_pid)
-        _orphans.mark(start.worker)
+        _orphans.mark(worker)
         _reset_signals()
-        _take_descriptors(stdout, stderr)
+        _take_descriptors(channel, stdout, stderr)
         _open_streams()
-        _apply_environment(start)
+        # Plugins treat naive local times as UTC.
+        os.environ["TZ"] = "UTC"
+        time.tzset()
         random.seed()
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()
-        code = Worker(start.socket, start.token).run()
+        code = _serve(channel)
     except BaseException as error:  # noqa: BLE001 - nothing may unwind into the host's frames
         _report(error)
     finally:
         # Not sys.exit: what the host registered with atexit is the host's.
         _exit(code)
+
+
+def _serve(descriptor: int) -> int:
+    """Wait until the server assigns this process, then be that worker; return the exit code."""
+    with Channel(descriptor) as channel:
+        assign = channel.wait(os.getpid())
+        if assign is None:
+            # The server needs no further worker, or it is gone.
+            return 0
+        # Not `update`, which costs a worker a quarter of a megabyte: it touches much of its host's.
+        for name, value in assign.environment.items():
+            os.environ[name] = value
+        # Computed from the environment before, if at all.
+        tempfile.tempdir = None
+        if assign.directory:
+            os.chdir(assign.directory)
+        try:
+            applied = _layers.confine(assign.confinement)
+        except _layers.RefusedError as refused:
+            channel.refused(refused.layer, refused.reason)
+            return EXIT_REFUSED
+        channel.confined(applied.reports, applied.listener)
+        if applied.listener is not None:
+            os.close(applied.listener)
+    return Worker(assign.socket, assign.token).run()
 
 
 def _die_with_host(host_pid: int) -> None:
@@ -61,12 +93,14 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _take_descriptors(stdout: int, stderr: int) -> None:
+def _take_descriptors(channel: int, stdout: int, stderr: int) -> None:
+    """Keep the standard streams and the channel, which is none of them."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(3, channel)
+    os.closerange(channel + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _open_streams() -> None:
@@ -82,17 +116,6 @@ def _line_buffered(descriptor: int) -> Any:
     return open(
         descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
-
-
-def _apply_environment(start: Any) -> None:
-    # Not `update`, which costs a worker a quarter of a megabyte: it touches much of its host's.
-    for name, value in start.environment.items():
-        os.environ[name] = value
-    # Plugins treat naive local times as UTC.
-    os.environ["TZ"] = "UTC"
-    time.tzset()
-    if start.directory:
-        os.chdir(start.directory)
 
 
 def _report(error: BaseException) -> None:

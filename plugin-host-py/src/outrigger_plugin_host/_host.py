@@ -15,7 +15,9 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OUTPUT_BYTES_MAX = 64 * 1024
+_CHANNELS_MAX = 16
+"""How many descriptors one read may bring; the kernel ends a read behind each message with one."""
 _DRAIN_READS_MAX = 16
 """Of a worker that died, at most 1 MiB per pipe is read; a pipe holds 64 KiB anyway."""
 EXIT_PROTOCOL = 76
@@ -57,6 +61,8 @@ class Host:
         """Serve the server at the other end of `control`."""
         self._control = control
         self._frames = _frames.FrameReader()
+        self._channels: deque[int] = deque()
+        """Of workers that are to be started, in the order in which they are asked for."""
         self._by_id: dict[int, _Worker] = {}
         self._by_pid: dict[int, _Worker] = {}
         self._by_pipe: dict[int, _Worker] = {}
@@ -73,6 +79,7 @@ class Host:
                 protocol=PROTOCOL,
                 python_version=platform.python_version(),
                 host_version=VERSION,
+                readable=_readable(),
             )
             self._send(ready=ready)
             while True:
@@ -97,9 +104,14 @@ class Host:
 
     def _on_control(self) -> None:
         try:
-            received = self._control.recv(_OUTPUT_BYTES_MAX)
+            received, channels, flags, _ = socket.recv_fds(
+                self._control, _OUTPUT_BYTES_MAX, _CHANNELS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionError:
             raise _ServerClosed from None
+        self._channels += channels
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError("descriptors that this process cannot take")
         if not received:
             raise _ServerClosed
         for payload in self._frames.feed(received):
@@ -113,20 +125,25 @@ class Host:
     def _start(self, start: Any) -> None:
         if start.worker in self._by_id:
             raise ProtocolError(f"worker {start.worker} exists already")
+        if not self._channels:
+            raise ProtocolError(f"worker {start.worker} has no channel")
+        channel = self._channels.popleft()
         try:
-            worker = self._spawn(start)
+            worker = self._spawn(start.worker, channel)
         except OSError as error:
             text = f"worker could not be started: {error}\n".encode()
             self._send(output=pb.WorkerOutput(worker=start.worker, stderr=True, data=text))
             self._send(exited=pb.WorkerExited(worker=start.worker, code=EXIT_SETUP_FAILED))
             return
+        finally:
+            os.close(channel)
         self._by_id[worker.worker] = self._by_pid[worker.pid] = worker
         for pipe in worker.pipes:
             self._by_pipe[pipe] = worker
             self._poll.register(pipe, select.POLLIN)
         self._send(started=pb.WorkerStarted(worker=worker.worker, pid=worker.pid))
 
-    def _spawn(self, start: Any) -> _Worker:
+    def _spawn(self, number: int, channel: int) -> _Worker:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as write_ends:
             stdout, stdout_write = os.pipe2(os.O_CLOEXEC)
             on_failure.callback(os.close, stdout)
@@ -135,11 +152,11 @@ class Host:
             on_failure.callback(os.close, stderr)
             write_ends.callback(os.close, stderr_write)
             outdated = self._installed.has_changed()
-            pid = _spawn.spawn(start, stdout_write, stderr_write, outdated=outdated)
+            pid = _spawn.spawn(number, channel, stdout_write, stderr_write, outdated=outdated)
             on_failure.pop_all()
         for pipe in (stdout, stderr):
             os.set_blocking(pipe, False)
-        return _Worker(start.worker, pid, {stdout: False, stderr: True})
+        return _Worker(number, pid, {stdout: False, stderr: True})
 
     def _signal(self, request: Any) -> None:
         # Only children that were not reaped are known, so the pid cannot be somebody else's.
@@ -225,6 +242,18 @@ def _take_control_socket() -> socket.socket:
     os.dup2(null, 0)
     os.close(null)
     return control
+
+
+def _readable() -> list[str]:
+    """Return what Python reads here, so that workers may read it too."""
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path}
+    found.add(str(Path(sys.executable).resolve().parent))
+    # A library that was found by an environment variable or a link may lie anywhere.
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        *_, path = line.split(maxsplit=5)
+        if ".so" in path:
+            found.add(str(Path(path).parent))
+    return sorted(path for path in found if path.startswith("/") and path.strip("/"))
 
 
 def _wakeup_on_child() -> int:

@@ -38,6 +38,14 @@ WorkerStarted = _message("WorkerStarted")
 WorkerExited = _message("WorkerExited")
 WorkerOutput = _message("WorkerOutput")
 
+FromSpare = _message("FromSpare")
+ToSpare = _message("ToSpare")
+Waiting = _message("Waiting")
+Confined = _message("Confined")
+Refused = _message("Refused")
+LayerReport = _message("LayerReport")
+Confinement = _message("Confinement")
+
 FromWorker = _message("FromWorker")
 ToWorker = _message("ToWorker")
 Hello = _message("Hello")
@@ -63,6 +71,9 @@ Query = _message("Query")
 Value = _message("Value")
 ValueList = _message("ValueList")
 ValueMap = _message("ValueMap")
+
+STATE_ENFORCED = 1
+STATE_DEGRADED = 2
 
 LEVEL_INFO = 1
 LEVEL_WARN = 2

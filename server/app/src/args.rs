@@ -1,6 +1,7 @@
 //! What can be said on the command line of `serve`, and in its environment. Checked
 //! only by itself; what it means together is [`crate::config`]'s.
 
+mod confinement;
 mod traces;
 mod workers;
 
@@ -10,6 +11,7 @@ use clap::ValueEnum;
 use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::{
+    confinement::ConfinementArgs,
     traces::{TraceArgs, TracesExporter},
     workers::WorkerArgs,
 };
@@ -175,6 +177,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) traces: TraceArgs,
+
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
 
     /// What is logged, for example `info,outrigger_supervisor=debug`
     #[arg(

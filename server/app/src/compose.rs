@@ -20,7 +20,7 @@ use outrigger_query::QueryEngine;
 use outrigger_sandbox::Launcher;
 use outrigger_storage::Storage;
 use outrigger_supervisor::{
-    Supervisor, SupervisorError,
+    Confinement, Supervisor, SupervisorError,
     environment::{self, EnvironmentError, Management, Packages, VirtualEnvironment},
 };
 use outrigger_triggers::{
@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use crate::{
     args::PackageManager,
-    config::{Config, PluginsConfig},
+    config::{Config, PluginsConfig, StoreConfig},
     node::{Node, NodeError},
     run_directory::RunDirectory,
     traces::Traces,
@@ -198,6 +198,8 @@ impl Parts<'_> {
             directory,
             virtual_environment,
             environment,
+            installers_environment,
+            state,
         } = &self.config.plugins
         else {
             let triggers = self.storage.catalog().triggers().count();
@@ -225,7 +227,7 @@ impl Parts<'_> {
             location: virtual_environment.clone(),
             management: self.config.packages,
             base_python: "python3".into(),
-            environment: environment.clone(),
+            environment: installers_environment.clone(),
             plugins: directory.clone(),
             run_directory: run_directory.path().to_owned(),
             create_max: CREATE_ENVIRONMENT_MAX,
@@ -246,6 +248,7 @@ impl Parts<'_> {
             grace: GRACE,
             lines_bytes_max: self.config.lines_bytes_max,
             pool: self.config.pool.clone(),
+            confinement: self.confinement(state.as_deref(), directory, run_directory.path()),
         };
         let workers = self.start_triggers(config, launcher)?;
         Ok(Started {
@@ -253,6 +256,28 @@ impl Parts<'_> {
             run_directory: Some(run_directory),
             workers: Some(workers),
         })
+    }
+
+    fn confinement(&self, state: Option<&Path>, plugins: &Path, run: &Path) -> Confinement {
+        let data = match &self.config.store {
+            StoreConfig::File(directory) => Some(directory.join(&self.config.node_id)),
+            StoreConfig::Memory => None,
+        };
+        // Without a store, nothing outlives the server.
+        let default = data.as_deref().unwrap_or(run).join("plugin-state");
+        let kept = state.map_or(default, Path::to_owned);
+        Confinement {
+            mode: self.config.sandbox,
+            machine: self.config.machine.clone(),
+            limits: self.config.limits.clone(),
+            read: vec![plugins.to_owned()],
+            secret: data
+                .into_iter()
+                .chain([kept.clone(), run.to_owned()])
+                .collect(),
+            kept,
+            private_max: self.config.private_max,
+        }
     }
 
     fn packages(&self, environment: Option<&VirtualEnvironment>) -> Packages {

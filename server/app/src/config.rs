@@ -1,21 +1,21 @@
 //! What the arguments mean together. The only place that reads the environment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
-    ffi::{OsStr, OsString},
-    fmt,
+    collections::BTreeSet,
+    env, fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use outrigger_model::bytes::ByteSize;
-use outrigger_supervisor::{PoolLimits, environment::Management};
+use outrigger_sandbox::{Limits, Machine, Mode};
+use outrigger_supervisor::{PoolLimits, PrivateMax, environment::Management};
 use outrigger_triggers::{Repository, spec::TriggerKind};
 
 use crate::{
     args::{Args, ObjectStoreKind, PackageManager, PluginTriggerKind, TraceArgs, TracesExporter},
+    plugin_environment::{self, Environment},
     traces,
 };
 
@@ -49,6 +49,10 @@ pub(crate) struct Config {
     pub(crate) package_manager: Option<PackageManager>,
     pub(crate) triggers: outrigger_triggers::Config,
     pub(crate) pool: PoolLimits,
+    pub(crate) sandbox: Mode,
+    pub(crate) machine: Machine,
+    pub(crate) limits: Limits,
+    pub(crate) private_max: PrivateMax,
     pub(crate) exec_mem_pool: ByteSize,
     pub(crate) lines_bytes_max: ByteSize,
     /// Where spans are sent, if they are.
@@ -71,8 +75,12 @@ pub(crate) enum PluginsConfig {
     Enabled {
         directory: PathBuf,
         virtual_environment: PathBuf,
-        /// Of the programs that are started for plugins.
-        environment: BTreeMap<OsString, OsString>,
+        /// Of hosts and workers.
+        environment: Environment,
+        /// Of what makes the virtual environment and installs into it.
+        installers_environment: Environment,
+        /// Where triggers keep files of their own, if the operator says so.
+        state: Option<PathBuf>,
     },
 }
 
@@ -124,6 +132,7 @@ impl Args {
         if self.workers.plugin_timeout.is_zero() {
             problem("--plugin-timeout must be longer than 0s");
         }
+        self.confinement.problems().for_each(&mut problem);
         let plugins = self.plugins().unwrap_or_else(|text| {
             problem(&text);
             PluginsConfig::Disabled
@@ -158,6 +167,10 @@ impl Args {
                 concurrency: self.workers.concurrency(),
             },
             pool: self.workers.pool(),
+            sandbox: self.confinement.mode(),
+            machine: self.confinement.machine(),
+            limits: self.confinement.limits(),
+            private_max: self.confinement.private_max(),
             exec_mem_pool: EXEC_MEM_POOL,
             lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
             traces,
@@ -226,52 +239,25 @@ impl Args {
             Some(location) => absolute(location)?,
             None => directory.join(".venv"),
         };
-        let environment = plugin_environment(env::vars_os(), &directory, &virtual_environment);
+        let allowed = self.confinement.plugin_env.as_deref();
+        let state = self.confinement.plugin_state_dir.as_deref();
         Ok(PluginsConfig::Enabled {
+            environment: plugin_environment::of_plugins(
+                env::vars_os(),
+                allowed,
+                &directory,
+                &virtual_environment,
+            ),
+            installers_environment: plugin_environment::of_installers(
+                env::vars_os(),
+                &directory,
+                &virtual_environment,
+            ),
+            state: state.map(absolute).transpose()?,
             directory,
             virtual_environment,
-            environment,
         })
     }
-}
-
-/// What plugins find in their environment: the server's own, and what published
-/// plugins look for.
-fn plugin_environment(
-    inherited: impl Iterator<Item = (OsString, OsString)>,
-    plugins: &Path,
-    virtual_environment: &Path,
-) -> BTreeMap<OsString, OsString> {
-    let mut environment: BTreeMap<OsString, OsString> = inherited.collect();
-    let mut path = virtual_environment.join("bin").into_os_string();
-    if let Some(inherited) = environment.get(&OsString::from("PATH")) {
-        path.push(":");
-        path.push(inherited);
-    }
-    environment.insert("PATH".into(), path);
-    environment.insert("VIRTUAL_ENV".into(), virtual_environment.into());
-    environment.insert("PLUGIN_DIR".into(), plugins.into());
-    environment.insert("INFLUXDB3_PLUGIN_DIR".into(), plugins.into());
-    // Published plugins take the process's local time for UTC.
-    environment.insert("TZ".into(), "UTC".into());
-    environment.remove(&OsString::from("PYTHONHOME"));
-    // May hold credentials, which are the server's.
-    environment.remove(&OsString::from("INFLUXDB3_PLUGIN_REPO"));
-    if let Some(path) = environment.get_mut(&OsString::from("PYTHONPATH")) {
-        *path = absolute_entries(path);
-    }
-    environment
-}
-
-/// A search path that means the same in every directory: hosts and workers run in others than
-/// the server.
-fn absolute_entries(path: &OsStr) -> OsString {
-    let entries = env::split_paths(path).map(|entry| {
-        // An empty entry is the working directory.
-        let entry = Path::new(".").join(entry);
-        std::path::absolute(&entry).unwrap_or(entry)
-    });
-    env::join_paths(entries).unwrap_or_else(|_colon| path.to_owned())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {
@@ -328,6 +314,8 @@ fn variable(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use clap::Parser;
 
     use super::*;
@@ -409,8 +397,7 @@ mod tests {
         let PluginsConfig::Enabled { environment, .. } = config.plugins else {
             panic!("no plugins")
         };
-        assert_eq!(environment[&OsString::from("PLUGIN_DIR")], "/plugins");
-        assert_eq!(environment[&OsString::from("TZ")], "UTC");
+        assert_eq!(environment[OsStr::new("PLUGIN_DIR")], "/plugins");
     }
 
     #[test]
@@ -430,13 +417,5 @@ mod tests {
         ] {
             assert_eq!(management(flags), Ok(Management::Operator), "{flags:?}");
         }
-    }
-
-    #[test]
-    fn the_search_path_for_modules_is_made_absolute() {
-        let here = env::current_dir().unwrap();
-        let path = absolute_entries(OsStr::new("/a:lib:"));
-        let expected = [PathBuf::from("/a"), here.join("lib"), here];
-        assert_eq!(env::split_paths(&path).collect::<Vec<_>>(), expected);
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod compose;
 mod config;
 mod node;
+mod plugin_environment;
 mod run_directory;
 mod serve;
 mod telemetry;

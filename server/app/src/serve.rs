@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::prctl;
 use outrigger_log::LogError;
 use outrigger_model::{
     error::Report,
@@ -52,6 +53,9 @@ enum ServeError {
 
 /// Runs the server until it is told to end. Blocks.
 pub fn serve(args: Args) -> ExitCode {
+    // What the server has in its memory and its environment is nobody's who runs as its user: not
+    // by /proc, not by ptrace, not by a core file. Should it fail, other layers are there.
+    let _refused: nix::Result<()> = prctl::set_dumpable(false);
     let config = match configure(&args) {
         Ok(config) => config,
         Err(problems) => {

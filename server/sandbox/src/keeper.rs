@@ -3,39 +3,33 @@
 //!
 //! The parent-death signal reaches children only. What a plugin detaches (`setsid`, a double
 //! fork) has another parent, and would go to the system's init when that dies. The keeper is
-//! the subreaper of everything below it: it gets such processes as its own children. When
-//! the program ends, when the server asks, and when the server dies, it kills and reaps all
-//! of them, and then ends as the program did.
+//! the subreaper of everything below it: it gets such processes as its own children, and
+//! nobody else's. When the program ends, when the server asks, and when the spawner dies, it
+//! kills and reaps all of them, and then says how the program ended.
 //!
-//! It is this binary again, with one thread. It starts the [launcher](crate::launch), which
-//! becomes the program.
+//! It is a fork of the [spawner](crate::spawner), and forks the [launcher](crate::launch),
+//! which becomes the program.
 
 use std::{
-    convert::Infallible,
-    ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::process::CommandExt,
-    process::{self, Command, Stdio},
 };
 
 use nix::{
     errno::Errno,
     sys::{
         prctl,
-        signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal, kill},
+        signal::{SigSet, Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getppid, setsid},
+    unistd::{ForkResult, Pid, dup2_stderr, getpid, getppid, setsid},
 };
 
-use crate::launch;
-
-/// The hidden first argument.
-pub(crate) const ARGUMENT: &str = "__outrigger-keep";
-
-/// What is added to a signal's number where no signal can be had as an end.
-const SIGNALLED: i32 = 128;
+use crate::{
+    fork::fork,
+    launch,
+    wire::{self, Request, Status, Streams},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeepError {
@@ -43,65 +37,64 @@ pub(crate) enum KeepError {
     Session(#[source] Errno),
     #[error("adopt orphans")]
     Subreaper(#[source] Errno),
-    #[error("block signals")]
-    Signals(#[source] Errno),
     #[error("ask for the parent-death signal")]
     ParentDeath(#[source] Errno),
-    #[error("the server has ended already")]
+    #[error("the spawner has ended already")]
     Orphan,
     #[error("start the launcher")]
-    Launcher(#[source] io::Error),
-    #[error("let go of the program's descriptors")]
+    Launcher(#[source] Errno),
+    #[error(transparent)]
+    Launch(#[from] launch::StepError),
+    #[error("let go of the server's standard error")]
     Descriptors(#[source] io::Error),
     #[error("look after the program")]
     Wait(#[source] Errno),
     #[error("list the processes that were left behind")]
     Children(#[source] io::Error),
+    #[error("say how the program ended")]
+    Say(#[source] io::Error),
 }
 
-/// Starts the program, waits for its end or the server's, and leaves nothing behind.
-pub(crate) fn run(
-    parent: Pid,
-    arguments: impl Iterator<Item = OsString>,
-) -> Result<Infallible, KeepError> {
-    // A terminal's Ctrl-C is for the server alone.
+/// Starts the program, waits for its end or the server's, and leaves nothing behind. All
+/// signals are blocked.
+pub(crate) fn run(spawner: Pid, request: Request, streams: Streams) -> Result<(), KeepError> {
     setsid().map_err(KeepError::Session)?;
     prctl::set_child_subreaper(true).map_err(KeepError::Subreaper)?;
-    // From here on signals wait until they are asked for: none ends the keeper before it
-    // has cleaned up.
-    SigSet::all().thread_block().map_err(KeepError::Signals)?;
+    // Signals wait until they are asked for: none ends the keeper before it has cleaned up.
     prctl::set_pdeathsig(Signal::SIGTERM).map_err(KeepError::ParentDeath)?;
-    if getppid() != parent {
+    if getppid() != spawner {
         return Err(KeepError::Orphan);
     }
-    let program = start(arguments).map_err(KeepError::Launcher)?;
-    // The ends of the program's socket and pipes must close when the program does.
+    // For those who look at a list of processes. A name that is not set is no harm.
+    let _: nix::Result<()> = prctl::set_name(c"outrigger-keep");
+    let keeper = getpid();
+    let program = match fork().map_err(KeepError::Launcher)? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let never = launch::run(keeper, request, streams)?;
+            match never {}
+        }
+    };
+    // The ends of the program's pipes must close when the program does.
+    let status = streams.status;
+    drop((streams.stdout, streams.stderr, streams.stdin));
     let_go().map_err(KeepError::Descriptors)?;
     let end = watch(program).map_err(KeepError::Wait)?;
     let end = clear(program, end)?;
-    end_like(end)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the keeper is how children are started"
-)]
-fn start(arguments: impl Iterator<Item = OsString>) -> io::Result<Pid> {
-    // Not the path of the binary: it may have been replaced since.
-    let child = Command::new("/proc/self/exe")
-        .arg0("influxdb3")
-        .arg(launch::ARGUMENT)
-        .arg(process::id().to_string())
-        .args(arguments)
-        .stdin(Stdio::inherit())
-        .spawn()?;
-    Ok(Pid::from_raw(child.id().cast_signed()))
+    let said = match end {
+        Some(WaitStatus::Exited(_, code)) => Status::Exited(code),
+        Some(WaitStatus::Signaled(_, signal, _)) => Status::Signalled(signal as i32),
+        _ => Status::Signalled(libc::SIGKILL),
+    };
+    match wire::say(&status, &said, None) {
+        // The server does not listen any more.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.map_err(KeepError::Say),
+    }
 }
 
 fn let_go() -> io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
+    let null = File::options().write(true).open("/dev/null")?;
     dup2_stderr(&null)?;
     Ok(())
 }
@@ -147,34 +140,9 @@ fn clear(program: Pid, mut end: Option<WaitStatus>) -> Result<Option<WaitStatus>
     }
 }
 
-fn children() -> io::Result<Vec<Pid>> {
+/// The children of this process, which has one thread.
+pub(crate) fn children() -> io::Result<Vec<Pid>> {
     let list = fs::read_to_string("/proc/thread-self/children")?;
     let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
     Ok(pids.map(Pid::from_raw).collect())
-}
-
-/// Ends as the program did, so that the server sees what it would have seen.
-#[expect(clippy::exit, reason = "this is the end of the keeper's `main`")]
-fn end_like(end: Option<WaitStatus>) -> ! {
-    match end {
-        Some(WaitStatus::Exited(_, code)) => process::exit(code),
-        Some(WaitStatus::Signaled(_, signal, _)) => {
-            die_by(signal);
-            process::exit(SIGNALLED + signal as i32)
-        }
-        _ => process::exit(SIGNALLED + Signal::SIGKILL as i32),
-    }
-}
-
-#[expect(unsafe_code, reason = "sigaction has no safe wrapper")]
-fn die_by(signal: Signal) {
-    // One core, the program's, is enough.
-    let _: nix::Result<()> = prctl::set_dumpable(false);
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: it installs the default action, no handler.
-    let _: nix::Result<SigAction> = unsafe { signal::sigaction(signal, &default) };
-    let _: nix::Result<()> = signal::raise(signal);
-    let mut only = SigSet::empty();
-    only.add(signal);
-    let _: nix::Result<()> = only.thread_unblock();
 }

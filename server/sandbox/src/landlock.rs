@@ -195,6 +195,14 @@ fn network(policy: &Policy, abi: ABI, lacks: &mut Vec<&'static str>) -> (u64, Ve
     }
 }
 
+/// Where the server makes all connections, the program itself makes none.
+pub(crate) fn forbid_tcp(rules: &mut LandlockRules, machine: &Machine) {
+    if let Some(abi) = abi(machine.landlock_abi()) {
+        rules.handled_net = AccessNet::from_all(abi).bits();
+        rules.ports.clear();
+    }
+}
+
 const fn abi(version: u32) -> Option<ABI> {
     Some(match version {
         0 => return None,

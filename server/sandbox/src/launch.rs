@@ -1,20 +1,12 @@
-//! The launcher program: the steps between the [keeper](crate::keeper) and the program that
-//! the server starts.
-//!
-//! It is this binary again, called with a hidden first argument, so it runs with one
-//! thread and nothing loaded. Each step has its reason and its own error; the
-//! order matters. Further layers (cgroup, uid, namespaces, rlimits, capabilities,
-//! Landlock, seccomp) have their place between the parent-death signal and the
-//! execution, in the order of docs/security.md.
+//! The launcher: the steps between the [keeper](crate::keeper) and the program that the
+//! server starts. Each has its reason and its own error; the order matters.
 
 use std::{
     convert::Infallible,
     env,
-    error::Error,
     ffi::OsString,
     io,
-    iter::successors,
-    os::unix::process::CommandExt,
+    os::{fd::AsFd, unix::process::CommandExt},
     process::{Command, ExitCode},
 };
 
@@ -24,19 +16,27 @@ use nix::{
         prctl,
         signal::{SigSet, Signal},
     },
-    unistd::{Pid, getppid, setsid},
+    unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid, setsid},
 };
 
-use crate::keeper::{self, KeepError};
-
-/// The hidden first argument.
-pub(crate) const ARGUMENT: &str = "__outrigger-launch";
+use crate::{
+    apply::{self, Applied, Missing},
+    confinement::Confinement,
+    namespaces,
+    report::{Layer, LayerReport},
+    spawner::{self, SpawnError},
+    trial,
+    wire::{self, Request, Status, Streams},
+};
 
 /// The exit code of a launcher that could not go through.
 const FAILED: u8 = 125;
 
+/// A step that did not succeed.
 #[derive(Debug, thiserror::Error)]
-enum StepError {
+pub(crate) enum StepError {
+    #[error("take the standard streams")]
+    Streams(#[source] io::Error),
     #[error("mark inherited descriptors close-on-exec")]
     Descriptors(#[source] io::Error),
     #[error("start a session")]
@@ -45,70 +45,66 @@ enum StepError {
     ParentDeath(#[source] Errno),
     #[error("the keeper has ended already")]
     Orphan,
-    #[error("unblock signals")]
-    Signals(#[source] Errno),
+    #[error("go to the directory {directory:?}")]
+    Directory { directory: OsString, source: Errno },
     #[error("give up gaining privileges")]
     NoNewPrivileges(#[source] Errno),
+    #[error("confine the program")]
+    Confine(#[from] Missing),
+    #[error("confine the program: {0}")]
+    Unavailable(String),
+    #[error("unblock signals")]
+    Signals(#[source] Errno),
+    #[error("say which layers there are")]
+    Say(#[source] io::Error),
     #[error("execute {program:?}")]
     Execute {
         program: OsString,
         source: io::Error,
     },
-    #[error("the arguments are not parent, program, arguments…")]
-    Arguments,
-    #[error("keep the program")]
-    Keep(#[from] KeepError),
 }
 
-/// Runs as the keeper or the launcher if that is what this process was started for;
-/// returns only if it was not, or if a step failed. Call it first in `main`.
+/// Runs as the spawner, or as what tries layers out, if that is what this process was
+/// started for; returns nothing if it was not. Call it first in `main`.
 pub fn program() -> Option<ExitCode> {
     let mut arguments = env::args_os().skip(1);
     let role = arguments.next()?;
-    let result = if role == keeper::ARGUMENT {
-        keep(arguments)
-    } else if role == ARGUMENT {
-        run(arguments)
-    } else {
-        return None;
-    };
-    let error = match result {
-        Ok(never) => match never {},
-        Err(error) => error,
-    };
-    #[expect(
-        clippy::print_stderr,
-        reason = "this program has no other way to speak"
-    )]
-    {
-        let first: &dyn Error = &error;
-        let causes = successors(Some(first), |error| Error::source(*error));
-        let causes: Vec<_> = causes.map(ToString::to_string).collect();
-        eprintln!("outrigger launcher: {}", causes.join(": "));
+    if role == trial::ARGUMENT {
+        return Some(trial::run());
     }
-    Some(ExitCode::from(FAILED))
+    if role != spawner::ARGUMENT {
+        return None;
+    }
+    match spawner::run() {
+        Ok(()) => Some(ExitCode::SUCCESS),
+        Err(error) => {
+            complain(&error);
+            Some(ExitCode::from(FAILED))
+        }
+    }
 }
 
-fn keep(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, StepError> {
-    let parent = parent(&mut arguments)?;
+#[expect(
+    clippy::print_stderr,
+    reason = "these programs have no other way to speak"
+)]
+fn complain(error: &SpawnError) {
+    eprintln!("outrigger launcher: {}", apply::outline(error));
+}
+
+/// Becomes the program. All signals are blocked.
+pub(crate) fn run(
+    keeper: Pid,
+    request: Request,
+    streams: Streams,
+) -> Result<Infallible, StepError> {
+    // From here on, what goes wrong is said where the program would say it.
+    take_streams(&streams).map_err(StepError::Streams)?;
+
     // What the server has open (the log, the listener, other workers' pipes) must
     // not reach the program. Everything Rust opens is close-on-exec; this is for
-    // the rest: descriptors that the server itself inherited or a library opened.
+    // the rest: descriptors that a library opened.
     mark_close_on_exec().map_err(StepError::Descriptors)?;
-    Ok(keeper::run(parent, arguments)?)
-}
-
-fn parent(arguments: &mut impl Iterator<Item = OsString>) -> Result<Pid, StepError> {
-    arguments
-        .next()
-        .and_then(|parent| parent.to_str()?.parse().ok())
-        .map(Pid::from_raw)
-        .ok_or(StepError::Arguments)
-}
-
-fn run(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, StepError> {
-    let parent = parent(&mut arguments)?;
-    let program = arguments.next().ok_or(StepError::Arguments)?;
 
     // Its own session and process group, which can be signalled as a whole.
     setsid().map_err(StepError::Session)?;
@@ -116,28 +112,94 @@ fn run(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, Step
     // The kernel ends the program when the keeper ends, also after SIGKILL. The
     // keeper may have died before the request: look again.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(StepError::ParentDeath)?;
-    if getppid() != parent {
+    if getppid() != keeper {
         return Err(StepError::Orphan);
     }
 
-    // No setuid program gives back what was taken away.
-    prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;
+    // Before its files are restricted.
+    let directory = request.directory;
+    if let Err(source) = chdir(directory.as_os_str()) {
+        return Err(StepError::Directory { directory, source });
+    }
 
     // The keeper's are blocked, and a program inherits that.
     SigSet::empty()
         .thread_set_mask()
         .map_err(StepError::Signals)?;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the launcher is how children are started"
-    )]
-    let source = Command::new(&program).args(arguments).exec();
-    Err(StepError::Execute { program, source })
+    let mut reports = [Layer::Descriptors, Layer::Session, Layer::ParentDeath]
+        .map(LayerReport::enforced)
+        .to_vec();
+    reports.extend(confine(request.confinement.as_ref())?);
+    reports.push(LayerReport::enforced(Layer::Environment));
+    reports.sort_by_key(|report| report.layer);
+    wire::say(&streams.status, &Status::Layers(reports), None).map_err(StepError::Say)?;
+
+    let mut command = command(&request.program);
+    command.args(request.arguments);
+    // None of the spawner's, which has none.
+    command.env_clear().envs(request.environment);
+    let source = command.exec();
+    Err(StepError::Execute {
+        program: request.program,
+        source,
+    })
+}
+
+/// The layers of docs/security.md, from the namespaces to the filter.
+fn confine(confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepError> {
+    let Some(confinement) = confinement else {
+        // No setuid program gives back what was taken away.
+        prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;
+        return Ok(vec![LayerReport::enforced(Layer::NoNewPrivileges)]);
+    };
+    let layers = &confinement.layers;
+    if let Some(missing) = apply::required_and_missing(layers) {
+        return Err(StepError::Unavailable(format!("{missing} is required")));
+    }
+    let mut reports = Vec::new();
+    if confinement.namespaces {
+        reports.extend(namespaces::enter(confinement.root));
+    }
+    let mut applied = Applied::default();
+    applied.first(layers)?;
+    applied.last(layers)?;
+    reports.extend(applied.reports);
+    for (layer, why) in NOT_YET {
+        reports.push(LayerReport::degraded(layer, why));
+    }
+    Ok(reports)
+}
+
+/// Layers that no program gets in this version, and why.
+const NOT_YET: [(Layer, &str); 2] = [
+    (Layer::Cgroup, "this version does not make control groups"),
+    (
+        Layer::User,
+        "plugins' files belong to the server's user, and would be out of reach",
+    ),
+];
+
+fn take_streams(streams: &Streams) -> io::Result<()> {
+    dup2_stderr(streams.stderr.as_fd())?;
+    dup2_stdout(streams.stdout.as_fd())?;
+    if let Some(stdin) = &streams.stdin {
+        dup2_stdin(stdin.as_fd())?;
+    }
+    // Else it stays the spawner's, which is /dev/null.
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the launcher is how children are started"
+)]
+fn command(program: &OsString) -> Command {
+    Command::new(program)
 }
 
 #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
-fn mark_close_on_exec() -> io::Result<()> {
+pub(crate) fn mark_close_on_exec() -> io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
     // SAFETY: this changes flags of descriptors only; none is closed while in use.
     match unsafe { libc::close_range(3, libc::c_uint::MAX, flags) } {

@@ -3,17 +3,31 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    process::{self, Command, Stdio},
-    sync::mpsc,
-    thread,
+    io::{self, PipeReader, PipeWriter},
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    process::{self, Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+};
+use tokio::time::timeout;
 
-use crate::{child::Running, keeper};
+use crate::{
+    confinement::HostConfinement,
+    report::LayerReport,
+    running::{Running, StatusSocket},
+    spawner,
+    wire::{self, Request, Status, Streams},
+};
+
+/// How long the spawner may take for a fork, and the launcher for its steps. They take
+/// milliseconds, unless somebody has stopped them.
+const LAUNCH_MAX: Duration = Duration::from_secs(30);
 
 /// What to start.
 #[derive(Debug)]
@@ -28,6 +42,8 @@ pub struct Launch {
     pub directory: PathBuf,
     /// Its standard input; /dev/null if `None`.
     pub stdin: Option<OwnedFd>,
+    /// The layers it gets before it starts; only those that cost nothing if `None`.
+    pub confinement: Option<HostConfinement>,
 }
 
 /// A process that was started.
@@ -39,6 +55,9 @@ pub struct Launched {
     pub stdout: OwnedFd,
     /// The reading end of its standard error.
     pub stderr: OwnedFd,
+    /// What became of its layers. Empty if a step failed, which is said on its standard
+    /// error; it ends with code 125.
+    pub layers: Vec<LayerReport>,
 }
 
 /// Why a process was not started.
@@ -53,75 +72,177 @@ pub enum LaunchError {
         /// Why not.
         source: io::Error,
     },
-    /// The launching thread is gone.
-    #[error("the launching thread has ended")]
-    Gone,
+    /// The spawner or the launcher does not answer.
+    #[error("start {program}: the spawner has not done it within {LAUNCH_MAX:?}")]
+    Late {
+        /// What was to be started.
+        program: PathBuf,
+    },
 }
 
-type Request = (Launch, oneshot::Sender<Result<Launched, LaunchError>>);
-
-/// Starts processes. Clones share one thread.
-///
-/// A single thread that lives as long as the server does all the starting, because
-/// the parent-death signal comes when the *thread* ends that started a process.
+/// Starts processes, by asking the [spawner](crate::spawner). Clones share it; it ends, with
+/// all it has started, when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Launcher {
-    requests: mpsc::Sender<Request>,
+    spawner: Arc<Mutex<Spawner>>,
+}
+
+/// The server's end of the spawner.
+#[derive(Debug)]
+struct Spawner {
+    child: Child,
+    socket: OwnedFd,
 }
 
 impl Launcher {
-    /// Starts the launching thread.
+    /// Starts the spawner.
     pub fn new() -> io::Result<Self> {
-        let executable = std::env::current_exe()?;
-        let (requests, inbox) = mpsc::channel::<Request>();
-        thread::Builder::new()
-            .name("launcher".to_owned())
-            .spawn(move || {
-                for (request, reply) in inbox {
-                    let program = request.program.clone();
-                    let launched = start(&executable, request)
-                        .map_err(|source| LaunchError::Start { program, source });
-                    // Dropping a process that nobody waits for any more ends it.
-                    drop(reply.send(launched));
-                }
-                // The server has dropped its last handle: it ends, and so may its children.
-            })?;
-        Ok(Self { requests })
+        let spawner = Arc::new(Mutex::new(Spawner::start()?));
+        Ok(Self { spawner })
     }
 
     /// Starts a process.
     pub async fn launch(&self, request: Launch) -> Result<Launched, LaunchError> {
-        let (reply, launched) = oneshot::channel();
-        self.requests
-            .send((request, reply))
-            .or(Err(LaunchError::Gone))?;
-        launched.await.unwrap_or(Err(LaunchError::Gone))
+        let program = request.program.clone();
+        let refused = |source| LaunchError::Start {
+            program: program.clone(),
+            source,
+        };
+        let starting = async {
+            let asked = self.ask(request).map_err(refused)?;
+            asked.launched().await.map_err(refused)
+        };
+        let launched = timeout(LAUNCH_MAX, starting).await;
+        launched.unwrap_or(Err(LaunchError::Late { program }))
+    }
+
+    fn ask(&self, request: Launch) -> io::Result<Asked> {
+        let (ours, theirs) = message_socket()?;
+        set_nonblocking(&ours)?;
+        let (stdout, theirs_out): (PipeReader, PipeWriter) = io::pipe()?;
+        let (stderr, theirs_err): (PipeReader, PipeWriter) = io::pipe()?;
+        let streams = Streams {
+            status: theirs,
+            stdout: theirs_out.into(),
+            stderr: theirs_err.into(),
+            stdin: request.stdin,
+        };
+        let confinement = request.confinement.as_ref();
+        let request = Request {
+            program: request.program.into(),
+            arguments: request.arguments,
+            environment: wire::environment(request.environment),
+            directory: request.directory.into(),
+            confinement: confinement.and_then(HostConfinement::plain),
+        };
+        let mut spawner = self.spawner.lock().unwrap_or_else(PoisonError::into_inner);
+        match wire::send_request(&spawner.socket, &request, &streams) {
+            // It was killed, perhaps by a plugin that is not confined.
+            Err(error) if has_ended(&error) => {
+                *spawner = Spawner::start()?;
+                wire::send_request(&spawner.socket, &request, &streams)?;
+            }
+            sent => sent?,
+        }
+        drop(spawner);
+        Ok(Asked {
+            status: StatusSocket::new(ours)?,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        })
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is where children are started"
-)]
-fn start(executable: &Path, request: Launch) -> io::Result<Launched> {
-    let mut child = Command::new(executable)
-        .arg(keeper::ARGUMENT)
-        .arg(process::id().to_string())
-        .arg(&request.program)
-        .args(&request.arguments)
-        .env_clear()
-        .envs(&request.environment)
-        .current_dir(&request.directory)
-        .stdin(request.stdin.map_or_else(Stdio::null, Stdio::from))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let closed = || io::Error::other("a pipe of the new process is missing");
-    let stdout = child.stdout.take().ok_or_else(closed)?.into();
-    let stderr = child.stderr.take().ok_or_else(closed)?.into();
-    Ok(Launched {
-        running: Running::watch(child)?,
-        stdout,
-        stderr,
-    })
+impl Spawner {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where children are started"
+    )]
+    fn start() -> io::Result<Self> {
+        let (ours, theirs) = message_socket()?;
+        set_nonblocking(&ours)?;
+        // Not the path of the binary: it may have been replaced since.
+        let child = Command::new("/proc/self/exe")
+            .arg(spawner::ARGUMENT)
+            // For those who look at a list of processes.
+            .arg(process::id().to_string())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        Ok(Self {
+            child,
+            socket: ours,
+        })
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        // It ends by itself when its socket closes, and is reaped if it has already.
+        drop(self.child.try_wait());
+    }
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// A request that is under way.
+struct Asked {
+    status: StatusSocket,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Asked {
+    async fn launched(self) -> io::Result<Launched> {
+        let Self {
+            status,
+            stdout,
+            stderr,
+        } = self;
+        // The launcher may be faster than the spawner's answer.
+        let mut early = Vec::new();
+        let mut running = loop {
+            match status.next().await? {
+                Some((Status::Started { pid }, Some(keeper))) => {
+                    break Running::new(pid, keeper, status);
+                }
+                Some((Status::Failed(why), _)) => return Err(io::Error::other(why)),
+                Some((said, _)) => early.push(said),
+                None => return Err(io::Error::other("the spawner has ended")),
+            }
+        };
+        for said in early {
+            running.note(said);
+        }
+        let layers = running.layers().await?;
+        Ok(Launched {
+            running,
+            stdout,
+            stderr,
+            layers,
+        })
+    }
+}
+
+/// A pair of sockets whose messages arrive whole.
+fn message_socket() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
+}
+
+fn set_nonblocking(socket: &impl AsFd) -> io::Result<()> {
+    fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
 }

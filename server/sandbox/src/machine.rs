@@ -5,6 +5,8 @@ use std::io;
 
 use nix::unistd::geteuid;
 
+use crate::report::Layer;
+
 /// What this machine can do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Machine {
@@ -42,6 +44,22 @@ impl Machine {
             notification_missing: Some("the kernel does not have it".to_owned()),
             root: false,
         }
+    }
+
+    /// The same machine as if it did not have one of its layers: for finding out what each
+    /// is good for. False where it is no layer that a machine can lack.
+    pub fn lose(&mut self, layer: Layer) -> bool {
+        let why = Some("left out".to_owned());
+        match layer {
+            Layer::Landlock => {
+                self.landlock_abi = 0;
+                self.landlock_missing = why;
+            }
+            Layer::Seccomp => self.seccomp_missing = why,
+            Layer::Broker => self.notification_missing = why,
+            _ => return false,
+        }
+        true
     }
 
     /// The version of Landlock's interface; 0 where there is none.

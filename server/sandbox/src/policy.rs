@@ -13,6 +13,9 @@ pub struct Policy {
     pub write: Vec<PathBuf>,
     /// Whether it may start processes: fork and exec.
     pub subprocesses: bool,
+    /// Whether it may change modes and times of files, which Landlock does not see: for
+    /// programs that install. Others are told that it worked, and nothing happens.
+    pub change_modes: bool,
     /// What it may connect to.
     pub network: Network,
     /// How much it may take.

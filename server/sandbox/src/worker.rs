@@ -3,17 +3,20 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     landlock,
     limits::limits,
     machine::Machine,
     policy::{Mode, Policy},
     report::{Layer, LayerReport},
+    seccomp::{self, Profile},
 };
 
 /// The layers that a worker adds after the fork, to be applied in the order of the fields,
 /// with `no_new_privs` between the limits and Landlock.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct WorkerLayers {
     /// Limits for `setrlimit`: resource, soft, hard. Where the hard limit is lower already,
     /// both are lowered to that.
@@ -33,7 +36,7 @@ pub struct WorkerLayers {
 
 /// A Landlock domain: what is handled is forbidden, but for the rules. The bits are those of
 /// `linux/landlock.h`.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct LandlockRules {
     /// Ways of access to files that are forbidden unless a rule allows them.
     pub handled_fs: u64,
@@ -49,7 +52,7 @@ pub struct LandlockRules {
 }
 
 /// A filter for system calls.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct SeccompProgram {
     /// Which layer it is for.
     pub layer: Layer,
@@ -69,6 +72,16 @@ impl SeccompProgram {
 impl WorkerLayers {
     /// The layers that this policy needs and this machine has.
     pub fn new(policy: &Policy, machine: &Machine, mode: Mode) -> Self {
+        Self::for_profile(Profile::Worker, policy, machine, mode)
+    }
+
+    /// The same for hosts too.
+    pub(crate) fn for_profile(
+        profile: Profile,
+        policy: &Policy,
+        machine: &Machine,
+        mode: Mode,
+    ) -> Self {
         if mode == Mode::Off {
             return Self {
                 known: [Layer::Limits, Layer::Landlock, Layer::Seccomp]
@@ -79,6 +92,13 @@ impl WorkerLayers {
         }
         let mut known = Vec::new();
         let landlock = landlock::rules(policy, machine, &mut known);
+        let seccomp = match &machine.seccomp_missing {
+            None => vec![seccomp::allow_list(profile, policy, machine, false)],
+            Some(why) => {
+                known.push(LayerReport::degraded(Layer::Seccomp, why));
+                Vec::new()
+            }
+        };
         let mut required = Vec::new();
         if mode == Mode::Strict {
             required.extend([
@@ -92,7 +112,7 @@ impl WorkerLayers {
             limits: limits(&policy.limits),
             no_new_privileges: true,
             landlock,
-            seccomp: Vec::new(),
+            seccomp,
             required,
             known,
         }
@@ -105,9 +125,32 @@ impl WorkerLayers {
 
     /// Adds the filter that hands every `connect` to the server, which must then answer at
     /// the listener; what nobody answers fails. Landlock forbids TCP as well from then on,
-    /// because the worker itself connects nowhere.
+    /// because the worker itself connects nowhere. Call it where [`Machine`] has
+    /// notifications, with the policy and machine of [`WorkerLayers::new`].
     #[must_use]
-    pub fn with_connect_broker(self, _policy: &Policy, _machine: &Machine) -> Self {
+    pub fn with_connect_broker(mut self, policy: &Policy, machine: &Machine) -> Self {
+        if self.seccomp.is_empty() {
+            return self;
+        }
+        // The allow-list comes last: it takes away the call that installs filters.
+        let allow_list = seccomp::allow_list(Profile::Worker, policy, machine, true);
+        self.seccomp = vec![seccomp::broker(), allow_list];
+        if let Some(rules) = &mut self.landlock {
+            landlock::forbid_tcp(rules, machine);
+        }
+        if self.requires(Layer::Seccomp) {
+            self.required.push(Layer::Broker);
+        }
+        self
+    }
+
+    /// Says which process applies them. Needed where Landlock does not keep signals in
+    /// (before version 6): there only its own process may be named in a signal.
+    #[must_use]
+    pub fn for_process(mut self, pid: u32) -> Self {
+        for program in &mut self.seccomp {
+            seccomp::set_own_pid(program, pid);
+        }
         self
     }
 }

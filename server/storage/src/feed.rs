@@ -337,6 +337,7 @@ mod tests {
             database: DatabaseId(1),
             table: TableId(1),
             batch,
+            origin: None,
         });
         entry
     }

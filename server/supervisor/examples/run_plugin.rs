@@ -29,10 +29,11 @@ use outrigger_model::{
     shutdown::Gate,
     trace::Trace,
 };
-use outrigger_sandbox::Launcher;
+use outrigger_sandbox::{Launcher, Limits, Machine, Mode};
 use outrigger_supervisor::{
-    Backend, BackendError, BindingKey, Concluded, Config, Event, Invocation, InvocationId, LogLine,
-    Plugin, PoolLimits, QueryRequest, QueryStream, Request, Scope, Source, Supervisor,
+    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, Grants, Invocation,
+    InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream, Request,
+    Scope, Source, Supervisor,
     environment::{self, Management, VirtualEnvironment},
 };
 use tokio_util::sync::CancellationToken;
@@ -139,6 +140,8 @@ fn load(path: &Path) -> io::Result<Plugin> {
         source: Source::SingleFile(fs::read(path)?.into()),
         arguments: None,
         workers_max: 1,
+        grants: Grants::default(),
+        keeps_files: false,
     })
 }
 
@@ -195,6 +198,18 @@ async fn config(
             age_max: None,
             memory_bytes_max: None,
             fair_turn: Duration::from_secs(5),
+        },
+        confinement: Confinement {
+            mode: Mode::Auto,
+            machine: Machine::probe(),
+            limits: Limits::default(),
+            read: vec![env::current_dir()?],
+            secret: vec![run_directory.to_owned()],
+            kept: run_directory.join("kept"),
+            private_max: PrivateMax {
+                bytes: 1 << 30,
+                files: 10_000,
+            },
         },
     })
 }

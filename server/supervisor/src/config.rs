@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use outrigger_model::bytes::ByteSize;
 
-use crate::environment::VirtualEnvironment;
+use crate::{confinement::Confinement, environment::VirtualEnvironment};
 
 /// How hosts and workers are run.
 #[derive(Clone, Debug)]
@@ -13,13 +13,14 @@ pub struct Config {
     pub virtual_environment: VirtualEnvironment,
     /// The environment of hosts and workers.
     pub environment: BTreeMap<OsString, OsString>,
-    /// The working directory of workers.
+    /// The plugin directory: its entries appear in workers' private directories.
     pub directory: PathBuf,
     /// An existing directory that only the server can enter; the socket is made in it.
     pub run_directory: PathBuf,
     /// How long a host may take until its modules are loaded.
     pub host_start_max: Duration,
-    /// How long a worker may take from its fork until it has said hello.
+    /// How long a worker may take from its fork until it waits for a plugin, and from there
+    /// until it has said hello.
     pub worker_start_max: Duration,
     /// How long a plugin's source may take to be compiled.
     pub load_max: Duration,
@@ -29,6 +30,20 @@ pub struct Config {
     pub lines_bytes_max: ByteSize,
     /// How many workers there are, and how long they live.
     pub pool: PoolLimits,
+    /// What workers may touch.
+    pub confinement: Confinement,
+}
+
+impl Config {
+    /// The workers' private socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run_directory.join("supervisor.sock")
+    }
+
+    /// Where private directories are that go with a worker.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.run_directory.join("workers")
+    }
 }
 
 /// How many workers there are, and how long they live. A worker only ever ends between

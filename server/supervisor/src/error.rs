@@ -33,9 +33,18 @@ pub enum ExitReason {
     Retired,
     /// Its host ended.
     HostLost,
+    /// Its private directories held more than they may.
+    PrivateFull(String),
+    /// It could not be made the worker of its plugin, of which nothing ran.
+    NotAssigned(String),
 }
 
 impl ExitReason {
+    /// Whether the plugin may be to blame: where nothing of it ran, it is not.
+    pub(crate) fn is_the_plugins(&self) -> bool {
+        !matches!(self, Self::HostLost | Self::NotAssigned(_))
+    }
+
     /// Its kind, for counting.
     pub fn label(&self) -> &'static str {
         match self {
@@ -48,6 +57,8 @@ impl ExitReason {
             Self::ProtocolViolation(_) => "protocol_violation",
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
+            Self::NotAssigned(_) => "not_assigned",
+            Self::PrivateFull(_) => "private_full",
         }
     }
 }
@@ -84,6 +95,13 @@ impl fmt::Display for ExitReason {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
+            Self::PrivateFull(what) => {
+                write!(
+                    f,
+                    "the plugin keeps too many files, and its worker was ended: {what}"
+                )
+            }
+            Self::NotAssigned(why) => write!(f, "the worker could not be assigned: {why}"),
         }
     }
 }
@@ -175,12 +193,21 @@ pub enum HostError {
     /// It said something we don't understand.
     #[error("the plugin host broke the protocol: {0}")]
     Protocol(String),
-    /// The worker did not say hello in time.
-    #[error("the worker did not connect within {0:?}")]
+    /// The worker did not say in time that it waits, or its hello.
+    #[error("the worker was not ready within {0:?}")]
     WorkerNotReady(Duration),
+    /// The worker has said something on its channel after which it cannot be used.
+    #[error("the worker cannot be used: {0}")]
+    WorkerUnusable(String),
     /// The worker ended before it said hello.
     #[error("the worker ended before it connected: {0}")]
     WorkerEnded(String),
+    /// The plugin keeps more files than it may.
+    #[error("{0}")]
+    PrivateFull(String),
+    /// The worker cannot be confined as it should.
+    #[error("the worker cannot be confined: {0}")]
+    NotConfined(String),
     /// The supervisor is shutting down.
     #[error("the server is shutting down")]
     Stopping,
@@ -195,6 +222,14 @@ pub enum SupervisorError {
     Socket {
         /// The socket.
         path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directories for workers' files could not be made.
+    #[error("make the directories for workers' files, {kept} and one in the run directory")]
+    Private {
+        /// Where files are kept.
+        kept: PathBuf,
         /// Why not.
         source: io::Error,
     },

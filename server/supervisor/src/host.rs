@@ -5,7 +5,7 @@ mod memory;
 mod process;
 mod worker;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, os::fd::OwnedFd};
 
 use futures::future::{join_all, select_all};
 use outrigger_model::error::Report;
@@ -18,11 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use self::process::HostProcess;
-#[cfg(test)]
-pub(crate) use self::worker::WorkerExit;
-pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerProcess, exited};
+pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerExit, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
-use crate::{config::Config, error::HostError, registry::Token};
+use crate::{config::Config, error::HostError};
 use outrigger_sandbox::Launcher;
 
 /// A worker's number; never used twice.
@@ -33,7 +31,8 @@ pub(crate) struct WorkerId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) enum HostCommand {
     Start {
-        token: Token,
+        /// The worker's end of its channel.
+        channel: OwnedFd,
         reply: oneshot::Sender<Result<WorkerProcess, HostError>>,
     },
     Signal {
@@ -50,11 +49,11 @@ pub(crate) enum HostCommand {
 pub(crate) struct HostHandle(mpsc::UnboundedSender<HostCommand>);
 
 impl HostHandle {
-    /// Forks a worker, starting the host first if there is none.
-    pub(crate) async fn start_worker(&self, token: Token) -> Result<WorkerProcess, HostError> {
+    /// Forks a worker with this end of its channel, starting the host first if there is none.
+    pub(crate) async fn start_worker(&self, channel: OwnedFd) -> Result<WorkerProcess, HostError> {
         let (reply, started) = oneshot::channel();
         self.0
-            .send(HostCommand::Start { token, reply })
+            .send(HostCommand::Start { channel, reply })
             .or(Err(HostError::Stopping))?;
         started.await.unwrap_or(Err(HostError::Stopping))
     }
@@ -92,7 +91,6 @@ type HostPid = u32;
 #[derive(Debug)]
 pub(crate) struct HostTask {
     config: Config,
-    socket: String,
     launcher: Launcher,
     tasks: TaskTracker,
     handle: HostHandle,
@@ -110,7 +108,6 @@ impl HostTask {
     /// where the tasks run that read its output.
     pub(crate) fn new(
         config: Config,
-        socket: String,
         launcher: Launcher,
         tasks: TaskTracker,
     ) -> (HostHandle, Self) {
@@ -118,7 +115,6 @@ impl HostTask {
         let handle = HostHandle(sender);
         let task = Self {
             config,
-            socket,
             launcher,
             tasks,
             handle: handle.clone(),
@@ -194,8 +190,8 @@ impl HostTask {
 
     async fn on_command(&mut self, command: HostCommand) {
         match command {
-            HostCommand::Start { token, reply } => {
-                if let Err((error, reply)) = self.start_worker(token, reply).await {
+            HostCommand::Start { channel, reply } => {
+                if let Err((error, reply)) = self.start_worker(channel, reply).await {
                     drop(reply.send(Err(error)));
                 }
             }
@@ -224,7 +220,8 @@ impl HostTask {
             worker: worker.0,
             signal,
         };
-        let sent = host.send(to_host::Message::SignalWorker(message)).await;
+        let sent = host.send(to_host::Message::SignalWorker(message), None);
+        let sent = sent.await;
         if let Err(error) = sent {
             let pid = host.pid();
             self.on_lost(pid, &Report(&error).to_string());
@@ -233,7 +230,7 @@ impl HostTask {
 
     async fn start_worker(
         &mut self,
-        token: Token,
+        channel: OwnedFd,
         reply: oneshot::Sender<Result<WorkerProcess, HostError>>,
     ) -> Result<(), (HostError, oneshot::Sender<Result<WorkerProcess, HostError>>)> {
         if let Err(gone) = self.config.virtual_environment.check() {
@@ -254,14 +251,8 @@ impl HostTask {
         let pid = host.pid();
         self.last_worker += 1;
         let worker = WorkerId(self.last_worker);
-        let message = StartWorker {
-            worker: worker.0,
-            token: token.to_vec(),
-            socket: self.socket.clone(),
-            environment: HashMap::new(),
-            directory: self.config.directory.display().to_string(),
-        };
-        if let Err(error) = host.send(to_host::Message::StartWorker(message)).await {
+        let message = to_host::Message::StartWorker(StartWorker { worker: worker.0 });
+        if let Err(error) = host.send(message, Some(channel)).await {
             self.on_lost(pid, &Report(&error).to_string());
             return Err((HostError::Socket(error), reply));
         }
@@ -293,9 +284,11 @@ impl HostTask {
             from_host::Message::Started(started) => {
                 let worker = WorkerId(started.worker);
                 let handle = self.handle.clone();
+                let found = self.hosts.iter().find(|process| process.pid() == host);
+                let python = found.map(HostProcess::readable).unwrap_or_default();
                 if let Some(record) = self.record(host, worker) {
                     debug!(worker = worker.0, pid = started.pid, "worker started");
-                    record.on_started(worker, started.pid, &handle);
+                    record.on_started(worker, started.pid, python, &handle);
                 }
             }
             from_host::Message::Output(output) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use outrigger_model::{clock::Timestamp, trace::Trace};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::InvocationError;
+use crate::{confinement::Grants, error::InvocationError};
 
 /// What a worker is bound to for life. The server chooses it; the same key means the same worker.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -62,6 +62,10 @@ pub struct Plugin {
     pub arguments: Option<BTreeMap<String, String>>,
     /// How many workers may run it at the same time; at least 1.
     pub workers_max: usize,
+    /// What it may touch beyond what all may.
+    pub grants: Grants,
+    /// Whether its private directory outlives its workers; otherwise it goes with each.
+    pub keeps_files: bool,
 }
 
 /// The rows of one table in an event.
@@ -153,7 +157,8 @@ pub struct Usage {
     pub pid: u32,
     /// How long it waited for a worker: behind other invocations, or for a fork.
     pub queued: Duration,
-    /// How long the worker took to load the plugin; nothing where it had.
+    /// How long the worker took to be assigned to the plugin and to load it; nothing where it
+    /// had.
     pub bound: Duration,
     /// From the call until the worker's answer.
     pub wall: Duration,

@@ -10,14 +10,18 @@
 
 mod backend;
 mod cache;
+mod channel;
 mod config;
+mod confinement;
 pub mod environment;
 mod error;
 mod host;
 mod invocation;
 mod output;
+mod passing;
 mod peer;
 mod pool;
+mod private;
 mod registry;
 mod service;
 mod status;
@@ -29,10 +33,12 @@ pub use backend::{
     Backend, BackendError, LogLevel, LogLine, QueryRequest, QueryStream, Scope, Value,
 };
 pub use config::{Config, PoolLimits};
+pub use confinement::{Confinement, Grants};
 pub use error::{ExitReason, HostError, InvocationError, PluginFailure, SupervisorError};
 pub use invocation::{
     BindingKey, Concluded, Event, EventTable, Finished, Invocation, InvocationId, Package, Phases,
     Plugin, Request, Response, Source, Usage,
 };
+pub use private::PrivateMax;
 pub use status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus};
 pub use supervisor::Supervisor;

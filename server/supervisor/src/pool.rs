@@ -2,12 +2,13 @@
 
 mod intensity;
 mod member;
+mod spare;
 mod state;
 
 pub(crate) use self::state::WorkerState;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -19,17 +20,19 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::{
-    member::{MemberTask, Order},
+    member::{Order, Post},
+    spare::SpareTask,
     state::{Action, Event, Pool, Refusal, Retirement, Seat, Ticket, Wanted},
 };
 use crate::{
     config::Config,
+    confinement::Confiner,
     error::{ExitReason, HostError, InvocationError},
     host::HostHandle,
     invocation::{BindingKey, Concluded, Invocation, InvocationId, Plugin, Source, Usage},
     registry::Registry,
     status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus},
-    worker::Worker,
+    worker::Spare,
 };
 
 /// How often is looked at what becomes due with time: retirement, forks after a failure.
@@ -80,7 +83,7 @@ pub(crate) enum Message {
     Release(BindingKey),
     Resume(BindingKey),
     Describe(oneshot::Sender<PoolStatus>),
-    Forked(Seat, Result<Box<Worker>, HostError>),
+    Forked(Seat, Result<Box<Spare>, HostError>),
     Returned {
         seat: Seat,
         cached_objects: u64,
@@ -93,6 +96,12 @@ pub(crate) enum Message {
     },
     /// A worker had ended before it began this.
     Bounced(Seat, Job),
+    /// A worker is confined; what became of each layer.
+    Confined(Seat, Arc<str>),
+    /// A binding is gone for good, and so is what it keeps.
+    Forget(BindingKey),
+    /// These keep something, all others that do are gone for good.
+    ForgetOthers(BTreeSet<BindingKey>),
 }
 
 /// Talks to the pool. Each message is somebody waiting, or the end of something that
@@ -113,6 +122,7 @@ pub(crate) struct PoolTask {
     config: Config,
     host: HostHandle,
     registry: Arc<Registry>,
+    confiner: Arc<Confiner>,
     gate: Gate,
     handle: PoolHandle,
     inbox: mpsc::UnboundedReceiver<Message>,
@@ -124,6 +134,8 @@ pub(crate) struct PoolTask {
     forks: u64,
     /// How often something had been installed when this last looked.
     installations: u64,
+    /// Whose files are to be removed once no worker of theirs is left.
+    forgotten: BTreeSet<BindingKey>,
 }
 
 /// A worker's task, seen from the pool.
@@ -131,6 +143,8 @@ pub(crate) struct PoolTask {
 struct Seated {
     pid: u32,
     orders: mpsc::Sender<Order>,
+    /// What became of each layer of its confinement; `None` while it has none.
+    enforcement: Option<Arc<str>>,
     /// What it runs, and since when.
     running: Option<(InvocationId, Instant)>,
 }
@@ -140,6 +154,7 @@ impl PoolTask {
         config: Config,
         host: HostHandle,
         registry: Arc<Registry>,
+        confiner: Arc<Confiner>,
         gate: Gate,
     ) -> (PoolHandle, Self) {
         let (sender, inbox) = mpsc::unbounded_channel();
@@ -149,6 +164,7 @@ impl PoolTask {
             config,
             host,
             registry,
+            confiner,
             gate,
             handle: handle.clone(),
             inbox,
@@ -159,6 +175,7 @@ impl PoolTask {
             deaths: Deaths::default(),
             forks: 0,
             installations: 0,
+            forgotten: BTreeSet::new(),
         };
         (handle, task)
     }
@@ -195,7 +212,7 @@ impl PoolTask {
             Message::Release(key) => self.step(Event::Released(key)),
             Message::Resume(key) => self.step(Event::Resumed(key)),
             Message::Describe(reply) => drop(reply.send(self.describe())),
-            Message::Forked(seat, Ok(worker)) => self.on_forked(seat, *worker),
+            Message::Forked(seat, Ok(spare)) => self.on_forked(seat, *spare),
             Message::Forked(seat, Err(error)) => self.on_not_forked(seat, &error),
             Message::Returned {
                 seat,
@@ -217,7 +234,45 @@ impl PoolTask {
                 let wanted = self.keep(job);
                 self.step(Event::Bounced { seat, wanted });
             }
+            Message::Confined(seat, enforcement) => {
+                if let Some(seated) = self.seated.get_mut(&seat) {
+                    seated.enforcement = Some(enforcement);
+                }
+            }
+            Message::Forget(key) => {
+                self.forgotten.insert(key);
+            }
+            Message::ForgetOthers(keep) => {
+                let confiner = self.confiner.clone();
+                self.in_background(move || confiner.forget_others(&keep));
+            }
         }
+        self.forget();
+    }
+
+    /// Removes the files of bindings that are gone, and whose workers are.
+    fn forget(&mut self) {
+        if self.forgotten.is_empty() {
+            return;
+        }
+        let owners: BTreeSet<_> = self
+            .pool
+            .members()
+            .filter_map(|(_, member)| member.owner.as_ref())
+            .collect();
+        let ready: Vec<_> = self
+            .forgotten
+            .extract_if(.., |key| !owners.contains(key))
+            .collect();
+        for key in ready {
+            let confiner = self.confiner.clone();
+            self.in_background(move || confiner.forget(&key));
+        }
+    }
+
+    /// Does something with files.
+    fn in_background(&self, work: impl FnOnce() + Send + 'static) {
+        self.gate.tasks().spawn_blocking(work);
     }
 
     fn keep(&mut self, job: Job) -> Wanted {
@@ -228,25 +283,27 @@ impl PoolTask {
         wanted
     }
 
-    fn on_forked(&mut self, seat: Seat, worker: Worker) {
+    fn on_forked(&mut self, seat: Seat, spare: Spare) {
         let (orders, inbox) = mpsc::channel(1);
-        let (pid, foundations) = (worker.pid(), worker.foundations());
+        let (pid, foundations) = (spare.pid(), spare.foundations());
         self.forks += 1;
         let seated = Seated {
             pid,
             orders,
+            enforcement: None,
             running: None,
         };
         self.seated.insert(seat, seated);
-        let task = MemberTask {
+        let post = Post {
             seat,
-            worker,
             inbox,
             pool: self.handle.clone(),
             registry: self.registry.clone(),
+            confiner: self.confiner.clone(),
             config: self.config.clone(),
-            last: None,
+            tasks: self.gate.tasks().clone(),
         };
+        let task = SpareTask { post, spare };
         let shutdown = self.gate.token().clone();
         self.gate.tasks().spawn(task.run(shutdown));
         // A tenth up or down, so that workers that began together don't end together.
@@ -271,7 +328,7 @@ impl PoolTask {
             self.deaths.count(reason);
         }
         // Whatever ended the host says nothing about the plugin.
-        let held_against = reason.filter(|reason| *reason != ExitReason::HostLost);
+        let held_against = reason.filter(ExitReason::is_the_plugins);
         let why = held_against.map(|reason| reason.to_string());
         self.step(Event::Ended { seat, why });
     }
@@ -306,15 +363,11 @@ impl PoolTask {
     }
 
     fn fork(&self, seat: Seat) {
-        let (host, registry, config, pool) = (
-            self.host.clone(),
-            self.registry.clone(),
-            self.config.clone(),
-            self.handle.clone(),
-        );
+        let (host, config) = (self.host.clone(), self.config.clone());
+        let pool = self.handle.clone();
         let shutdown = self.gate.token().clone();
         self.gate.tasks().spawn(async move {
-            let forked = Worker::start(&host, &registry, &config);
+            let forked = Spare::start(&host, &config);
             if let Some(result) = shutdown.run_until_cancelled(forked).await {
                 // A pool that has ended drops the worker, which kills it.
                 pool.tell(Message::Forked(seat, result.map(Box::new)));
@@ -380,6 +433,10 @@ impl PoolTask {
             pid: self.seated.get(&seat).map_or(0, |seated| seated.pid),
             binding: member.owner.clone(),
             running: running(seat),
+            enforcement: self
+                .seated
+                .get(&seat)
+                .and_then(|seated| seated.enforcement.clone()),
             state: (&member.state).into(),
             age: now.duration_since(member.since),
             invocations: member.invocations,

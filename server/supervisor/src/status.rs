@@ -1,6 +1,6 @@
 //! What can be said about the pool at a moment.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     error::ExitReason,
@@ -42,6 +42,8 @@ pub struct WorkerStatus {
     pub memory_bytes: u64,
     /// What it runs.
     pub running: Option<RunningStatus>,
+    /// What became of each layer of its confinement; `None` before it belongs to a plugin.
+    pub enforcement: Option<Arc<str>>,
 }
 
 /// What a worker runs.

@@ -1,7 +1,7 @@
 //! The supervisor itself: starts the socket, the host and the pool, and is how the
 //! server talks to them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use outrigger_model::shutdown::Gate;
 use outrigger_sandbox::Launcher;
@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     backend::Backend,
     config::Config,
+    confinement::Confiner,
     environment::VirtualEnvironment,
     error::{InvocationError, SupervisorError},
     host::HostTask,
@@ -39,16 +40,17 @@ impl Supervisor {
         gate: Gate,
     ) -> Result<Self, SupervisorError> {
         let registry = Arc::new(Registry::new(backend));
-        let path = config.run_directory.join("supervisor.sock");
-        let listener = service::listen(&path)?;
+        let listener = service::listen(&config.socket())?;
         let workers_max = config.pool.workers_max;
         let served = service::serve(listener, registry.clone(), workers_max, gate.clone());
         gate.tasks().spawn(served);
-        let socket = path.display().to_string();
-        let (host, task) = HostTask::new(config.clone(), socket, launcher, gate.tasks().clone());
+        let (host, task) = HostTask::new(config.clone(), launcher, gate.tasks().clone());
         gate.tasks().spawn(task.run(gate.token().clone()));
         let virtual_environment = config.virtual_environment.clone();
-        let (pool, task) = PoolTask::new(config, host, registry, gate.clone());
+        let confiner = confiner(&config)?;
+        let run = confiner.clone().run(gate.token().clone());
+        gate.tasks().spawn(run);
+        let (pool, task) = PoolTask::new(config, host, registry, confiner, gate.clone());
         gate.tasks().spawn(task.run());
         Ok(Self {
             pool,
@@ -91,6 +93,16 @@ impl Supervisor {
         self.pool.tell(Message::Release(key.clone()));
     }
 
+    /// Removes what a released binding has kept, once its workers have ended: it is gone for good.
+    pub fn forget(&self, key: BindingKey) {
+        self.pool.tell(Message::Forget(key));
+    }
+
+    /// Removes what bindings have kept that are not among these: they are gone for good.
+    pub fn forget_others(&self, keep: BTreeSet<BindingKey>) {
+        self.pool.tell(Message::ForgetOthers(keep));
+    }
+
     /// Ends the pause of a binding whose workers died too often.
     pub fn resume(&self, key: &BindingKey) {
         self.pool.tell(Message::Resume(key.clone()));
@@ -102,6 +114,21 @@ impl Supervisor {
         self.pool.tell(Message::Describe(reply));
         status.await.unwrap_or_default()
     }
+}
+
+fn confiner(config: &Config) -> Result<Arc<Confiner>, SupervisorError> {
+    let confiner = Confiner::new(
+        config.confinement.clone(),
+        config.socket(),
+        config.directory.clone(),
+        &config.temporary(),
+    );
+    let kept = &config.confinement.kept;
+    let confiner = confiner.map_err(|source| SupervisorError::Private {
+        kept: kept.clone(),
+        source,
+    })?;
+    Ok(Arc::new(confiner))
 }
 
 fn stopped(queued: Duration) -> Concluded {

@@ -1,11 +1,11 @@
 //! A worker that has said hello: what may be said to it, and what it may say.
 //!
 //! ```text
-//! Forking ──hello──► Idle ──bind──► Binding ──ready──► Idle
-//!                     │ ▲                └─load failed─► Idle (unbound)
-//!                invoke │ completed
-//!                     ▼ │
-//!                    Busy ── death, violation, deadline ──► Exited
+//! Spare ──assign, hello──► Idle ──bind──► Binding ──ready──► Idle
+//!                           │ ▲                └─load failed─► Idle (unbound)
+//!                      invoke │ completed
+//!                           ▼ │
+//!                          Busy ── death, violation, deadline ──► Exited
 //! ```
 //!
 //! Every path out of an exchange other than its proper end leaves the worker
@@ -17,10 +17,12 @@ pub(crate) mod intervals;
 mod liveness;
 mod messages;
 mod meter;
+mod spare;
 mod stacks;
 
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -41,7 +43,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-pub(crate) use self::{allowance::Allowance, collect::count_lines};
+pub(crate) use self::{
+    allowance::Allowance,
+    collect::count_lines,
+    spare::{Spare, Surroundings},
+};
 use self::{
     collect::Collector,
     liveness::{Liveness, Seen},
@@ -53,9 +59,10 @@ use crate::{
     backend::{LogLevel, LogLine, Scope},
     config::Config,
     error::{ExitReason, HostError, InvocationError},
-    host::{HostHandle, OutputLine, SIGKILL, WorkerProcess, exited},
+    host::{OutputLine, SIGKILL, WorkerProcess, exited},
     invocation::{BindingKey, Concluded, Event, Finished, Invocation, Plugin},
-    registry::{Active, InvocationKey, Link, Registry, Token},
+    private::{Over, Watchee},
+    registry::{Active, InvocationKey, Link, Registry},
     usage::Watched,
 };
 
@@ -90,9 +97,19 @@ pub(crate) struct Worker {
     strays: u32,
     /// What it passes on as `args`.
     arguments: Option<BTreeMap<String, String>>,
-    /// What it has loaded before its plugin.
-    foundations: u64,
+    confined: Confined,
     clock: SystemClock,
+}
+
+/// How a worker is confined.
+#[derive(Debug)]
+pub(crate) struct Confined {
+    /// What became of each layer.
+    pub(crate) enforcement: Arc<str>,
+    pub(crate) directories: Arc<Watchee>,
+    /// Why it must end, once its directories hold too much.
+    pub(crate) over: Over,
+    pub(crate) _pin: Option<OwnedFd>,
 }
 
 /// An invocation that runs, and what is kept of it meanwhile.
@@ -113,45 +130,19 @@ enum Break {
 }
 
 impl Worker {
-    /// Forks a worker and waits for its hello.
-    pub(crate) async fn start(
-        host: &HostHandle,
-        registry: &Registry,
-        config: &Config,
-    ) -> Result<Self, HostError> {
-        let foundations = config.virtual_environment.foundations();
-        let token: Token = rand::random();
-        let (_admission, link) = registry.expect(token);
-        // The first worker waits for its host too.
-        let start_max = config.host_start_max + config.worker_start_max;
-        let Ok(started) = timeout(start_max, host.start_worker(token)).await else {
-            host.abandon();
-            return Err(HostError::WorkerNotReady(start_max));
-        };
-        let mut process = started?;
-        let hello = async {
-            tokio::select! {
-                link = link => link.map_err(|_refused| "its hello was refused".to_owned()),
-                exit = process.wait() => Err(exit.reason.to_string()),
-            }
-        };
-        let link = match timeout(config.worker_start_max, hello).await {
-            Ok(link) => link.map_err(HostError::WorkerEnded)?,
-            Err(_elapsed) => return Err(HostError::WorkerNotReady(config.worker_start_max)),
-        };
-        check_hello(&link, process.pid)?;
-        let clock = SystemClock::default();
-        Ok(Self {
+    /// A worker that has said hello.
+    fn new(process: WorkerProcess, link: Link, confined: Confined) -> Self {
+        Self {
             watched: Watched::new(process.pid),
             process,
             link,
+            confined,
             bound: None,
             cached_objects: 0,
             strays: 0,
             arguments: None,
-            foundations,
-            clock,
-        })
+            clock: SystemClock::default(),
+        }
     }
 
     /// How many objects its plugin keeps in it: more than none forbid to end it for
@@ -160,9 +151,14 @@ impl Worker {
         self.cached_objects
     }
 
-    /// What it has loaded before its plugin; see `VirtualEnvironment::foundations`.
-    pub(crate) fn foundations(&self) -> u64 {
-        self.foundations
+    /// What became of each layer of its confinement.
+    pub(crate) fn enforcement(&self) -> &Arc<str> {
+        &self.confined.enforcement
+    }
+
+    /// Its private directories.
+    pub(crate) fn directories(&self) -> &Arc<Watchee> {
+        &self.confined.directories
     }
 
     /// Its process id.
@@ -199,6 +195,9 @@ impl Worker {
                 }
                 Some(line) = self.process.output.recv() => return Ok(line),
                 exit = exited(&mut self.process.exit) => return Err(exit.reason),
+                what = too_much(&mut self.confined.over) => {
+                    return Err(ExitReason::PrivateFull(what));
+                }
             }
         }
     }
@@ -331,6 +330,7 @@ impl Worker {
         let admission = registry.admit(active.clone());
         self.strays = 0;
         self.send(to_worker::Message::Invoke(message));
+        let mut over = self.confined.over.clone();
         let exchange = self.exchange(registry, &active, budget, asked, allowance);
         let late = ExitReason::DeadlineExceeded {
             timeout: invocation.timeout,
@@ -338,6 +338,7 @@ impl Worker {
         let outcome = tokio::select! {
             outcome = timeout_at(deadline, exchange) => outcome.map_err(|_elapsed| late),
             () = past_use(&invocation.unwanted) => Err(ExitReason::Unwanted),
+            what = too_much(&mut over) => Err(ExitReason::PrivateFull(what)),
         };
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
@@ -352,6 +353,13 @@ impl Worker {
                 self.log_remaining_output(registry, scope, allowance, None)
                     .await;
                 Err(error)
+            }
+            Err(reason @ ExitReason::PrivateFull(_)) => {
+                // It has no time to fill the disk.
+                let stderr = self.kill().await;
+                self.log_remaining_output(registry, scope, allowance, None)
+                    .await;
+                Err(InvocationError::Worker { reason, stderr })
             }
             Err(reason) => {
                 let mut dump = self.dump_stacks(registry, scope, allowance).await;
@@ -607,6 +615,17 @@ impl Worker {
 fn fail(span: &mut Span, error: Option<&InvocationError>) {
     if let Some(error) = error {
         span.fail(&Report(error));
+    }
+}
+
+/// Waits until a worker's private directories hold too much.
+async fn too_much(over: &mut Over) -> String {
+    let told = over.wait_for(Option::is_some).await;
+    let what = told.ok().and_then(|what| what.clone());
+    match what {
+        Some(what) => what,
+        // Nobody looks any more.
+        None => std::future::pending().await,
     }
 }
 

@@ -4,7 +4,7 @@
 //! being told of each change: so it cannot miss one, and a start is no special case.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     num::NonZeroUsize,
     time::Duration,
 };
@@ -58,6 +58,8 @@ pub struct ManagerTask {
     tasks: JoinSet<()>,
     /// Whose task it is.
     owners: HashMap<task::Id, TriggerId>,
+    /// The triggers that there were when it last looked; `None` before that.
+    existing: Option<BTreeSet<TriggerId>>,
 }
 
 /// A task that runs, and since when its trigger was enabled then.
@@ -104,6 +106,7 @@ impl ManagerTask {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             owners: HashMap::new(),
+            existing: None,
         }
     }
 
@@ -166,6 +169,8 @@ impl ManagerTask {
 
     fn reconcile(&mut self) {
         let catalog = self.engine.storage.catalog();
+        let existing = catalog.triggers().map(|(_, trigger)| trigger.id).collect();
+        self.forget_deleted(existing);
         let mut wanted = HashSet::new();
         for (database, trigger) in catalog.triggers() {
             if trigger.definition.disabled {
@@ -205,6 +210,22 @@ impl ManagerTask {
                 running.unwanted.cancel();
             }
         }
+    }
+
+    /// Has the files removed of triggers that are gone, also since the server last ran.
+    fn forget_deleted(&mut self, existing: BTreeSet<TriggerId>) {
+        let supervisor = &self.engine.supervisor;
+        match &self.existing {
+            None => {
+                let keep = existing.iter().copied().map(binding_key);
+                supervisor.forget_others(keep.collect());
+            }
+            Some(before) => {
+                let gone = before.difference(&existing);
+                gone.for_each(|trigger| supervisor.forget(binding_key(*trigger)));
+            }
+        }
+        self.existing = Some(existing);
     }
 
     fn spawn(&mut self, runner: Runner, database: DatabaseId) {

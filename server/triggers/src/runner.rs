@@ -19,8 +19,8 @@ use outrigger_storage::{
     journal::{JournalRows, LogLevel, PluginInvocation},
 };
 use outrigger_supervisor::{
-    Concluded, Event, ExitReason, Finished, Invocation, InvocationError, InvocationId, Plugin,
-    Response, Supervisor, Usage,
+    Concluded, Event, ExitReason, Finished, Grants, Invocation, InvocationError, InvocationId,
+    Plugin, Response, Supervisor, Usage,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -371,6 +371,18 @@ impl Runner {
             source: source.text.for_worker(),
             arguments: self.trigger.definition.arguments.clone(),
             workers_max: self.concurrency().get(),
+            grants: self.grants(),
+            keeps_files: true,
+        }
+    }
+
+    /// What this trigger may touch beyond what all may.
+    fn grants(&self) -> Grants {
+        let granted = &self.trigger.definition.grants;
+        Grants {
+            subprocesses: granted.subprocesses,
+            network: granted.network.clone().unwrap_or_default(),
+            ..Grants::default()
         }
     }
 

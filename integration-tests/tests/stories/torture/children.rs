@@ -47,7 +47,7 @@ def attack(influxdb3_local, args):
 
 #[tokio::test]
 async fn nothing_that_a_plugin_started_outlives_a_worker_that_dies() {
-    let arena = Arena::new(LEAVING).await;
+    let arena = Arena::unconfined(LEAVING).await;
     arena.create("dies", "30s").await;
     arena.suffers("dies", "the worker exited with code 3").await;
     let left = arena.left("dies").await;
@@ -60,7 +60,7 @@ async fn nothing_that_a_plugin_started_outlives_a_worker_that_dies() {
 
 #[tokio::test]
 async fn nothing_that_a_plugin_started_outlives_its_deadline() {
-    let arena = Arena::new(LEAVING).await;
+    let arena = Arena::unconfined(LEAVING).await;
     arena.create("hangs", "2s").await;
     arena.suffers("hangs", "deadline of 2s").await;
     for pid in &arena.left("hangs").await {
@@ -73,7 +73,7 @@ async fn nothing_that_a_plugin_started_outlives_its_deadline() {
 /// does not end them, that of its own does.
 #[tokio::test]
 async fn what_a_plugin_started_lives_as_long_as_its_worker() {
-    let arena = Arena::new(LEAVING).await;
+    let arena = Arena::unconfined(LEAVING).await;
     for name in ["raises", "dies"] {
         arena.create(name, "30s").await;
     }
@@ -94,7 +94,7 @@ async fn what_a_plugin_started_lives_as_long_as_its_worker() {
 
 #[tokio::test]
 async fn nothing_that_a_plugin_started_outlives_a_killed_server() {
-    let mut arena = Arena::new(LEAVING).await;
+    let mut arena = Arena::unconfined(LEAVING).await;
     arena.create("raises", "30s").await;
     arena.suffers("raises", "ValueError").await;
     let kept = arena.left("raises").await;

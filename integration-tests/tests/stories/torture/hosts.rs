@@ -20,6 +20,7 @@ def attack(influxdb3_local, args):
 #[tokio::test]
 async fn a_killed_host_is_replaced_and_leaves_nothing() {
     let builder = server()
+        .flag("--sandbox", "off")
         .allow_log("the plugin host ended", "the plugin kills it")
         .allow_log(
             "cannot start a worker",

@@ -27,6 +27,7 @@ def attack(influxdb3_local, args):
 async fn hanging() -> (Server, String) {
     let builder = server()
         .flag("--shutdown-timeout", "1s")
+        .flag("--sandbox", "off")
         .allow_log("shutdown phase is late", LATE)
         .allow_log("told to end again", LATE)
         .allow_log("workers did not end in time", "one ignores everything")

@@ -81,6 +81,7 @@ impl Step<'_> {
                 environment: self.environment.clone(),
                 directory: self.directory.to_owned(),
                 stdin: None,
+                confinement: None,
             })
             .await
             .map_err(|source| StepError::Launch {

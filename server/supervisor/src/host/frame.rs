@@ -1,7 +1,7 @@
 //! How messages to and from a host are framed: four bytes of length, big endian,
 //! then a protobuf message.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -13,19 +13,30 @@ use prost::Message;
 use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
+use crate::passing::Passing;
+
 /// The server's end of a host's standard input.
 #[derive(Debug)]
-pub(crate) struct HostSocket(Framed<UnixStream, LengthDelimitedCodec>);
+pub(crate) struct HostSocket(Framed<Passing, LengthDelimitedCodec>);
 
 impl HostSocket {
     pub(crate) fn new(socket: UnixStream) -> Self {
         let codec = LengthDelimitedCodec::builder()
             .max_frame_length(HOST_FRAME_BYTES_MAX)
             .new_codec();
-        Self(Framed::new(socket, codec))
+        Self(Framed::new(Passing::new(socket), codec))
     }
 
-    pub(crate) async fn send(&mut self, message: to_host::Message) -> io::Result<()> {
+    /// Sends a message, and a descriptor with its first byte.
+    pub(crate) async fn send(
+        &mut self,
+        message: to_host::Message,
+        descriptor: Option<OwnedFd>,
+    ) -> io::Result<()> {
+        if let Some(descriptor) = descriptor {
+            // Nothing of an earlier message waits to be written: each is flushed.
+            self.0.get_mut().attach(descriptor);
+        }
         let bytes = ToHost {
             message: Some(message),
         }
@@ -41,6 +52,9 @@ impl HostSocket {
         let Some(frame) = self.0.next().await.transpose()? else {
             return Ok(None);
         };
+        if self.0.get_mut().detach().is_some() {
+            return Err(io::Error::other("a descriptor that nobody asked for"));
+        }
         let message = FromHost::decode(frame).map_err(io::Error::other)?;
         message
             .message

@@ -1,6 +1,12 @@
 //! A running host process.
 
-use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use outrigger_proto::{
     PROTOCOL_VERSION,
@@ -27,6 +33,8 @@ const SEND_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct HostProcess {
     socket: HostSocket,
     running: Running,
+    /// What Python reads there.
+    readable: Arc<[PathBuf]>,
 }
 
 impl HostProcess {
@@ -60,11 +68,13 @@ impl HostProcess {
                 environment,
                 directory: config.run_directory.clone(),
                 stdin: Some(theirs.into()),
+                confinement: None,
             })
             .await?;
         let mut host = Self {
             socket: HostSocket::new(UnixStream::from_std(ours)?),
             running: launched.running,
+            readable: Arc::default(),
         };
         let stdout = pipe::Receiver::from_owned_fd(launched.stdout)?;
         let stderr = pipe::Receiver::from_owned_fd(launched.stderr)?;
@@ -72,7 +82,7 @@ impl HostProcess {
         tasks.spawn(read_lines(stdout, move |line| {
             info!(pid, line, "plugin host");
         }));
-        let tail = std::sync::Arc::new(parking_lot::Mutex::new(Tail::default()));
+        let tail = Arc::new(parking_lot::Mutex::new(Tail::default()));
         let sink = tail.clone();
         let stderr = tasks.spawn(read_lines(stderr, move |line| {
             warn!(pid, line, "plugin host");
@@ -81,6 +91,7 @@ impl HostProcess {
         match timeout(config.host_start_max, host.ready()).await {
             Ok(Ok(ready)) => {
                 info!(pid, python = ready.python_version, "plugin host is ready");
+                host.readable = ready.readable.into_iter().map(PathBuf::from).collect();
                 Ok(host)
             }
             Ok(Err(HostError::Socket(_))) => {
@@ -107,6 +118,11 @@ impl HostProcess {
         }
     }
 
+    /// What Python reads there.
+    pub(crate) fn readable(&self) -> Arc<[PathBuf]> {
+        self.readable.clone()
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.running.pid()
@@ -121,10 +137,15 @@ impl HostProcess {
         self.socket.receive().await?.ok_or_else(closed)
     }
 
-    /// Says something to it. A host that does not read is as good as gone.
-    pub(crate) async fn send(&mut self, message: to_host::Message) -> io::Result<()> {
+    /// Says something to it, and passes a descriptor. A host that does not read is as good
+    /// as gone.
+    pub(crate) async fn send(
+        &mut self,
+        message: to_host::Message,
+        descriptor: Option<OwnedFd>,
+    ) -> io::Result<()> {
         let stuck = || io::Error::new(io::ErrorKind::TimedOut, "it does not read its socket");
-        timeout(SEND_MAX, self.socket.send(message))
+        timeout(SEND_MAX, self.socket.send(message, descriptor))
             .await
             .unwrap_or_else(|_elapsed| Err(stuck()))
     }
@@ -134,6 +155,7 @@ impl HostProcess {
         let Self {
             socket,
             mut running,
+            ..
         } = self;
         drop(socket);
         if timeout(grace, running.wait()).await.is_err() {

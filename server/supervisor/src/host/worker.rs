@@ -1,6 +1,6 @@
 //! What the host's task knows about one worker, and what its owner gets.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use outrigger_proto::v1::{WorkerExited, worker_exited};
@@ -42,6 +42,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) pid: u32,
     pub(crate) exit: watch::Receiver<Option<WorkerExit>>,
     pub(crate) output: mpsc::Receiver<OutputLine>,
+    /// What Python reads there.
+    pub(crate) python: Arc<[PathBuf]>,
     host: HostHandle,
 }
 
@@ -74,6 +76,7 @@ impl WorkerProcess {
             pid: u32::MAX,
             exit,
             output,
+            python: Arc::default(),
             host: HostHandle(mpsc::unbounded_channel().0),
         }
     }
@@ -136,7 +139,13 @@ impl WorkerRecord {
         }
     }
 
-    pub(super) fn on_started(&mut self, id: WorkerId, pid: u32, host: &HostHandle) {
+    pub(super) fn on_started(
+        &mut self,
+        id: WorkerId,
+        pid: u32,
+        python: Arc<[PathBuf]>,
+        host: &HostHandle,
+    ) {
         let Some(reply) = self.starting.take() else {
             return;
         };
@@ -149,6 +158,7 @@ impl WorkerRecord {
             pid,
             exit,
             output,
+            python,
             host,
         })));
     }

@@ -1,18 +1,20 @@
 //! One worker of the pool: runs what it is granted and watches it in between.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc, time::SystemTime};
 
 use tokio::{
     sync::mpsc,
+    task::spawn_blocking,
     time::{Duration, Instant},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info, info_span};
 
 use super::{Job, Message, PoolHandle, state::Seat};
 use crate::{
     backend::Scope,
     config::Config,
+    confinement::Confiner,
     error::{ExitReason, InvocationError, PluginFailure},
     host::OutputLine,
     invocation::{Concluded, Invocation, Plugin, Usage},
@@ -28,55 +30,28 @@ pub(super) enum Order {
 }
 
 /// Everything that can happen to a worker between invocations.
-enum Wake {
+pub(super) enum Wake {
     Order(Order),
     Printed(OutputLine),
     Ended(ExitReason),
     Shutdown,
 }
 
-/// Owns a worker.
+/// A worker's place in the pool, whatever the worker is.
 #[derive(Debug)]
-pub(super) struct MemberTask {
+pub(super) struct Post {
     pub(super) seat: Seat,
-    pub(super) worker: Worker,
     pub(super) inbox: mpsc::Receiver<Order>,
     pub(super) pool: PoolHandle,
     pub(super) registry: Arc<Registry>,
+    pub(super) confiner: Arc<Confiner>,
     pub(super) config: Config,
-    /// The last invocation, and what it may still log: what is printed after it, it has
-    /// printed.
-    pub(super) last: Option<(Scope, Allowance)>,
+    pub(super) tasks: TaskTracker,
 }
 
-impl MemberTask {
-    /// Runs until the worker has ended.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        let reason = loop {
-            match self.next_wake(&shutdown).await {
-                Wake::Order(Order::Run(job)) => {
-                    if let Some(reason) = self.on_job(*job, &shutdown).await {
-                        break Some(reason);
-                    }
-                }
-                Wake::Printed(line) => self.on_printed(line).await,
-                Wake::Ended(reason) => {
-                    info!(pid = self.worker.pid(), %reason, "idle worker ended");
-                    break Some(reason);
-                }
-                Wake::Order(Order::Retire) | Wake::Shutdown => break None,
-            }
-        };
-        let (seat, pool) = (self.seat, self.pool.clone());
-        self.give_back();
-        if reason.is_none() {
-            self.worker.retire(self.config.grace).await;
-        }
-        pool.tell(Message::Ended { seat, reason });
-    }
-
+impl Post {
     /// What was granted to a worker that is ending goes to another one.
-    fn give_back(&mut self) {
+    pub(super) fn give_back(&mut self) {
         self.inbox.close();
         while let Ok(order) = self.inbox.try_recv() {
             if let Order::Run(job) = order {
@@ -85,9 +60,64 @@ impl MemberTask {
         }
     }
 
+    /// Its worker has ended; `reason` if it was not asked to.
+    pub(super) fn leave(mut self, reason: Option<ExitReason>) {
+        self.give_back();
+        let seat = self.seat;
+        self.pool.tell(Message::Ended { seat, reason });
+    }
+}
+
+/// Owns a worker.
+#[derive(Debug)]
+pub(super) struct MemberTask {
+    pub(super) post: Post,
+    pub(super) worker: Worker,
+    /// The last invocation, and what it may still log: what is printed after it, it has
+    /// printed.
+    pub(super) last: Option<(Scope, Allowance)>,
+    /// When the plugin directory had last changed whose entries were shown to the worker.
+    pub(super) linked: Option<SystemTime>,
+}
+
+impl MemberTask {
+    /// Runs the first invocation, which was granted then, and others until the worker has ended.
+    pub(super) async fn run(
+        mut self,
+        (first, granted): (Job, Instant),
+        shutdown: CancellationToken,
+    ) {
+        let mut ended = self.on_job(first, granted, &shutdown).await;
+        let reason = loop {
+            if ended.is_some() {
+                self.on_ended(ended.as_ref());
+                break ended;
+            }
+            match self.next_wake(&shutdown).await {
+                Wake::Order(Order::Run(job)) => {
+                    ended = self.on_job(*job, Instant::now(), &shutdown).await;
+                }
+                Wake::Printed(line) => self.on_printed(line).await,
+                Wake::Ended(reason) => {
+                    info!(pid = self.worker.pid(), %reason, "idle worker ended");
+                    ended = Some(reason);
+                }
+                Wake::Order(Order::Retire) | Wake::Shutdown => break None,
+            }
+        };
+        let Self {
+            mut post, worker, ..
+        } = self;
+        post.give_back();
+        if reason.is_none() {
+            worker.retire(post.config.grace).await;
+        }
+        post.leave(reason);
+    }
+
     async fn next_wake(&mut self, shutdown: &CancellationToken) -> Wake {
         tokio::select! {
-            order = self.inbox.recv() => order.map_or(Wake::Shutdown, Wake::Order),
+            order = self.post.inbox.recv() => order.map_or(Wake::Shutdown, Wake::Order),
             idle = self.worker.idle() => match idle {
                 Ok(line) => Wake::Printed(line),
                 Err(reason) => Wake::Ended(reason),
@@ -96,15 +126,40 @@ impl MemberTask {
         }
     }
 
+    /// What a worker was ended for may concern the next one.
+    fn on_ended(&self, reason: Option<&ExitReason>) {
+        if let (Some(ExitReason::PrivateFull(_)), Some((scope, _))) = (reason, &self.last) {
+            self.post.confiner.on_full(&scope.binding);
+        }
+    }
+
+    /// Has what the operator has put into the plugin directory appear to the worker.
+    async fn refresh_directory(&mut self) {
+        let changed = fs::metadata(&self.post.config.directory).and_then(|found| found.modified());
+        let changed = changed.ok();
+        if self.linked == changed {
+            return;
+        }
+        self.linked = changed;
+        let (confiner, directories) = (self.post.confiner.clone(), self.worker.directories());
+        let directories = directories.clone();
+        drop(spawn_blocking(move || confiner.refresh(&directories)).await);
+    }
+
     async fn on_printed(&mut self, line: OutputLine) {
         if let Some((scope, allowance)) = &mut self.last {
-            log_output(&self.registry, scope, line, allowance).await;
+            log_output(&self.post.registry, scope, line, allowance).await;
         }
     }
 
     /// Runs an invocation; returns why the worker must not run another one. One that
     /// still runs when the workers are to end has had its time: it is broken off.
-    async fn on_job(&mut self, job: Job, shutdown: &CancellationToken) -> Option<ExitReason> {
+    async fn on_job(
+        &mut self,
+        job: Job,
+        granted: Instant,
+        shutdown: &CancellationToken,
+    ) -> Option<ExitReason> {
         let Job {
             plugin,
             invocation,
@@ -112,22 +167,21 @@ impl MemberTask {
             mut waiting,
             reply,
         } = job;
-        let queued = submitted.elapsed();
         waiting.set("process.pid", u64::from(self.worker.pid()));
         drop(waiting);
         let lines = log_span(&invocation);
-        let invoke = self.invoke(&plugin, invocation).instrument(lines);
+        let invoke = self.invoke(&plugin, invocation, granted).instrument(lines);
         let concluded = shutdown.run_until_cancelled(invoke).await;
         let mut concluded = concluded.unwrap_or_else(|| {
             let text = "the server is shutting down".to_owned();
             not_run(InvocationError::Host(text), self.worker.pid())
         });
-        concluded.usage.queued = queued;
+        concluded.usage.queued = granted.duration_since(submitted);
         let death = death(&concluded);
         if death.is_none() {
             // The pool knows before the caller does, whose next invocation then finds it.
-            self.pool.tell(Message::Returned {
-                seat: self.seat,
+            self.post.pool.tell(Message::Returned {
+                seat: self.post.seat,
                 cached_objects: self.worker.cached_objects(),
                 memory_bytes: concluded.usage.peak_memory_bytes,
             });
@@ -137,7 +191,12 @@ impl MemberTask {
         death
     }
 
-    async fn invoke(&mut self, plugin: &Plugin, invocation: Invocation) -> Concluded {
+    async fn invoke(
+        &mut self,
+        plugin: &Plugin,
+        invocation: Invocation,
+        granted: Instant,
+    ) -> Concluded {
         let scope = Scope {
             binding: plugin.binding.clone(),
             invocation: invocation.id.clone(),
@@ -147,13 +206,13 @@ impl MemberTask {
             info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
         }
         self.last = Some((scope, Allowance::new()));
-        let begun = Instant::now();
-        let load_max = self.config.load_max;
+        self.refresh_directory().await;
+        let load_max = self.post.config.load_max;
         let bound = self.worker.bind(plugin, load_max, &invocation.trace).await;
-        let bind_time = begun.elapsed();
+        let bind_time = granted.elapsed();
         let mut concluded = match bound {
             Ok(()) => {
-                let (registry, config) = (&self.registry, &self.config);
+                let (registry, config) = (&self.post.registry, &self.post.config);
                 let binding = &plugin.binding;
                 self.worker.run(registry, config, binding, invocation).await
             }
@@ -169,7 +228,7 @@ impl MemberTask {
         let explained = |mut failure: PluginFailure| {
             let import = ["ImportError", "ModuleNotFoundError"];
             if import.contains(&failure.exception.as_str())
-                && let Err(gone) = self.config.virtual_environment.check()
+                && let Err(gone) = self.post.config.virtual_environment.check()
             {
                 failure.message = format!("{} ({gone})", failure.message);
             }
@@ -189,7 +248,8 @@ fn log_span(invocation: &Invocation) -> tracing::Span {
     info_span!("invocation", invocation = %invocation.id, %trace_id)
 }
 
-fn not_run(error: InvocationError, pid: u32) -> Concluded {
+/// An invocation that gave nothing, because its plugin did not run.
+pub(super) fn not_run(error: InvocationError, pid: u32) -> Concluded {
     let usage = Usage {
         pid,
         wall: Duration::ZERO,

@@ -61,7 +61,7 @@ pub(crate) enum Event {
     Prepared(BindingKey),
     /// An invocation wants a worker.
     Submitted(Wanted),
-    /// A worker is there.
+    /// A worker is there, and waits for a plugin.
     Forked {
         seat: Seat,
         /// About 1; shifts its retirement.

@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     backend::{Backend, BackendError, QueryRequest, QueryStream},
     peer::Peer,
+    private::PrivateRoot,
     usage::ProcessUsage,
 };
 
@@ -64,17 +65,18 @@ fn worker(said: Bytes) -> Worker {
     };
     let (_, exit) = watch::channel(Some(exit));
     let (_, output) = mpsc::channel(1);
-    Worker {
-        watched: Watched::new(u32::MAX),
-        process: WorkerProcess::without_process(exit, output),
-        link: link(said, Hello::default(), 1),
-        bound: None,
-        cached_objects: 0,
-        strays: 0,
-        arguments: None,
-        foundations: 0,
-        clock: SystemClock::default(),
-    }
+    let process = WorkerProcess::without_process(exit, output);
+    let root = tempfile::tempdir().expect("make a directory");
+    let root = PrivateRoot::open(root.path()).expect("open it");
+    let directories = ["a", "b"].map(|name| root.make(name).expect("make a directory"));
+    let (directories, over) = Watchee::new(directories, 1);
+    let confined = Confined {
+        enforcement: "".into(),
+        directories: Arc::new(directories),
+        over,
+        _pin: None,
+    };
+    Worker::new(process, link(said, Hello::default(), 1), confined)
 }
 
 fn scope() -> Scope {
@@ -217,7 +219,7 @@ async fn whoever_does_nothing_but_log_is_ended() {
     for (count, is_ended) in [(FLOOD_MAX, false), (FLOOD_MAX + 10_000, true)] {
         let said = Bytes::from(log("x").repeat(count as usize));
         let (mut worker, registry) = (worker(said), Registry::new(Arc::new(Listening)));
-        let active = Active::new([0; 16], 1, scope(), Vec::new());
+        let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
         let mut allowance = Allowance::new();
         let exchange = worker.exchange(&registry, &active, BUDGET, false, &mut allowance);
         match (exchange.await, is_ended) {

@@ -13,8 +13,8 @@ use outrigger_catalog::trigger::TriggerEvent;
 use outrigger_model::{clock::Timestamp, shutdown::Gate};
 use outrigger_storage::Storage;
 use outrigger_supervisor::{
-    BindingKey, Concluded, Event, EventTable, Finished, Invocation, InvocationId, LogLevel, Plugin,
-    Supervisor,
+    BindingKey, Concluded, Event, EventTable, Finished, Grants, Invocation, InvocationId, LogLevel,
+    Plugin, Supervisor,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -216,6 +216,8 @@ impl Workers {
             source: source.text.for_worker(),
             arguments: wanted.arguments,
             workers_max: 1,
+            grants: Grants::default(),
+            keeps_files: false,
         });
         let registered = self.captures.register(id.clone(), capture.clone());
         let invocation = Invocation {

@@ -40,7 +40,7 @@ impl Row {
     }
 }
 
-const COLUMNS: [Column<Row>; 16] = [
+const COLUMNS: [Column<Row>; 18] = [
     Column::required(
         "database_name",
         Text(|row| Some(row.condition.database.name.to_string())),

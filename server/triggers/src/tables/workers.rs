@@ -61,7 +61,7 @@ impl Purpose {
     }
 }
 
-const COLUMNS: [Column<Row>; 11] = [
+const COLUMNS: [Column<Row>; 12] = [
     Column::nullable(
         "pid",
         Number(|row| Some(row.worker.pid.into()).filter(|pid| *pid > 0)),
@@ -93,6 +93,10 @@ const COLUMNS: [Column<Row>; 11] = [
     Column::nullable(
         "running_since",
         Time(|row| Some(before(row.now, row.worker.running.as_ref()?.ago))),
+    ),
+    Column::nullable(
+        "enforcement",
+        Text(|row| row.worker.enforcement.as_deref().map(str::to_owned)),
     ),
 ];
 

@@ -1,0 +1,82 @@
+# id: 105
+# name: inherited_descriptors
+# threat: fork
+# expect: blocked
+# from-tier: C
+# detail: beside the standard streams and its own connection to the server a worker holds nothing: no channel, no control socket, no pipe of another worker, no open directory
+# rules: harmless and bounded: loopback only, canaries of the rig only, every loop has an upper bound
+import errno, os, re, sys, time
+
+
+def _try(out, name, fn):
+    """Run one attempt; what it returns (not None) counts as reached, an exception as refused."""
+    try:
+        r = fn()
+        if r is None:
+            out["blocked"].append(name + ": nothing reached")
+        else:
+            out["escaped"].append(name + ": " + str(r)[:200])
+    except BaseException as e:  # the worker must survive every refusal
+        code = errno.errorcode.get(getattr(e, "errno", None) or 0, "")
+        out["blocked"].append(name + ": " + type(e).__name__ + (" " + code if code else "") + " " + str(e)[:80])
+
+
+def _out(title):
+    return {"attempt": title, "escaped": [], "blocked": [], "info": {}}
+
+
+def _secrets(data):
+    """Find the rig's secrets in bytes; the pattern is in two parts, so that this text is none."""
+    return sorted(set(m.decode() for m in re.findall(b"CAN" + b"ARY[0-9a-f]{16}", data))) or None
+
+
+def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
+    a = args or {}
+    out = _out('inherited_descriptors')
+    import socket, stat
+
+    def look():
+        found = []
+        for fd in range(1024):
+            try:
+                mode = os.fstat(fd).st_mode
+            except OSError:
+                continue
+            if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
+                found.append("%d: directory or device" % fd)
+            if stat.S_ISREG(mode) and fd > 2:
+                found.append("%d: regular file %o" % (fd, mode))
+            if not stat.S_ISSOCK(mode):
+                continue
+            s = socket.socket(fileno=os.dup(fd))
+            with s:
+                try:
+                    peer = s.getpeername()
+                except OSError:
+                    peer = None
+                # A pair of sockets has no names: the channel, or the host's control socket.
+                if s.family == socket.AF_UNIX and not peer and not s.getsockname():
+                    pair = s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+                    found.append("%d: unnamed socket of type %d" % (fd, pair))
+        return found or None
+    _try(out, "descriptors that are not this worker's", look)
+
+    def talk():
+        # Whatever is at the other end of an unnamed socket: say something that the host or the server would act on.
+        said = []
+        for fd in range(3, 1024):
+            try:
+                if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    continue
+                s = socket.socket(fileno=os.dup(fd))
+                with s:
+                    if s.family == socket.AF_UNIX and not s.getsockname():
+                        try:
+                            s.getpeername() or s.send(b"\0\0\0\2\x0a\0", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                        except OSError:
+                            continue
+            except OSError:
+                continue
+        return said or None
+    _try(out, "reopen by /proc/self/fd", lambda: [n for n in range(3, 64) if os.path.exists("/proc/self/fd/%d" % n) and os.path.isdir("/proc/self/fd/%d" % n)] or None)
+    return out

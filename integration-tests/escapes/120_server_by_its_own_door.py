@@ -1,0 +1,45 @@
+# id: 120
+# name: server_by_its_own_door
+# threat: network
+# expect: blocked
+# from-tier: C
+# detail: with --network none not even the server's own HTTP port is reached, which has no tokens in this rig
+# network: none
+# effect: stolen
+# rules: harmless and bounded: loopback only, canaries of the rig only, every loop has an upper bound
+import errno, os, re, sys, time
+
+
+def _try(out, name, fn):
+    """Run one attempt; what it returns (not None) counts as reached, an exception as refused."""
+    try:
+        r = fn()
+        if r is None:
+            out["blocked"].append(name + ": nothing reached")
+        else:
+            out["escaped"].append(name + ": " + str(r)[:200])
+    except BaseException as e:  # the worker must survive every refusal
+        code = errno.errorcode.get(getattr(e, "errno", None) or 0, "")
+        out["blocked"].append(name + ": " + type(e).__name__ + (" " + code if code else "") + " " + str(e)[:80])
+
+
+def _out(title):
+    return {"attempt": title, "escaped": [], "blocked": [], "info": {}}
+
+
+def _secrets(data):
+    """Find the rig's secrets in bytes; the pattern is in two parts, so that this text is none."""
+    return sorted(set(m.decode() for m in re.findall(b"CAN" + b"ARY[0-9a-f]{16}", data))) or None
+
+
+def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
+    a = args or {}
+    out = _out('server_by_its_own_door')
+    import http.client
+
+    def ask():
+        c = http.client.HTTPConnection("127.0.0.1", int(a["api_port"]), timeout=5)
+        c.request("POST", "/api/v3/write_lp?db=stolen", b"stolen f=1")
+        return c.getresponse().status
+    _try(out, "write into another database", ask)
+    return out

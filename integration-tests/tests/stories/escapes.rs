@@ -1,0 +1,112 @@
+//! Plugins that try to get out: every attempt in `escapes/` runs as a request trigger of a real
+//! server, and is judged by what it has done to canaries, not only by its own word.
+//!
+//! `--sandbox strict` must hold against all of them, as root and as an ordinary user. Which ones
+//! get out without the sandbox, or without one of its layers, stands in `docs/escapes.md`: that
+//! table shows that the attempts are real and that no layer is decoration. `make escapes` makes
+//! it anew; here only its first column is compared, since the rest takes many minutes.
+
+mod attempts;
+mod canaries;
+mod house;
+mod snapshot;
+mod table;
+mod victim;
+
+use self::{
+    attempts::Attempt,
+    house::{Confinement, House, Outcome, User},
+};
+
+/// Who runs servers that are not root's: nobody.
+const ORDINARY: u32 = 65_534;
+
+#[tokio::test]
+async fn nothing_escapes_from_strict_as_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: these tests do not run as root");
+        return;
+    }
+    nothing_escapes(Confinement::strict(), User::Ours).await;
+}
+
+#[tokio::test]
+async fn nothing_escapes_from_strict_as_an_ordinary_user() {
+    let Some(user) = ordinary() else { return };
+    nothing_escapes(Confinement::strict(), user).await;
+}
+
+/// A test of the attempts: those that the table names get out, and no others.
+#[tokio::test]
+async fn without_the_sandbox_they_escape() {
+    let Some(user) = ordinary() else { return };
+    let attempts = Attempt::all();
+    let outcomes = outcomes(Confinement::off(), user, &attempts).await;
+    table::check_column("off", &outcomes);
+}
+
+/// The whole table; `ESCAPES=write` stores it, else it is compared.
+#[tokio::test]
+#[ignore = "takes many minutes: make escapes"]
+async fn the_table_of_attempts_and_layers_is_true() {
+    let Some(user) = ordinary() else { return };
+    let attempts = Attempt::all();
+    let mut columns = Vec::new();
+    for confinement in Confinement::all() {
+        let column = confinement.name.clone();
+        let outcomes = outcomes(confinement, user, &attempts).await;
+        let escaped = outcomes.iter().filter(|outcome| outcome.escaped()).count();
+        println!("{column}: {escaped} of {} escape", outcomes.len());
+        columns.push((column, outcomes));
+    }
+    table::check(&attempts, &columns);
+}
+
+/// Not root; `None` where there is nobody else and no way to become one.
+fn ordinary() -> Option<User> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some(User::Ours);
+    }
+    match house::may_run_as(ORDINARY) {
+        Ok(()) => Some(User::Other(ORDINARY)),
+        Err(why) => {
+            println!("skipped: user {ORDINARY} cannot run the server: {why}");
+            None
+        }
+    }
+}
+
+async fn nothing_escapes(confinement: Confinement, user: User) {
+    let attempts = Attempt::all();
+    let outcomes = outcomes(confinement, user, &attempts).await;
+    let held = outcomes.iter().filter(|outcome| !outcome.escaped()).count();
+    println!("{held} of {} attempts were held", outcomes.len());
+    let mut failures = Vec::new();
+    for (attempt, outcome) in attempts.iter().zip(&outcomes) {
+        let tolerated = attempt.is_tolerated();
+        let word = if tolerated { &[][..] } else { &outcome.word };
+        let bad = word.iter().chain(&outcome.effects).chain(&outcome.damage);
+        failures.extend(bad.map(|what| format!("{}: {what}", attempt.name)));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+async fn outcomes(confinement: Confinement, user: User, attempts: &[Attempt]) -> Vec<Outcome> {
+    let only = std::env::vars().find(|(name, _)| name == "ESCAPES_ONLY");
+    let mut house = House::open(&confinement, user).await;
+    let mut outcomes = Vec::new();
+    for attempt in attempts {
+        if only
+            .as_ref()
+            .is_some_and(|(_, only)| !attempt.name.contains(only))
+        {
+            outcomes.push(Outcome::default());
+            continue;
+        }
+        let outcome = house.run(attempt).await;
+        println!("{:34} {outcome}", attempt.name);
+        outcomes.push(outcome);
+    }
+    house.close(attempts, &mut outcomes).await;
+    outcomes
+}

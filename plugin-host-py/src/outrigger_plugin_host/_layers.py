@@ -1,0 +1,167 @@
+"""How does a worker give up what it must not have?
+
+It does what the server's `Confinement` says, in that order, while it has one thread, since Landlock
+and seccomp take effect on the calling thread and those it starts. Nothing is decided here: all
+numbers come from the server. What became of each layer is reported; where a layer that must hold
+does not, `RefusedError` says so, and the process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from outrigger_plugin_host import _messages as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMITS = "limits"
+NO_NEW_PRIVILEGES = "no_new_privileges"
+LANDLOCK = "landlock"
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.syscall.restype = ctypes.c_long
+_PR_SET_NO_NEW_PRIVS = 38
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_LANDLOCK_RULE_NET_PORT = 2
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_SECCOMP_SET_MODE_FILTER = 1
+_RULESET = struct.Struct("=QQQ")
+_PATH_BENEATH = struct.Struct("=Qi")
+_NET_PORT = struct.Struct("=QQ")
+_INSTRUCTION_BYTES = 8
+_UNLIMITED = 2**63 - 1
+"""From here on the kernel's number does not fit; RLIM_INFINITY is meant."""
+
+
+class RefusedError(Exception):
+    """A layer that must hold does not."""
+
+    def __init__(self, layer: str, reason: str) -> None:
+        """Name the layer and what is wrong with it."""
+        super().__init__(f"{layer}: {reason}")
+        self.layer = layer
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Applied:
+    """What came of a confinement."""
+
+    reports: list[Any] = field(default_factory=list)
+    listener: int | None = None
+    """The descriptor on which the kernel asks about system calls."""
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def confine(confinement: Any) -> Applied:
+    """Apply all layers; return what became of them, or raise `RefusedError`."""
+    applied = Applied()
+
+    def layer(name: str, apply: Callable[[], int | None]) -> None:
+        try:
+            listener = apply()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error) or type(error).__name__
+            if name in confinement.required:
+                raise RefusedError(name, reason) from error
+            report = pb.LayerReport(name=name, state=pb.STATE_DEGRADED, reason=reason)
+        else:
+            report = pb.LayerReport(name=name, state=pb.STATE_ENFORCED)
+            applied.listener = applied.listener if listener is None else listener
+        applied.reports.append(report)
+
+    if confinement.limits:
+        layer(LIMITS, lambda: _limit(confinement.limits))
+    if confinement.no_new_privileges:
+        layer(NO_NEW_PRIVILEGES, _give_up_new_privileges)
+    if confinement.HasField("landlock"):
+        layer(LANDLOCK, lambda: _landlock(confinement.landlock))
+    for program in confinement.seccomp:
+        layer(program.layer, lambda program=program: _seccomp(program))  # type: ignore[misc]
+    return applied
+
+
+def _limit(limits: Any) -> None:
+    for limit in limits:
+        _, present = resource.getrlimit(limit.resource)
+        hard = _lower(limit.hard, present)
+        resource.setrlimit(limit.resource, (_lower(limit.soft, hard), hard))
+
+
+def _lower(wanted: int, present: int) -> int:
+    if wanted >= _UNLIMITED:
+        return present
+    return wanted if present == resource.RLIM_INFINITY else min(wanted, present)
+
+
+def _give_up_new_privileges() -> None:
+    if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise _failure()
+
+
+def _landlock(rules: Any) -> None:
+    attributes = _RULESET.pack(rules.handled_fs, rules.handled_net, rules.scoped)
+    ruleset = _call(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+    try:
+        for path in rules.paths:
+            _allow_path(ruleset, path)
+        for port in rules.ports:
+            rule = _NET_PORT.pack(port.access, port.port)
+            _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_NET_PORT, rule, 0)
+        _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow_path(ruleset: int, rule: Any) -> None:
+    try:
+        beneath = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # What is not there, or out of reach in any case, needs no rule.
+        return
+    try:
+        attributes = _PATH_BENEATH.pack(rule.access, beneath)
+        _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, attributes, 0)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fsdecode(rule.path)) from None
+    finally:
+        os.close(beneath)
+
+
+def _seccomp(program: Any) -> int | None:
+    count, rest = divmod(len(program.filter), _INSTRUCTION_BYTES)
+    if rest or not count:
+        raise ValueError(f"a filter of {len(program.filter)} bytes")
+    filters = _SockFprog(count, program.filter)
+    number = _SECCOMP.get(platform.machine())
+    if number is None:
+        raise ValueError(f"no filters on {platform.machine()}")
+    result = _call(number, _SECCOMP_SET_MODE_FILTER, program.flags, ctypes.byref(filters))
+    return result if program.listener else None
+
+
+def _call(number: int, *arguments: Any) -> int:
+    """Make a system call; integers are passed as such, the rest as pointers."""
+    converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    result: int = _LIBC.syscall(ctypes.c_long(number), *converted)
+    if result < 0:
+        raise _failure()
+    return result
+
+
+def _failure() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

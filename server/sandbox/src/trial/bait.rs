@@ -1,0 +1,136 @@
+//! What lies out for the trying process, and what has become of it?
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    net::TcpListener,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Attempt;
+
+const CANARY: &str = "a trial of the sandbox\n";
+const MODE: u32 = 0o640;
+
+/// Where it lies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Places {
+    pub(super) granted: PathBuf,
+    pub(super) forbidden: PathBuf,
+    pub(super) canary: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) abstract_name: String,
+    pub(super) port: u16,
+    pub(super) server: i32,
+}
+
+/// Files and sockets that a plugin must not reach. Removed when dropped.
+#[derive(Debug)]
+pub(super) struct Bait {
+    directory: PathBuf,
+    abstract_socket: UnixListener,
+    tcp: TcpListener,
+    // Somebody has to listen, or nothing could be told from the refusal.
+    _socket: UnixListener,
+}
+
+impl Bait {
+    pub(super) fn lay() -> io::Result<Self> {
+        let directory = make_directory()?;
+        let abstract_address = SocketAddr::from_abstract_name(name(&directory))?;
+        let tcp = TcpListener::bind(("127.0.0.1", 0))?;
+        tcp.set_nonblocking(true)?;
+        let abstract_socket = UnixListener::bind_addr(&abstract_address)?;
+        abstract_socket.set_nonblocking(true)?;
+        fs::create_dir(directory.join("granted"))?;
+        fs::create_dir(directory.join("forbidden"))?;
+        let bait = Self {
+            _socket: UnixListener::bind(directory.join("forbidden/socket"))?,
+            abstract_socket,
+            tcp,
+            directory,
+        };
+        fs::write(bait.canary(), CANARY)?;
+        fs::set_permissions(bait.canary(), fs::Permissions::from_mode(MODE))?;
+        Ok(bait)
+    }
+
+    fn canary(&self) -> PathBuf {
+        self.directory.join("forbidden/canary")
+    }
+
+    pub(super) fn places(&self) -> io::Result<Places> {
+        Ok(Places {
+            granted: self.directory.join("granted"),
+            forbidden: self.directory.join("forbidden"),
+            canary: self.canary(),
+            socket: self.directory.join("forbidden/socket"),
+            abstract_name: name(&self.directory),
+            port: self.tcp.local_addr()?.port(),
+            server: process::id().cast_signed(),
+        })
+    }
+
+    /// Corrects what the trying process believes by what has really happened.
+    pub(super) fn judge(&self, attempts: &mut [Attempt]) {
+        let mode = fs::metadata(self.canary()).map(|found| found.permissions().mode() & 0o777);
+        let intact = fs::read(self.canary()).is_ok_and(|text| text == CANARY.as_bytes());
+        let reached = |accepted: io::Result<()>| match accepted {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Ok(()) | Err(_) => true,
+        };
+        let by_name = reached(self.abstract_socket.accept().map(drop));
+        let by_fast_open = reached(self.tcp.accept().map(drop));
+        for attempt in attempts {
+            let done = match attempt.what.as_str() {
+                super::attempts::MODE => Some(!matches!(mode, Ok(MODE))),
+                super::attempts::CHANGE => Some(!intact),
+                super::attempts::ABSTRACT => Some(by_name),
+                super::attempts::FAST_OPEN => Some(by_fast_open),
+                _ => None,
+            };
+            match (done, &attempt.refusal) {
+                (Some(true), _) => attempt.refusal = None,
+                (Some(false), None) => attempt.refusal = Some("without effect".to_owned()),
+                (Some(false), Some(_)) | (None, _) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Bait {
+    fn drop(&mut self) {
+        // What cannot be removed lies in the temporary directory, and holds nothing.
+        drop(fs::remove_dir_all(&self.directory));
+    }
+}
+
+fn make_directory() -> io::Result<PathBuf> {
+    let pid = process::id();
+    for number in 0..100 {
+        let directory = std::env::temp_dir().join(format!("outrigger-trial-{pid}-{number}"));
+        match fs::create_dir(&directory) {
+            Ok(()) => {
+                fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+                return Ok(directory);
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("no free name for a directory"))
+}
+
+fn name(directory: &Path) -> String {
+    directory.display().to_string()
+}

@@ -1,0 +1,502 @@
+//! Do processes end as they should, and get what they should and nothing else? With real ones,
+//! so this test begins as the server's binary does, and has its own `main`.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    ffi::OsString,
+    fs,
+    io::{self, BufRead, BufReader, PipeReader, Read, Write},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use outrigger_sandbox::{
+    ChildExit, HostConfinement, Launch, Launched, Launcher, Layer, Machine, Mode, Network, Policy,
+    Role, State, Tier,
+};
+use tokio::runtime::Builder;
+
+type TestResult = Result<(), Box<dyn Error>>;
+
+/// What says that this is to be a server that can be killed.
+const SERVER: &str = "__test-server";
+
+fn main() -> ExitCode {
+    if let Some(code) = outrigger_sandbox::launch::program() {
+        return code;
+    }
+    if std::env::args().nth(1).as_deref() == Some(SERVER) {
+        return match serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let arguments = Arguments::from_args();
+    let tests: [(&str, Test); 14] = [
+        ("a_program_gets_what_it_is_given", gets_what_it_is_given),
+        ("the_end_of_a_program_is_told", the_end_is_told),
+        ("a_program_that_is_not_there_is_named", not_there),
+        ("what_a_program_leaves_behind_ends_with_it", leaves_behind),
+        ("what_is_killed_ends_with_all_below_it", killed),
+        ("a_stopped_program_can_be_ended", stopped),
+        ("the_server_s_end_is_the_end_of_all", server_killed),
+        ("dropping_the_launcher_ends_all", dropped),
+        ("a_spawner_that_was_killed_is_replaced", spawner_killed),
+        ("a_keeper_that_was_killed_leaves_nothing", keeper_killed),
+        ("descriptors_of_the_server_stay_there", descriptors),
+        ("a_confined_program_reaches_what_it_may", confined),
+        ("what_is_required_and_missing_stops_the_start", required),
+        ("the_layers_of_a_worker_hold_what_they_say", layers_hold),
+    ];
+    let tests = tests.map(|(name, test)| {
+        Trial::test(name, move || {
+            test().map_err(|error| Failed::from(format!("{error:?}")))
+        })
+    });
+    libtest_mimic::run(&arguments, tests.into()).exit_code()
+}
+
+type Test = fn() -> TestResult;
+
+fn shell(script: &str) -> Launch {
+    Launch {
+        program: PathBuf::from("sh"),
+        arguments: vec![OsString::from("-c"), OsString::from(script)],
+        environment: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+        directory: PathBuf::from("/"),
+        stdin: None,
+        confinement: None,
+    }
+}
+
+fn text(pipe: OwnedFd) -> io::Result<String> {
+    let mut text = String::new();
+    PipeReader::from(pipe).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The first line, while the program goes on.
+fn line(pipe: OwnedFd) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(PipeReader::from(pipe)).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+fn is_there(pid: &str) -> bool {
+    // A zombie has ended too.
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "no runtime is in its way")]
+fn until(what: &str, mut done: impl FnMut() -> bool) -> TestResult {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        if Instant::now() > deadline {
+            return Err(format!("not within 20 s: {what}").into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Waits for the end of the program, and returns how it ended, with its output.
+async fn finish(launched: Launched) -> Result<(ChildExit, String, String), Box<dyn Error>> {
+    let Launched {
+        mut running,
+        stdout,
+        stderr,
+        ..
+    } = launched;
+    // Small enough for the pipes' buffers.
+    let exit = running.wait().await;
+    Ok((exit, text(stdout)?, text(stderr)?))
+}
+
+/// Runs a test with a launcher, within a runtime.
+fn with_launcher(test: impl AsyncFnOnce(Launcher) -> TestResult) -> TestResult {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let launcher = Launcher::new()?;
+        test(launcher).await
+    })
+}
+
+fn gets_what_it_is_given() -> TestResult {
+    with_launcher(async |launcher| {
+        let (reader, writer) = io::pipe()?;
+        (&writer).write_all(b"input")?;
+        drop(writer);
+        let mut launch = shell("/usr/bin/env; pwd; cat; echo wrong >&2");
+        launch.directory = PathBuf::from("/usr");
+        launch.stdin = Some(reader.into());
+        launch.environment.insert("NAME".into(), "value".into());
+        let launched = launcher.launch(launch).await?;
+        let layers: Vec<_> = launched.layers.iter().map(ToString::to_string).collect();
+        let (exit, stdout, stderr) = finish(launched).await?;
+        assert_eq!(exit, ChildExit::Code(0));
+        // The shell adds PWD.
+        let mut lines: Vec<_> = stdout
+            .lines()
+            .filter(|line| !line.starts_with("PWD="))
+            .collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["/usr", "NAME=value", "PATH=/usr/bin:/bin", "input"]);
+        assert_eq!(stderr, "wrong\n");
+        assert_eq!(
+            layers,
+            [
+                "descriptors=enforced",
+                "session=enforced",
+                "parent_death=enforced",
+                "no_new_privileges=enforced",
+                "environment=enforced"
+            ]
+        );
+        // Nothing to read where no input is given.
+        let launched = launcher.launch(shell("cat; readlink /proc/self/fd/0"));
+        let (_, stdout, _) = finish(launched.await?).await?;
+        assert_eq!(stdout, "/dev/null\n");
+        Ok(())
+    })
+}
+
+fn the_end_is_told() -> TestResult {
+    with_launcher(async |launcher| {
+        for (script, expected) in [
+            ("exit 0", ChildExit::Code(0)),
+            ("exit 7", ChildExit::Code(7)),
+            ("kill -9 $$", ChildExit::Signal(libc::SIGKILL)),
+            ("kill -TERM $$", ChildExit::Signal(libc::SIGTERM)),
+        ] {
+            let mut launched = launcher.launch(shell(script)).await?;
+            assert_eq!(launched.running.wait().await, expected, "{script}");
+            // Again, and after a kill that comes too late.
+            launched.running.kill();
+            assert_eq!(launched.running.wait().await, expected, "{script}");
+        }
+        Ok(())
+    })
+}
+
+fn not_there() -> TestResult {
+    with_launcher(async |launcher| {
+        let mut launch = shell("");
+        launch.program = PathBuf::from("/nowhere/program");
+        let (exit, _, stderr) = finish(launcher.launch(launch).await?).await?;
+        assert_eq!(exit, ChildExit::Code(125));
+        assert!(
+            stderr.contains("execute \"/nowhere/program\": No such file"),
+            "{stderr}"
+        );
+        let mut launch = shell("");
+        launch.directory = PathBuf::from("/nowhere");
+        let launched = launcher.launch(launch).await?;
+        assert!(launched.layers.is_empty());
+        let (exit, _, stderr) = finish(launched).await?;
+        assert_eq!(exit, ChildExit::Code(125));
+        assert!(
+            stderr.contains("go to the directory \"/nowhere\""),
+            "{stderr}"
+        );
+        Ok(())
+    })
+}
+
+/// A daemon in a session of its own, whose parent has ended.
+const DAEMON: &str = "(setsid sh -c 'echo $$; exec sleep 1000' &)";
+
+fn leaves_behind() -> TestResult {
+    with_launcher(async |launcher| {
+        // It does not end before the daemon has said its number.
+        let daemon = DAEMON.replace("1000", "1000 > /dev/null");
+        let mut launched = launcher.launch(shell(&format!("echo $({daemon})"))).await?;
+        let daemon = line(launched.stdout)?;
+        assert!(!daemon.is_empty());
+        assert_eq!(launched.running.wait().await, ChildExit::Code(0));
+        assert!(!is_there(&daemon), "it has outlived its program");
+        Ok(())
+    })
+}
+
+fn killed() -> TestResult {
+    with_launcher(async |launcher| {
+        let script = format!("trap '' TERM INT HUP; {DAEMON}; sleep 1000");
+        let mut launched = launcher.launch(shell(&script)).await?;
+        let daemon = line(launched.stdout)?;
+        assert!(is_there(&daemon));
+        launched.running.kill();
+        let exit = launched.running.wait().await;
+        assert_eq!(exit, ChildExit::Signal(libc::SIGKILL));
+        assert!(!is_there(&daemon));
+        Ok(())
+    })
+}
+
+fn stopped() -> TestResult {
+    with_launcher(async |launcher| {
+        let launched = launcher.launch(shell("echo $$; kill -STOP $$")).await?;
+        let program = line(launched.stdout)?;
+        until("it has stopped", || {
+            let stat = fs::read_to_string(format!("/proc/{program}/stat")).unwrap_or_default();
+            stat.contains(") T")
+        })?;
+        // Its keeper too.
+        kill(
+            Pid::from_raw(launched.running.pid().cast_signed()),
+            Signal::SIGSTOP,
+        )?;
+        drop(launched.running);
+        until("it has ended", || !is_there(&program))
+    })
+}
+
+/// A server that starts a program, and waits to be killed.
+fn serve() -> TestResult {
+    with_launcher(async |launcher| {
+        let script = format!("{DAEMON}; echo $$; sleep 1000");
+        let launched = launcher.launch(shell(&script)).await?;
+        let mut output = io::stdout();
+        writeln!(output, "{}", launched.running.pid())?;
+        io::copy(&mut PipeReader::from(launched.stdout), &mut output)?;
+        Ok(())
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is to be killed")]
+fn server_killed() -> TestResult {
+    let mut server = Command::new("/proc/self/exe")
+        .arg(SERVER)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = server.stdout.take().ok_or("no output")?;
+    let pids: Vec<String> = BufReader::new(output)
+        .lines()
+        .take(3)
+        .collect::<Result<_, _>>()?;
+    assert_eq!(pids.len(), 3);
+    let spawner = parent(&pids[0])?;
+    assert!(pids.iter().all(|pid| is_there(pid)) && is_there(&spawner));
+    // Nothing of the server's environment is in the spawner.
+    let environment = fs::read(format!("/proc/{spawner}/environ")).unwrap_or_default();
+    assert_eq!(environment, b"");
+    server.kill()?;
+    server.wait()?;
+    until("all has ended", || {
+        !pids.iter().chain([&spawner]).any(|pid| is_there(pid))
+    })
+}
+
+fn parent(pid: &str) -> Result<String, Box<dyn Error>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mut lines = status.lines();
+    let parent = lines.find_map(|line| line.strip_prefix("PPid:"));
+    Ok(parent.ok_or("no parent")?.trim().to_owned())
+}
+
+fn dropped() -> TestResult {
+    with_launcher(async |launcher| {
+        let launched = launcher
+            .launch(shell(&format!("{DAEMON}; sleep 1000")))
+            .await?;
+        let daemon = line(launched.stdout)?;
+        let keeper = launched.running.pid().to_string();
+        let spawner = parent(&keeper)?;
+        drop(launcher);
+        until("all has ended", || {
+            ![&daemon, &keeper, &spawner]
+                .into_iter()
+                .any(|pid| is_there(pid))
+        })?;
+        // What is told of it is that it was killed.
+        let mut running = launched.running;
+        assert_eq!(running.wait().await, ChildExit::Signal(libc::SIGKILL));
+        Ok(())
+    })
+}
+
+fn spawner_killed() -> TestResult {
+    with_launcher(async |launcher| {
+        let launched = launcher
+            .launch(shell(&format!("{DAEMON}; sleep 1000")))
+            .await?;
+        let daemon = line(launched.stdout)?;
+        let spawner: i32 = parent(&launched.running.pid().to_string())?.parse()?;
+        kill(Pid::from_raw(spawner), Signal::SIGKILL)?;
+        let mut running = launched.running;
+        assert_eq!(running.wait().await, ChildExit::Signal(libc::SIGKILL));
+        until("what it has started has ended", || !is_there(&daemon))?;
+        until("it has ended", || !is_there(&spawner.to_string()))?;
+        let (exit, stdout, _) = finish(launcher.launch(shell("echo again")).await?).await?;
+        assert_eq!((exit, stdout.as_str()), (ChildExit::Code(0), "again\n"));
+        Ok(())
+    })
+}
+
+fn keeper_killed() -> TestResult {
+    with_launcher(async |launcher| {
+        let launched = launcher
+            .launch(shell(&format!("{DAEMON}; sleep 1000")))
+            .await?;
+        let daemon = line(launched.stdout)?;
+        let mut running = launched.running;
+        kill(Pid::from_raw(running.pid().cast_signed()), Signal::SIGKILL)?;
+        assert_eq!(running.wait().await, ChildExit::Signal(libc::SIGKILL));
+        until("the daemon has ended", || !is_there(&daemon))?;
+        let (exit, _, _) = finish(launcher.launch(shell("exit 3")).await?).await?;
+        assert_eq!(exit, ChildExit::Code(3));
+        Ok(())
+    })
+}
+
+fn descriptors() -> TestResult {
+    // As a library might have opened it.
+    let leak = fs::File::open("/etc/hostname")?;
+    fcntl(&leak, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    with_launcher(async |launcher| {
+        for confinement in [None, Some(program(&Policy::default(), Mode::Auto))] {
+            let mut launch =
+                shell("for fd in /proc/self/fd/*; do readlink $fd; done; exec ls /proc/self/fd");
+            launch.confinement = confinement;
+            let (exit, stdout, stderr) = finish(launcher.launch(launch).await?).await?;
+            assert_eq!(exit, ChildExit::Code(0), "{stderr}");
+            assert!(!stdout.contains("hostname"), "{stdout}");
+            // `ls` has the directory open itself.
+            assert!(stdout.ends_with("0\n1\n2\n3\n"), "{stdout}");
+        }
+        drop(leak);
+        Ok(())
+    })
+}
+
+fn program(policy: &Policy, mode: Mode) -> HostConfinement {
+    HostConfinement {
+        role: Role::Program,
+        policy: policy.clone(),
+        machine: Machine::probe(),
+        mode,
+    }
+}
+
+fn state(launched: &Launched, layer: Layer) -> Option<&State> {
+    let mut layers = launched.layers.iter();
+    layers
+        .find(|report| report.layer == layer)
+        .map(|report| &report.state)
+}
+
+fn confined() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let (own, other) = (directory.path().join("own"), directory.path().join("other"));
+    fs::create_dir(&own)?;
+    fs::create_dir(&other)?;
+    fs::write(other.join("secret"), "secret")?;
+    let policy = Policy {
+        write: vec![own.clone()],
+        network: Network::None,
+        ..Policy::default()
+    };
+    with_launcher(async |launcher| {
+        for role in [Role::Program, Role::Host] {
+            let mut launch = shell(&format!(
+                "echo text > {own}/file && cat {own}/file; cat {other}/secret; echo > {other}/new; \
+                 while read -r line; do echo \"$line\"; done < /proc/self/status; exit 5",
+                own = own.display(),
+                other = other.display(),
+            ));
+            let confinement = HostConfinement {
+                role,
+                ..program(&policy, Mode::Strict)
+            };
+            launch.confinement = Some(confinement);
+            let launched = launcher.launch(launch).await?;
+            for layer in [
+                Layer::Limits,
+                Layer::Capabilities,
+                Layer::NoNewPrivileges,
+                Layer::Landlock,
+                Layer::Seccomp,
+            ] {
+                let held = state(&launched, layer);
+                let held = matches!(held, Some(State::Enforced | State::Degraded(_)));
+                assert!(held, "{layer}: {:?}", launched.layers);
+            }
+            assert!(launched.layers.is_sorted_by_key(|report| report.layer));
+            let (exit, stdout, stderr) = finish(launched).await?;
+            assert_eq!(exit, ChildExit::Code(5), "{stderr}");
+            assert!(stdout.starts_with("text\n"), "{stdout} {stderr}");
+            assert!(!stdout.contains("secret"), "{stdout}");
+            assert!(stdout.contains("CapPrm:\t0000000000000000"), "{stdout}");
+            assert!(stdout.contains("NoNewPrivs:\t1"), "{stdout}");
+            assert!(stdout.contains("Seccomp:\t2"), "{stdout}");
+            assert!(!other.join("new").exists());
+        }
+        Ok(())
+    })
+}
+
+fn required() -> TestResult {
+    with_launcher(async |launcher| {
+        let mut launch = shell("echo started");
+        launch.confinement = Some(HostConfinement {
+            machine: Machine::bare(),
+            ..program(&Policy::default(), Mode::Strict)
+        });
+        let (exit, stdout, stderr) = finish(launcher.launch(launch).await?).await?;
+        assert_eq!((exit, stdout.as_str()), (ChildExit::Code(125), ""));
+        assert!(stderr.contains("landlock=degraded"), "{stderr}");
+        // Otherwise it runs, and says what is missing.
+        let mut launch = shell("echo started");
+        launch.confinement = Some(HostConfinement {
+            machine: Machine::bare(),
+            ..program(&Policy::default(), Mode::Auto)
+        });
+        let launched = launcher.launch(launch).await?;
+        assert!(matches!(
+            state(&launched, Layer::Landlock),
+            Some(State::Degraded(_))
+        ));
+        assert_eq!(finish(launched).await?.1, "started\n");
+        Ok(())
+    })
+}
+
+fn layers_hold() -> TestResult {
+    let machine = Machine::probe();
+    if machine.landlock_abi() < 6 || !machine.has_seccomp() {
+        // What would hold depends on the machine then.
+        return Ok(());
+    }
+    let trial = outrigger_sandbox::Trial::run(&machine)?;
+    for attempt in &trial.attempts {
+        if attempt.layer != Layer::Broker {
+            assert!(attempt.holds(), "{attempt:?}");
+        }
+    }
+    assert!(trial.attempts.len() > 30);
+    assert!(trial.tier() >= Tier::C);
+    trial.strict()?;
+    // Without the layers nearly all of it is possible: the attempts are real.
+    let bare = outrigger_sandbox::Trial::run(&Machine::bare())?;
+    let broken = bare.attempts.iter().filter(|attempt| !attempt.holds());
+    let broken: Vec<_> = broken.map(|attempt| attempt.what.as_str()).collect();
+    assert!(broken.len() >= 18, "{broken:?}");
+    assert_eq!(bare.tier(), Tier::None);
+    let refused = bare.strict().expect_err("there are no layers");
+    assert!(refused.to_string().contains("landlock"), "{refused}");
+    assert!(!Path::new("/dev/shm/outrigger-trial").exists());
+    Ok(())
+}
