@@ -276,7 +276,7 @@ pub(super) const COMMON: &[Call] = calls! {
     SYS_sendto If(&[&[masked(3, FAST_OPEN, 0)]], EPERM), "TCP; not fast open, which connects without connect";
     SYS_sendmsg If(&[&[masked(2, FAST_OPEN, 0)]], EPERM), "as above";
     SYS_sendmmsg If(&[&[masked(3, FAST_OPEN, 0)]], EPERM), "as above";
-    SYS_recvfrom Allow, "TCP";
+    SYS_recvfrom Allow, "TCP, ssl";
     SYS_recvmsg Allow, "gRPC";
     SYS_recvmmsg Allow, "as above";
     SYS_shutdown Allow, "TCP";
