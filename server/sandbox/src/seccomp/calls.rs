@@ -279,7 +279,7 @@ pub(super) const COMMON: &[Call] = calls! {
     SYS_recvfrom Allow, "TCP, ssl";
     SYS_recvmsg Allow, "gRPC";
     SYS_recvmmsg Allow, "as above";
-    SYS_shutdown Allow, "TCP";
+    SYS_shutdown Allow, "TCP, the end of sending";
     SYS_getsockname Allow, "gRPC";
     SYS_getpeername Allow, "gRPC";
     SYS_getsockopt Allow, "whether connecting has worked";
