@@ -27,6 +27,7 @@ use outrigger_sandbox::{
 use tokio::runtime::Builder;
 
 type TestResult = Result<(), Box<dyn Error>>;
+type Test = fn() -> TestResult;
 
 /// What says that this is to be a server that can be killed.
 const SERVER: &str = "__test-server";
@@ -223,7 +224,9 @@ fn leaves_behind() -> TestResult {
     with_launcher(async |launcher| {
         // It does not end before the daemon has said its number.
         let daemon = DAEMON.replace("1000", "1000 > /dev/null");
-        let mut launched = launcher.launch(shell(&format!("echo $({daemon})"))).await?;
+        let mut launched = launcher
+            .launch(shell(&format!("echo $( {daemon} )")))
+            .await?;
         let daemon = line(launched.stdout)?;
         assert!(!daemon.is_empty());
         assert_eq!(launched.running.wait().await, ChildExit::Code(0));
