@@ -53,7 +53,7 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
         ("modify_ldt", 154, (0, ctypes.byref(buf), 16)), ("landlock_create_ruleset", 444, (None, 0, 1)),
         ("inotify_init1", 294, (0,)), ("pidfd_open", 434, (1, 0)), ("unshare files", 272, (0x400,)), ("vmsplice", 278, (1, None, 0, 0)),
         ("sethostname", 170, (b"", -1)), ("acct", 163, (b"/nonexistent",)), ("move_pages", 279, (0, 0, None, None, None, 0)),
-        ("mbind", 237, (0, 0, 0, None, 0, 0)), ("signalfd4", 289, (-1, ctypes.byref(buf), 8, 0)), ("memfd_create", 319, (b"x", 0)),
+        ("memfd_create", 319, (b"x", 0)),
         ("iopl", 172, (0,)), ("kexec_file_load", 320, (-1, -1, 0, None, 0)), ("lookup of a new mount", 428, (-100, b"/", 0)),
         ("statmount", 457, (ctypes.byref(buf), ctypes.byref(buf), 64, 0)), ("listmount", 458, (ctypes.byref(buf), ctypes.byref(buf), 8, 0)),
         ("map_shadow_stack", 453, (0, 4096, 1)), ("lsm_list_modules", 461, (ctypes.byref(buf), ctypes.byref(buf), 0)),

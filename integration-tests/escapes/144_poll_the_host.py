@@ -35,12 +35,15 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     out = _out('poll_the_host')
     import resource
     host = os.getppid()
+    try:
+        # Whether it is there, and on which processors: harmless, so it only stands here.
+        out["info"]["known"] = [os.getsid(host), len(os.sched_getaffinity(host))]
+    except OSError as e:
+        out["info"]["known"] = repr(e)
     _try(out, "descriptors", lambda: os.listdir("/proc/%d/fd" % host))
     _try(out, "control socket", lambda: [os.open("/proc/%d/fd/%d" % (host, n), os.O_RDWR) for n in range(3, 8)])
     _try(out, "limits", lambda: resource.prlimit(host, resource.RLIMIT_NOFILE))
-    _try(out, "scheduler", lambda: os.sched_getaffinity(host) and "its processors")
     _try(out, "priority", lambda: os.setpriority(os.PRIO_PROCESS, host, os.getpriority(os.PRIO_PROCESS, host)) or "set")
-    _try(out, "session", lambda: "session %d" % os.getsid(host))
     _try(out, "children", lambda: open("/proc/%d/task/%d/children" % (host, host)).read() or None)
     _try(out, "namespaces", lambda: os.readlink("/proc/%d/ns/mnt" % host))
     return out
