@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// How many lines of its log contain the text.
-    pub fn log_lines(&self, text: &str) -> usize {
+    pub fn count_logged(&self, text: &str) -> usize {
         let lines = self.files.log();
         lines.iter().filter(|line| line.contains(text)).count()
     }

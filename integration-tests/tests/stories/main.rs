@@ -22,6 +22,7 @@ mod hostile;
 mod installs;
 mod line_builder;
 mod liveness;
+mod network;
 mod observability;
 mod packages;
 mod parallel;

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::{
-    confinement::ConfinementArgs,
+    confinement::{ConfinementArgs, Reach},
     traces::{TraceArgs, TracesExporter},
     workers::WorkerArgs,
 };

@@ -266,11 +266,14 @@ impl Parts<'_> {
         // Without a store, nothing outlives the server.
         let default = data.as_deref().unwrap_or(run).join("plugin-state");
         let kept = state.map_or(default, Path::to_owned);
+        let reach = self.config.reach.clone();
         Confinement {
             mode: self.config.sandbox,
             machine: self.config.machine.clone(),
             limits: self.config.limits.clone(),
-            read: vec![plugins.to_owned()],
+            read: [vec![plugins.to_owned()], reach.read].concat(),
+            write: reach.write,
+            network: reach.network,
             secret: data
                 .into_iter()
                 .chain([kept.clone(), run.to_owned()])

@@ -14,7 +14,9 @@ use outrigger_supervisor::{PoolLimits, PrivateMax, environment::Management};
 use outrigger_triggers::{Repository, spec::TriggerKind};
 
 use crate::{
-    args::{Args, ObjectStoreKind, PackageManager, PluginTriggerKind, TraceArgs, TracesExporter},
+    args::{
+        Args, ObjectStoreKind, PackageManager, PluginTriggerKind, Reach, TraceArgs, TracesExporter,
+    },
     plugin_environment::{self, Environment},
     traces,
 };
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) machine: Machine,
     pub(crate) limits: Limits,
     pub(crate) private_max: PrivateMax,
+    /// What plugins may reach of which their triggers say nothing.
+    pub(crate) reach: Reach,
     pub(crate) exec_mem_pool: ByteSize,
     pub(crate) lines_bytes_max: ByteSize,
     /// Where spans are sent, if they are.
@@ -171,6 +175,7 @@ impl Args {
             machine: self.confinement.machine(),
             limits: self.confinement.limits(),
             private_max: self.confinement.private_max(),
+            reach: self.confinement.reach(),
             exec_mem_pool: EXEC_MEM_POOL,
             lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
             traces,

@@ -6,6 +6,7 @@ mod config;
 mod node;
 mod plugin_environment;
 mod run_directory;
+mod sandbox;
 mod serve;
 mod telemetry;
 mod traces;

@@ -67,8 +67,6 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, tests.into()).exit_code()
 }
 
-type Test = fn() -> TestResult;
-
 fn shell(script: &str) -> Launch {
     Launch {
         program: PathBuf::from("sh"),

@@ -29,7 +29,7 @@ use outrigger_model::{
     shutdown::Gate,
     trace::Trace,
 };
-use outrigger_sandbox::{Launcher, Limits, Machine, Mode};
+use outrigger_sandbox::{Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
     Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, Grants, Invocation,
     InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream, Request,
@@ -204,6 +204,8 @@ async fn config(
             machine: Machine::probe(),
             limits: Limits::default(),
             read: vec![env::current_dir()?],
+            write: Vec::new(),
+            network: Network::Outbound,
             secret: vec![run_directory.to_owned()],
             kept: run_directory.join("kept"),
             private_max: PrivateMax {

@@ -381,7 +381,7 @@ impl Runner {
         let granted = &self.trigger.definition.grants;
         Grants {
             subprocesses: granted.subprocesses,
-            network: granted.network.clone().unwrap_or_default(),
+            network: granted.network.clone(),
             ..Grants::default()
         }
     }

@@ -81,7 +81,7 @@ async fn anything_that_is_said_is_a_message_or_a_reason() {
         };
         let hears = async {
             if seed % 2 == 0 {
-                let _answer: Result<Confined, ChannelError> = ours.assign(Assign::default()).await;
+                drop(ours.assign(Assign::default()).await);
             } else if ours.waiting(7).await.is_ok() {
                 let _reason: ChannelError = ours.broken().await;
             }
