@@ -259,7 +259,13 @@ impl House {
                     .push(format!("its trigger stays: {deleted:?}"));
             }
         }
-        outcome.damage.extend(self.unrest().await);
+        let unrest = self.unrest().await;
+        if !unrest.is_empty() {
+            outcome.damage.extend(unrest);
+            // The next attempt is to find another trigger as it was.
+            drop(call(&self.server, "neighbour", "first").await);
+            self.calm.private = beside(&self.neighbours_file);
+        }
         outcome.effects.extend(self.canaries.harmed(&attempt.name));
         outcome.effects.extend(self.stored(attempt).await);
         println!(
@@ -344,6 +350,8 @@ impl House {
         let databases = self.server.client().call(Method::GET, path).await;
         if databases.body.contains("stolen") {
             stored.push("another database was written to".to_owned());
+            let gone = "/api/v3/configure/database?db=stolen";
+            self.server.client().call(Method::DELETE, gone).await;
         }
         if let Some(table) = attempt.header("late") {
             let sql = format!("SELECT count(*) FROM {table}");
