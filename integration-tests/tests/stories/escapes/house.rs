@@ -114,6 +114,8 @@ impl Confinement {
 /// What came of an attempt.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
+    /// Whether it was tried at all.
+    pub(super) ran: bool,
     /// What the plugin says that it has reached.
     pub(super) word: Vec<String>,
     /// What the canaries say.
@@ -210,6 +212,9 @@ impl House {
             "the server's processes are not seen: {calm:?}"
         );
         println!("calm: {calm:?}");
+        if calm.descriptors == 0 {
+            println!("the server's descriptors are not seen, because these tests are not root");
+        }
         Self {
             server,
             db,

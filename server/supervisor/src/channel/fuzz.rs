@@ -73,11 +73,12 @@ async fn anything_that_is_said_is_a_message_or_a_reason() {
         theirs.set_nonblocking(true).unwrap();
         let mut theirs = UnixStream::from_std(theirs).unwrap();
         let says = async move {
-            for part in said.chunks(random.random_range(1..700)) {
-                // The server has closed its end where it has read enough.
-                if theirs.write_all(part).await.is_err() {
-                    break;
-                }
+            let size = random.random_range(1..700);
+            let mut parts = said.chunks(size);
+            let mut open = true;
+            // The server has closed its end where it has read enough.
+            while let Some(part) = parts.next().filter(|_| open) {
+                open = theirs.write_all(part).await.is_ok();
             }
         };
         let hears = async {
