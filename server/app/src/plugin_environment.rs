@@ -96,8 +96,7 @@ pub(crate) fn of_plugins(
 fn is_withheld(name: &OsStr) -> bool {
     let is_any = |names: &[&str]| names.iter().any(|known| name == *known);
     let has_prefix = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
-    !is_any(&MEANT_FOR_PLUGINS)
-        && (is_any(&WITHHELD) || WITHHELD_PREFIXES.iter().any(|prefix| has_prefix(prefix)))
+    !is_any(&MEANT_FOR_PLUGINS) && (is_any(&WITHHELD) || WITHHELD_PREFIXES.iter().any(has_prefix))
 }
 
 fn matches(pattern: &str, name: &OsStr) -> bool {
