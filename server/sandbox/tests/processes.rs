@@ -27,6 +27,7 @@ use outrigger_sandbox::{
 use tokio::runtime::Builder;
 
 type TestResult = Result<(), Box<dyn Error>>;
+type Test = fn() -> TestResult;
 
 /// What says that this is to be a server that can be killed.
 const SERVER: &str = "__test-server";
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         };
     }
     let arguments = Arguments::from_args();
-    let tests: [(&str, fn() -> TestResult); 14] = [
+    let tests: [(&str, Test); 14] = [
         ("a_program_gets_what_it_is_given", gets_what_it_is_given),
         ("the_end_of_a_program_is_told", the_end_is_told),
         ("a_program_that_is_not_there_is_named", not_there),
