@@ -13,7 +13,7 @@ STORIES_AT_A_TIME ?= 2
 
 HOST_PY := plugin-host-py
 # Python outside of the package: the demo, the examples, the stories' clients.
-OTHER_PY := bench demo examples integration-tests/clients integration-tests/plugins
+OTHER_PY := bench demo docker examples integration-tests/clients integration-tests/plugins
 DEV_VENV := $(TARGET)/py-dev
 DEV_PYTHON := $(DEV_VENV)/bin/python
 DEV_STAMP := $(DEV_VENV)/.installed
@@ -53,6 +53,7 @@ test-rust:
 .PHONY: test-py
 test-py: $(DEV_STAMP)
 	cd $(HOST_PY) && $(DEV_PYTHON) -m pytest -q
+	$(DEV_PYTHON) -m pytest -q -p no:cacheprovider --rootdir docker/tour docker/tour
 
 ## lint: check formats and style: rustfmt, clippy, ruff, mypy; warnings are errors
 .PHONY: lint
@@ -69,6 +70,11 @@ lint-py: $(DEV_STAMP)
 	cd $(HOST_PY) && $(DEV_PYTHON) -m mypy
 	$(DEV_PYTHON) -m ruff check $(OTHER_PY)
 	$(DEV_PYTHON) -m ruff format --check $(OTHER_PY)
+
+## docker: build the image around the built binary, and run the README's tour in a container
+.PHONY: docker
+docker: build
+	$(PYTHON) docker/tour --binary $(TARGET)/debug/influxdb3
 
 ## bench: build with optimisation and compare speeds (see bench/README.md)
 .PHONY: bench

@@ -36,7 +36,7 @@ def run(bench: Bench) -> None:
         found = figures["warm spare"] = defaultdict(list)
         for n in range(TRIGGERS):
             server.trigger(f"t{n}", f"request:t{n}", FIRST_LINE)
-            wait_for_quiet_workers(server.pid, n + SPARES)
+            wait_for_quiet_workers(server, n + SPARES)
             _first_call(server, f"t{n}", found)
     with bench.server(*NO_SPARES) as server:
         _new_trigger(server, "starts_the_host", defaultdict(list))
@@ -63,7 +63,7 @@ def _with_and_without_replacement(bench: Bench) -> dict[str, dict[str, list[floa
             limits = ("--plugin-spare-workers", "1", "--plugin-workers", workers_max)
             with bench.server(*limits) as server:
                 server.trigger("t", "request:t", FIRST_LINE)
-                wait_for_quiet_workers(server.pid, 1)
+                wait_for_quiet_workers(server, 1)
                 _first_call(server, "t", found)
     return figures
 

@@ -5,10 +5,15 @@ Not a program of its own.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _server import wait_until
+
+if TYPE_CHECKING:
+    from _server import Server
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,19 @@ def memory(pid: int) -> Memory:
 
 def children(pid: int) -> list[int]:
     """Return the processes that this one has started and that still are there."""
-    found = []
+    found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        # A thread may have ended meanwhile.
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
     return sorted(found)
 
 
 def host(server: int) -> int | None:
     """Return the plugin host of a server, if it has one."""
-    for child in children(server):
-        if b"outrigger_plugin_host" in command(child):
-            return child
+    for keeper in children(server):
+        if b"outrigger_plugin_host" in command(keeper):
+            return next(iter(children(keeper)), None)
     return None
 
 
@@ -61,26 +68,27 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def wait_for_quiet_workers(server: int, count: int) -> list[int]:
-    """Wait until there are so many workers, all of them connected and none at work."""
-    seen: list[tuple[tuple[int, int], ...]] = []
+def wait_for_quiet_workers(server: Server, count: int) -> list[int]:
+    """Wait until there are so many workers, all of them ready and none at work."""
+    waiting = "SELECT pid FROM system.plugin_workers WHERE state IN ('idle', 'bound')"
+    seen: list[dict[int, int]] = []
 
     def quiet() -> list[int]:
-        pids = workers(server)
-        state = tuple(_threads_and_ticks(pid) for pid in pids)
+        state = {pid: _ticks(pid) for pid in workers(server.pid)}
         seen.append(state)
-        if len(pids) != count or any(threads == 1 for threads, _ in state):
-            return []
         # Five looks in a row, 20 ms apart, without a tick of 10 ms.
-        return pids if seen[-5:] == [state] * 5 else []
+        if len(state) != count or seen[-5:] != [state] * 5:
+            return []
+        ready = {int(row["pid"]) for row in server.query(waiting)}
+        return sorted(state) if ready == set(state) else []
 
     return wait_until(f"{count} workers that wait", quiet)
 
 
-def _threads_and_ticks(pid: int) -> tuple[int, int]:
+def _ticks(pid: int) -> int:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return 0, 0
+        return 0
     fields = stat.rpartition(")")[2].split()
-    return int(fields[17]), int(fields[11]) + int(fields[12])
+    return int(fields[11]) + int(fields[12])

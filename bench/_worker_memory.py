@@ -53,11 +53,11 @@ def run(bench: Bench) -> None:
 
 def _measure(server: Server, let_go: Path, rows: list[Sequence[object]]) -> None:
     server.trigger("empty", "request:empty", EMPTY)
-    spares = wait_for_quiet_workers(server.pid, SPARES)
+    spares = wait_for_quiet_workers(server, SPARES)
     rows.append(_row("host", [host(server.pid) or 0]))
     rows.append(_row("idle worker: warm, bound to nothing", spares))
     server.call("empty")
-    wait_for_quiet_workers(server.pid, SPARES + 1)
+    wait_for_quiet_workers(server, SPARES + 1)
     empty = accounts(server, "empty", 1)[0].pid
     rows.append(_row("idle worker: bound, after 1 invocation of an empty plugin", [empty]))
     for _ in range(CALLS):

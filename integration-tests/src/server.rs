@@ -167,6 +167,19 @@ impl Server {
         self.files.log().iter().any(|line| line.contains(text))
     }
 
+    /// How many lines of its log contain the text.
+    pub fn count_logged(&self, text: &str) -> usize {
+        let lines = self.files.log();
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// What it has logged, byte for byte.
+    pub fn log_bytes(&self) -> Vec<u8> {
+        let mut bytes = std::fs::read(self.files.stdout()).unwrap_or_default();
+        bytes.extend(std::fs::read(self.files.stderr()).unwrap_or_default());
+        bytes
+    }
+
     /// Whether its process has ended, and with which exit code; -1 stands for a signal.
     pub fn ended(&mut self) -> Option<i32> {
         let status = self.process.as_mut()?.ended()?;

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 20.0
 TOKEN = bytes(range(32))
+TRACE_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 _RUN_WORKER = str(Path(__file__).parent / "run_worker.py")
 
 
@@ -169,6 +170,7 @@ class FakeServer:
             invoke={
                 "invocation": name,
                 "attempt": 1,
+                "trace_parent": TRACE_PARENT,
                 "key": b"k" * 16,
                 "timeout_ms": 1000,
                 "lines_bytes_max": lines_bytes_max,

@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from outrigger_plugin_host import __main__, _warm_up
+from outrigger_plugin_host import __main__
 
 CHILD_MAX_S = 60
 CALLS = 3
@@ -70,8 +70,9 @@ def fork(number: int, socket: str, flight: str) -> None:
 def main(socket: str, flight: str, children: int, at_a_time: int) -> None:
     """Warm up, then fork, keeping some children alive at any time."""
     __main__._prepare_environment()  # noqa: SLF001 - as the host does
+    from outrigger_plugin_host import _host, _warm_up  # noqa: F401, PLC0415
+
     print(_warm_up.warm_up())  # noqa: T201
-    from outrigger_plugin_host import _host  # noqa: F401, PLC0415
 
     failed = running = 0
     for number in range(children):

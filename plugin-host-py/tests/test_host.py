@@ -422,8 +422,9 @@ def test_a_directory_that_is_missing_ends_only_the_worker(host: HostProcess) -> 
 
 def test_after_an_installation_the_host_does_not_fork(fake: FakeServer, tmp_path: Path) -> None:
     watching = (
-        "import sys; from outrigger_plugin_host import _host; from functools import partial; "
-        f"_host.Installed = partial(_host.Installed, [{str(tmp_path)!r}]); sys.exit(_host.main())"
+        "import sys; from outrigger_plugin_host import _host, _installed; "
+        f"watched = _installed.Installed([{str(tmp_path)!r}]); "
+        "_installed.of_this_process = lambda: watched; sys.exit(_host.main())"
     )
     with HostProcess((sys.executable, "-c", watching)) as host:
         (tmp_path / "new-1.0.dist-info").mkdir()

@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +66,43 @@ def test_an_import_that_failed_works_once_the_module_is_there(packages: Path) ->
         importlib.import_module("outrigger_test_c")
     installed.refresh()
     assert importlib.import_module("outrigger_test_c").VERSION == "1"
+
+
+def test_a_directory_of_the_path_that_comes_into_being_is_found(
+    tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "later"
+    monkeypatch.syspath_prepend(later)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("outrigger_test_d")
+    installed = Installed([str(packages)])
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("outrigger_test_d")
+    later.mkdir()
+    install(later, "outrigger_test_d", "1")
+    installed.refresh()
+    assert importlib.import_module("outrigger_test_d").VERSION == "1"
+
+
+def test_what_has_not_changed_for_long_is_not_forgotten(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[None] = []
+    monkeypatch.setattr(importlib, "invalidate_caches", lambda: forgotten.append(None))
+    monkeypatch.setattr(sys, "path", [str(packages)])
+    installed = Installed([str(packages)])
+    before = len(forgotten)
+    installed.refresh()
+    assert len(forgotten) == before + 1, "the directory was made just now"
+    old = time.time_ns() - 60 * 1_000_000_000
+    os.utime(packages, ns=(old, old))
+    installed.refresh()
+    assert len(forgotten) == before + 2, "it has another time than before"
+    installed.refresh()
+    assert len(forgotten) == before + 2
+    install(packages, "outrigger_test_e", "1")
+    installed.refresh()
+    assert len(forgotten) == before + 3
 
 
 def test_only_new_path_files_are_read(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ AT_A_TIME = 6
 
 LOOKS = """
 import os
-from outrigger_plugin_host import __main__, _warm_up
+from outrigger_plugin_host import __main__
 __main__._prepare_environment()
+from outrigger_plugin_host import _warm_up
 before = set(_warm_up._descriptors())
 print(_warm_up.warm_up())
 print(*_warm_up._threads(), set(_warm_up._descriptors()) - before)
@@ -33,7 +34,9 @@ LEAVES = {
 }
 LEAVING = """
 import os, sys, threading, time
-from outrigger_plugin_host import __main__, _warm_up
+from outrigger_plugin_host import __main__
+__main__._prepare_environment()
+from outrigger_plugin_host import _warm_up
 def leave():
     {leave}
 _warm_up._use_grpc = leave

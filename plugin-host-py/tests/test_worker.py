@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from fake_server import DEADLINE_S
+from fake_server import DEADLINE_S, TRACE_PARENT
 
 from outrigger_plugin_host import _plugin
 
@@ -46,6 +46,11 @@ def test_logs_lines_and_completion_arrive_in_order(server: FakeServer) -> None:
     lines = [(m.target, m.text) for m in before if m.DESCRIPTOR.name == "Lines"]
     assert lines == [("", b"m v=1i"), ("other", b"n v=2i")]
     assert server.drain() == 0
+
+
+def test_a_plugin_can_pass_its_trace_on(server: FakeServer) -> None:
+    _, before = run(server, "influxdb3_local.info(influxdb3_local.trace_parent)")
+    assert before[0].text == TRACE_PARENT
 
 
 def test_each_run_has_fresh_globals_and_fresh_arguments(server: FakeServer) -> None:

@@ -57,6 +57,16 @@ pub(crate) struct CreateTrigger {
     /// Where a trigger on writes starts: with what comes, or with the oldest that is kept
     #[arg(long, value_enum, ignore_case = true)]
     start: Option<Start>,
+    #[command(flatten)]
+    grants: GrantArgs,
+    /// The name of the new trigger
+    #[arg(value_name = "TRIGGER_NAME")]
+    name: String,
+}
+
+/// What the plugin may do beyond what every plugin may.
+#[derive(Debug, Args)]
+struct GrantArgs {
     /// What the plugin may connect to: `none`, `outbound` (any TCP address but those of the
     /// link), or `HOST:PORT,…`; what the server says otherwise
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
@@ -64,9 +74,6 @@ pub(crate) struct CreateTrigger {
     /// Let the plugin start processes
     #[arg(long)]
     allow_subprocess: bool,
-    /// The name of the new trigger
-    #[arg(value_name = "TRIGGER_NAME")]
-    name: String,
 }
 
 /// Where a trigger on writes starts.
@@ -160,8 +167,8 @@ impl CreateTrigger {
                 error_behavior: self.error_behavior,
                 timeout: self.timeout,
                 start: self.start,
-                network: self.network,
-                allow_subprocess: self.allow_subprocess,
+                network: self.grants.network,
+                allow_subprocess: self.grants.allow_subprocess,
             },
             trigger_arguments: arguments::join(self.trigger_arguments),
             disabled: self.disabled,

@@ -156,10 +156,16 @@ def process_writes(influxdb3_local, table_batches, args=None):
         .spec("table:m")
         .create()
         .await;
+    let steady = db.trigger("steady", "reports.py").spec("table:m");
+    steady.create().await;
     db.write("m f=1 1").await;
-    db.until_logged("alive", 1, "finished execution").await;
+    for name in ["alive", "steady"] {
+        db.until_logged(name, 1, "finished execution").await;
+    }
     fs::remove_dir_all(&location).expect("removed");
     db.write("m f=2 2").await;
+    // Who needs nothing new goes on.
+    db.until_logged("steady", 2, "finished execution").await;
     let logged = db.until_logged("alive", 1, "No module named 'pip'").await;
     assert!(logged[0].text.contains("is gone"), "{logged:?}");
     assert!(logged[0].text.contains("restart the server"), "{logged:?}");

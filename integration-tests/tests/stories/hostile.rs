@@ -1,5 +1,7 @@
 //! Workers that break the protocol: each is killed with the reason, and nobody else notices.
 
+mod peers;
+
 use outrigger_integration_tests::{Server, eventually};
 use reqwest::Method;
 use serde_json::json;

@@ -5,7 +5,7 @@
 //!
 //! A virtual environment that is removed while the server runs is in `environment_faults`, a
 //! worker that speaks out of turn in `hostile`, a server that is killed while it works in
-//! `crashes`.
+//! `crashes`; `integration-tests/README.md` says which test shows what.
 
 mod children;
 mod deadlines;
@@ -13,8 +13,12 @@ mod descriptors;
 mod ends;
 mod floods;
 mod hosts;
+mod memory;
+mod moments;
+mod pids;
 mod shutdown;
 mod starts;
+mod table;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -63,6 +67,14 @@ struct Arena {
     witnessed: AtomicU32,
 }
 
+/// A server for an arena.
+fn arena_builder(builder: Builder, attack: &str) -> Builder {
+    builder
+        .plugin("witness.py", WITNESS)
+        .plugin("victim.py", &format!("{attack}{VICTIM}"))
+        .allow_log("a plugin's worker ended", "the plugin ends it on purpose")
+}
+
 impl Arena {
     /// `attack` is Python that defines `attack(influxdb3_local, args)`.
     async fn new(attack: &str) -> Self {
@@ -75,12 +87,11 @@ impl Arena {
     }
 
     async fn with(builder: Builder, attack: &str) -> Self {
-        let server = builder
-            .plugin("witness.py", WITNESS)
-            .plugin("victim.py", &format!("{attack}{VICTIM}"))
-            .allow_log("a plugin's worker ended", "the plugin ends it on purpose")
-            .start()
-            .await;
+        Self::on(arena_builder(builder, attack).start().await).await
+    }
+
+    /// On a server that was made for it.
+    async fn on(server: Server) -> Self {
         let db = server.database("db").create().await;
         db.trigger("witness", "witness.py")
             .spec("table:witness")
@@ -155,6 +166,19 @@ impl Arena {
             failed.cloned().ok_or_else(|| format!("{logs:#?}"))
         })
         .await
+    }
+
+    /// Waits until it is logged that a run was broken off, by whoever.
+    async fn until_broken_off(&self, name: &str) {
+        eventually(&format!("{name} is broken off"), async || {
+            let logs = self.db.logs(name).await;
+            let parts = ["error executing", "the worker's host ended"];
+            let found = logs
+                .iter()
+                .any(|row| parts.iter().any(|part| row.text.contains(part)));
+            found.then_some(()).ok_or_else(|| format!("{logs:#?}"))
+        })
+        .await;
     }
 
     /// The processes that a plugin has said to have left.

@@ -26,7 +26,7 @@ EXIT_ORPHANED = 69
 EXIT_SETUP_FAILED = 71
 EXIT_REFUSED = 72
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def become_worker(worker: int, host_pid: int, channel: int, stdout: int, stderr: int) -> NoReturn:
@@ -60,7 +60,9 @@ def _serve(descriptor: int) -> int:
         if assign is None:
             # The server needs no further worker, or it is gone.
             return 0
-        os.environ.update(assign.environment)
+        # Not `update`, which costs a worker a quarter of a megabyte: it touches much of its host's.
+        for name, value in assign.environment.items():
+            os.environ[name] = value
         # Computed from the environment before, if at all.
         tempfile.tempdir = None
         if assign.directory:
@@ -77,7 +79,7 @@ def _serve(descriptor: int) -> int:
 
 
 def _die_with_host(host_pid: int) -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # The host may have died before the call above.
     if os.getppid() != host_pid:
         os._exit(EXIT_ORPHANED)

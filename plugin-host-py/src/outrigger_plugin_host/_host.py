@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from outrigger_plugin_host import _frames, _orphans, _spawn
+from outrigger_plugin_host import _frames, _installed, _orphans, _spawn
 from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._child import EXIT_SETUP_FAILED
 from outrigger_plugin_host._errors import ProtocolError
-from outrigger_plugin_host._installed import Installed
 from outrigger_plugin_host._version import PROTOCOL, VERSION
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Host:
         self._by_pipe: dict[int, _Worker] = {}
         self._poll = select.poll()
         self._wakeup = _wakeup_on_child()
-        self._installed = Installed()
+        self._installed = _installed.of_this_process()
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._wakeup, select.POLLIN)
 

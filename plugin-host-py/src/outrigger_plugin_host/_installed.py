@@ -5,15 +5,23 @@ starts. Workers outlive installations, so they look again; the host does not for
 may have loaded something else than what is installed now.
 
 `importlib.metadata` is imported because invalidating caches would load it in every worker.
+
+A finder lists a directory anew when its time of modification has changed, so its memory is wrong
+only where something came so soon after a listing that the time is the same. To forget is therefore
+necessary, but only while a change is so young; to do it before each run would cost a worker
+100 pages of memory that it shares with its host.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import os
 import site
+import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTIONS = (".dist-info", ".egg-info", ".egg-link")
 _PATHS = ".pth"
+_TICK_NS = 2_000_000_000
+"""The coarsest times of modification that a file system has."""
 
 
 class Installed:
@@ -29,7 +39,8 @@ class Installed:
     def __init__(self, directories: Iterable[str] | None = None) -> None:
         """Look for the first time, by default where Python installs packages."""
         self._directories = list(site.getsitepackages() if directories is None else directories)
-        self._modified = self._look()
+        self._look()
+        importlib.invalidate_caches()
         self._path_files = set(self._entries((_PATHS,)))
         self._packages = set(self._entries((*_DESCRIPTIONS, _PATHS)))
 
@@ -39,19 +50,25 @@ class Installed:
 
     def refresh(self) -> None:
         """Let the next import find what is there now."""
-        importlib.invalidate_caches()
-        modified = self._look()
-        if modified == self._modified:
+        modified, looked = self._modified, self._looked
+        self._look()
+        if self._modified == modified:
+            if looked - max(modified) > _TICK_NS:
+                # What was listed since then was listed later than any change could hide in.
+                return
+            importlib.invalidate_caches()
             return
-        self._modified = modified
+        importlib.invalidate_caches()
         path_files = set(self._entries((_PATHS,)))
         for directory, name, _ in sorted(path_files - self._path_files):
             # Not addsitedir, which would run the lines of all others again.
             site.addpackage(directory, name, None)
         self._path_files = path_files
 
-    def _look(self) -> list[int]:
-        return [_modified(directory) for directory in self._directories]
+    def _look(self) -> None:
+        # The path too, which may name directories that come into being later.
+        self._looked = time.time_ns()
+        self._modified = [_modified(path) for path in (*self._directories, *sys.path)]
 
     def _entries(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
         for directory in self._directories:
@@ -61,8 +78,17 @@ class Installed:
                         yield directory, entry.name, _modified(entry.path)
 
 
+@functools.cache
+def of_this_process() -> Installed:
+    """Return what was installed when this process looked first, or the host that it is a fork of.
+
+    A host does not fork any more once that has changed.
+    """
+    return Installed()
+
+
 def _modified(path: str) -> int:
     try:
-        return os.stat(path).st_mtime_ns  # noqa: PTH116 - once per package and fork
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - often, and a Path costs more
     except OSError:
         return 0

@@ -69,6 +69,11 @@ class InfluxDB3Local:
         return int(self._invoke.attempt)
 
     @property
+    def trace_parent(self) -> str:
+        """The run in its trace: the value of a `traceparent` header, to be passed on."""
+        return str(self._invoke.trace_parent)
+
+    @property
     def cache(self) -> Cache:
         """What stays until the next run; see `Cache`."""
         return self._cache

@@ -16,6 +16,12 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import grpc
+import pyarrow as pa
+import pyarrow.flight
+
+from outrigger_plugin_host._rpc import OPTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,7 +43,6 @@ def warm_up() -> str | None:
         return None
     before = set(_descriptors())
     try:
-        # Flight first: its threads need a moment to end, which loading the rest fills.
         _use_flight()
         _use_grpc()
     except Exception as error:  # noqa: BLE001 - whatever it is, a host works without
@@ -48,11 +53,6 @@ def warm_up() -> str | None:
 
 
 def _use_flight() -> None:
-    import pyarrow as pa  # noqa: PLC0415 - what is loaded here takes time, and `check` measures it
-    import pyarrow.flight  # noqa: PLC0415
-
-    from outrigger_plugin_host._flight import FlightFetch  # noqa: F401, PLC0415
-
     if _version(pa.__version__) < _FLIGHT_CLOSES_ALL:
         return
     client = pyarrow.flight.FlightClient(f"grpc+unix://{_NOBODY}")
@@ -63,10 +63,6 @@ def _use_flight() -> None:
 
 
 def _use_grpc() -> None:
-    import grpc  # noqa: PLC0415
-
-    from outrigger_plugin_host._rpc import OPTIONS  # noqa: PLC0415
-
     with grpc.insecure_channel(f"unix:{_NOBODY}", options=OPTIONS) as channel:
         if _version(grpc.__version__) < _GRPC_ENDS_PROMPTLY:
             return

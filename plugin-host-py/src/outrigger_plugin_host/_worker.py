@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 
+from outrigger_plugin_host import _installed
 from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._cache import OwnCache
 from outrigger_plugin_host._entry_points import (
@@ -27,7 +28,6 @@ from outrigger_plugin_host._entry_points import (
 )
 from outrigger_plugin_host._errors import ProtocolError
 from outrigger_plugin_host._flight import Fetch, FlightFetch
-from outrigger_plugin_host._installed import Installed
 from outrigger_plugin_host._interrupts import Interrupts
 from outrigger_plugin_host._local import Connections, InfluxDB3Local, fetch_batch, flush_lines
 from outrigger_plugin_host._outbox import Outbox
@@ -43,6 +43,8 @@ from outrigger_plugin_host._version import PROTOCOL, VERSION
 _GOODBYE_S = 5.0
 """How long the server may take to end the stream, or the plugin to end once it is gone."""
 EXIT_LOST = 70
+_PYTHON_VERSION = platform.python_version()
+"""Found out once in the host, since it takes parsing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Worker:
         )
         self._interrupts = Interrupts()
         self._progress = Progress(threading.main_thread().ident or 0)
-        self._installed = Installed()
+        self._installed = _installed.of_this_process()
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._finished = threading.Event()
         self._bind: Any = None
@@ -249,7 +251,7 @@ def _hello(token: bytes) -> Any:
         protocol=PROTOCOL,
         token=token,
         pid=os.getpid(),
-        python_version=platform.python_version(),
+        python_version=_PYTHON_VERSION,
         host_version=VERSION,
     )
 

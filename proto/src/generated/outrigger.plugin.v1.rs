@@ -460,6 +460,9 @@ pub struct Invoke {
     /// Bytes of Lines that the invocation may send in all.
     #[prost(uint64, tag = "5")]
     pub lines_bytes_max: u64,
+    /// The run in its trace, as the value of a W3C `traceparent` header; the plugin may pass it on.
+    #[prost(string, tag = "9")]
+    pub trace_parent: ::prost::alloc::string::String,
     #[prost(oneof = "invoke::Event", tags = "6, 7, 8")]
     pub event: ::core::option::Option<invoke::Event>,
 }

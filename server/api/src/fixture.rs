@@ -7,7 +7,7 @@ use outrigger_log::{
     commit,
     store::{Durability, EntryStore},
 };
-use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate};
+use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate, trace::Tracer};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
 use outrigger_supervisor::environment::Packages;
@@ -62,7 +62,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
     let queries = QueryEngine::new(storage.clone(), limits);
     let gauges = Gauges::new(storage.clone(), Board::default());
     let deps = Deps {
-        metrics: Arc::new(Metrics::new(&storage, &queries, gauges)),
+        metrics: Arc::new(Metrics::new(&storage, &queries, gauges, Vec::new())),
         queries,
         dry_runs: DryRuns::new(
             storage.clone(),
@@ -76,6 +76,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
         ),
         triggers: TriggerService::new(storage.clone(), sources, Board::default()),
         storage,
+        tracer: Tracer::default(),
         packages: Packages::NoPlugins,
         config: Config {
             max_request_bytes: ByteSize(1000),

@@ -9,6 +9,7 @@ mod plugin_test;
 mod plugins;
 mod query;
 mod request;
+mod traced;
 mod triggers;
 mod write;
 
@@ -24,7 +25,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tonic::Status;
-use tracing::{Instrument, debug_span};
+use tracing::{Instrument, info_span};
 
 pub use self::metrics::Metrics;
 use crate::{Deps, error::HttpError};
@@ -90,14 +91,18 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
 
 /// What happens around every request. OPTIONS and HEAD never reach a handler: the one
 /// is answered for any path, the other for none.
-async fn frame(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let span = debug_span!("request", method = %request.method(), path = request.uri().path());
+async fn frame(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+    let span = traced::begin(&shared.tracer, &request);
+    let trace_id = span.context().trace_id;
+    request.extensions_mut().insert(span.trace());
+    let path = request.uri().path();
+    let lines = info_span!("request", method = %request.method(), path, %trace_id);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match method {
         Method::OPTIONS => preflight(),
         Method::HEAD => not_found(request).await,
-        _ => next.run(request).instrument(span).await,
+        _ => next.run(request).instrument(lines).await,
     };
     let status = response.status();
     shared.metrics.count(&method, route.as_ref(), status);
@@ -109,7 +114,7 @@ async fn frame(State(shared): State<Shared>, request: Request, next: Next) -> Re
     if is_success {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
     }
-    response
+    traced::end(span, response)
 }
 
 fn preflight() -> Response {
@@ -122,12 +127,16 @@ fn preflight() -> Response {
 }
 
 async fn not_found(request: Request) -> Response {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+    if is_grpc(&request) {
         let status = Status::unimplemented("no such service or method");
         return status.into_http::<Body>();
     }
     HttpError::with_status(StatusCode::NOT_FOUND, "Not found").into_response()
+}
+
+fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// An answer without a body, and without a content type.

@@ -9,7 +9,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use outrigger_model::{bytes::ByteSize, shutdown::Gate};
+use outrigger_model::{bytes::ByteSize, shutdown::Gate, trace::Tracer};
 use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
 use outrigger_supervisor::environment::Packages;
@@ -60,6 +60,8 @@ pub struct Deps {
     pub dry_runs: DryRuns,
     /// What plugins can import.
     pub packages: Packages,
+    /// Where the traces of requests begin.
+    pub tracer: Tracer,
     /// What can be read from `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Limits.

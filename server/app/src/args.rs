@@ -2,6 +2,7 @@
 //! only by itself; what it means together is [`crate::config`]'s.
 
 mod confinement;
+mod traces;
 mod workers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -9,7 +10,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use outrigger_triggers::RepositoryUrl;
 
-pub(crate) use self::{confinement::ConfinementArgs, workers::WorkerArgs};
+pub(crate) use self::{
+    confinement::{ConfinementArgs, Reach},
+    traces::{TraceArgs, TracesExporter},
+    workers::WorkerArgs,
+};
 
 /// Arguments of `influxdb3 serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -169,6 +174,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) workers: WorkerArgs,
+
+    #[command(flatten)]
+    pub(crate) traces: TraceArgs,
 
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,

@@ -14,6 +14,7 @@ use outrigger_log::LogError;
 use outrigger_model::{
     clock::SystemClock,
     shutdown::{Phase, Shutdown},
+    trace::Tracer,
 };
 use outrigger_query::QueryEngine;
 use outrigger_sandbox::Launcher;
@@ -34,6 +35,7 @@ use crate::{
     config::{Config, PluginsConfig, StoreConfig},
     node::{Node, NodeError},
     run_directory::RunDirectory,
+    traces::Traces,
 };
 
 /// How long making a virtual environment may take.
@@ -75,6 +77,8 @@ pub(crate) struct Server {
     pub(crate) api: Api,
     pub(crate) storage: Storage,
     pub(crate) shutdown: Shutdown,
+    /// To be finished when everything else has ended.
+    pub(crate) traces: Traces,
     // The workers' socket is in it; removed when dropped.
     _run_directory: Option<RunDirectory>,
 }
@@ -82,6 +86,7 @@ pub(crate) struct Server {
 /// Puts the server together and starts its tasks, which end with `shutdown`; also those of a
 /// server that could not be put together.
 pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Server, ComposeError> {
+    let traces = Traces::start(config.traces.as_ref(), &config.node_id);
     let node = Node::open(&config.store, &config.node_id)?;
     let cluster_uuid = node.cluster_uuid().await?;
     let clock = Arc::new(SystemClock::default());
@@ -110,6 +115,7 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
         shutdown: &shutdown,
         board: &board,
         plugins: &plugins,
+        tracer: traces.tracer(),
     };
     say_package_manager(config.package_manager);
     let Started {
@@ -121,17 +127,16 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
         storage.clone(),
         plugins.clone(),
         workers,
-        DryRunConfig {
-            invocation_timeout: config.triggers.invocation_timeout,
-            lines_bytes_max: config.lines_bytes_max,
-        },
+        dry_run_config(config),
         shutdown.gate(Phase::Intake).clone(),
     );
     let gauges = Gauges::new(storage.clone(), board.clone());
+    let metrics = Metrics::new(&storage, &queries, gauges, traces.collectors());
     let api = Api::new(Deps {
-        metrics: Arc::new(Metrics::new(&storage, &queries, gauges)),
+        metrics: Arc::new(metrics),
         storage: storage.clone(),
         queries,
+        tracer: traces.tracer().clone(),
         triggers: TriggerService::new(storage.clone(), plugins, board)
             .restricted_to(config.allowed_triggers.clone()),
         dry_runs,
@@ -145,8 +150,16 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
         api,
         storage,
         shutdown,
+        traces,
         _run_directory: run_directory,
     })
+}
+
+fn dry_run_config(config: &Config) -> DryRunConfig {
+    DryRunConfig {
+        invocation_timeout: config.triggers.invocation_timeout,
+        lines_bytes_max: config.lines_bytes_max,
+    }
 }
 
 fn instance(cluster_uuid: Uuid) -> Instance {
@@ -168,6 +181,7 @@ struct Parts<'a> {
     shutdown: &'a Shutdown,
     board: &'a Board,
     plugins: &'a Plugins,
+    tracer: &'a Tracer,
 }
 
 /// What the rest of the server uses of the plugins' side.
@@ -252,11 +266,14 @@ impl Parts<'_> {
         // Without a store, nothing outlives the server.
         let default = data.as_deref().unwrap_or(run).join("plugin-state");
         let kept = state.map_or(default, Path::to_owned);
+        let reach = self.config.reach.clone();
         Confinement {
             mode: self.config.sandbox,
             machine: self.config.machine.clone(),
             limits: self.config.limits.clone(),
-            read: vec![plugins.to_owned()],
+            read: [vec![plugins.to_owned()], reach.read].concat(),
+            write: reach.write,
+            network: reach.network,
             secret: data
                 .into_iter()
                 .chain([kept.clone(), run.to_owned()])
@@ -306,7 +323,7 @@ impl Parts<'_> {
             self.plugins.clone(),
             logger,
             self.board.clone(),
-            self.config.triggers.clone(),
+            (self.config.triggers.clone(), self.tracer.clone()),
         );
         let invocations = self.shutdown.gate(Phase::Invocations);
         invocations.tasks().spawn(manager.run(invocations.clone()));

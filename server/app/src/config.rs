@@ -14,8 +14,11 @@ use outrigger_supervisor::{PoolLimits, PrivateMax, environment::Management};
 use outrigger_triggers::{Repository, spec::TriggerKind};
 
 use crate::{
-    args::{Args, ObjectStoreKind, PackageManager, PluginTriggerKind},
+    args::{
+        Args, ObjectStoreKind, PackageManager, PluginTriggerKind, Reach, TraceArgs, TracesExporter,
+    },
     plugin_environment::{self, Environment},
+    traces,
 };
 
 /// Bytes that may wait for the log before writers do.
@@ -52,8 +55,12 @@ pub(crate) struct Config {
     pub(crate) machine: Machine,
     pub(crate) limits: Limits,
     pub(crate) private_max: PrivateMax,
+    /// What plugins may reach of which their triggers say nothing.
+    pub(crate) reach: Reach,
     pub(crate) exec_mem_pool: ByteSize,
     pub(crate) lines_bytes_max: ByteSize,
+    /// Where spans are sent, if they are.
+    pub(crate) traces: Option<traces::Config>,
     /// How long each phase of a shutdown may take.
     pub(crate) shutdown_phase_max: Duration,
 }
@@ -134,6 +141,10 @@ impl Args {
             problem(&text);
             PluginsConfig::Disabled
         });
+        let traces = traces_config(&self.traces).unwrap_or_else(|text| {
+            problem(&text);
+            None
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -164,8 +175,10 @@ impl Args {
             machine: self.confinement.machine(),
             limits: self.confinement.limits(),
             private_max: self.confinement.private_max(),
+            reach: self.confinement.reach(),
             exec_mem_pool: EXEC_MEM_POOL,
             lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
+            traces,
             shutdown_phase_max: self.shutdown_timeout,
         })
     }
@@ -256,6 +269,46 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("path {}: {error}", path.display()))
 }
 
+/// Where spans are sent; the names of OpenTelemetry's own variables are understood too.
+fn traces_config(args: &TraceArgs) -> Result<Option<traces::Config>, String> {
+    match args.traces_exporter {
+        TracesExporter::None => return Ok(None),
+        TracesExporter::Jaeger => {
+            return Err(
+                "--traces-exporter jaeger is not supported: Jaeger has given up its agent and \
+                 receives OTLP instead; use --traces-exporter otlp with --traces-otlp-endpoint, \
+                 for example http://jaeger:4317"
+                    .to_owned(),
+            );
+        }
+        TracesExporter::Otlp => {}
+    }
+    let ratio = args.traces_sampler_ratio;
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(format!(
+            "--traces-sampler-ratio must be from 0 to 1, not {ratio}"
+        ));
+    }
+    let endpoint = args
+        .traces_otlp_endpoint
+        .clone()
+        .or_else(|| variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+        .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        .unwrap_or_else(|| traces::DEFAULT_ENDPOINT.to_owned());
+    let receiver = traces::Receiver::new(&endpoint)
+        .map_err(|problem| format!("--traces-otlp-endpoint {endpoint:?}: {problem}"))?;
+    let service_name = args
+        .traces_service_name
+        .clone()
+        .or_else(|| variable("OTEL_SERVICE_NAME"))
+        .unwrap_or_else(|| traces::DEFAULT_SERVICE_NAME.to_owned());
+    Ok(Some(traces::Config {
+        receiver,
+        service_name,
+        ratio,
+    }))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is where the environment is read"
@@ -304,6 +357,36 @@ mod tests {
         assert_eq!(allowed(&[]), TriggerKind::ALL);
         let some = ["--restrict-plugin-triggers-to", "wal_flush,Request"];
         assert_eq!(allowed(&some), [TriggerKind::WalRows, TriggerKind::Request]);
+    }
+
+    #[test]
+    fn spans_are_sent_where_it_was_said() {
+        let start = ["--without-auth", "--node-id", "n", "--traces-exporter"];
+        let traces = |arguments: &[&str]| {
+            let config = resolve(&[&start, arguments].concat());
+            config
+                .map(|config| config.traces.map(|traces| traces.service_name))
+                .map_err(|problems| problems[0].to_string())
+        };
+        assert_eq!(traces(&["none"]), Ok(None));
+        let named = ["OTLP", "--traces-service-name", "x"];
+        assert_eq!(traces(&named), Ok(Some("x".to_owned())));
+        let agent = ["jaeger", "--traces-exporter-jaeger-agent-host", "h"];
+        let refused = traces(&agent).unwrap_err();
+        assert!(refused.contains("use --traces-exporter otlp"), "{refused}");
+        for (endpoint, what) in [
+            ("localhost:4317", "begin with http://"),
+            ("http://", "not a URL"),
+            ("https://localhost:4317", "without TLS"),
+            ("", "begin with http://"),
+        ] {
+            let refused = traces(&["otlp", "--traces-otlp-endpoint", endpoint]).unwrap_err();
+            assert!(refused.contains(what), "{refused}");
+        }
+        for ratio in ["1.1", "NaN", "inf"] {
+            let refused = traces(&["otlp", "--traces-sampler-ratio", ratio]).unwrap_err();
+            assert!(refused.contains("from 0 to 1"), "{refused}");
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@ mod config;
 mod node;
 mod plugin_environment;
 mod run_directory;
+mod sandbox;
 mod serve;
 mod telemetry;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -23,8 +23,8 @@ use tracing::{error, info, warn};
 use crate::{
     Args,
     compose::{ComposeError, compose},
-    config::Config,
-    telemetry,
+    config::{Config, PluginsConfig},
+    sandbox, telemetry,
 };
 
 /// What is added to a signal's number for the exit code of a server that was told twice to end,
@@ -65,6 +65,13 @@ pub fn serve(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Before there are threads, and before anything is opened.
+    if !matches!(config.plugins, PluginsConfig::Disabled)
+        && let Err(error) = sandbox::check(config.sandbox, &config.machine)
+    {
+        say(&format!("Serve command failed: {}", Report(&error)));
+        return ExitCode::FAILURE;
+    }
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -197,6 +204,7 @@ async fn run(config: &Config) -> Result<Ended, ServeError> {
             return result.map(|_| Ended::AtOnce(told));
         }
     }
+    server.traces.finish().await;
     info!("server has ended");
     result
 }

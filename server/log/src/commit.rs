@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outrigger_model::{error::Report, ids::Sequence};
+use outrigger_model::{error::Report, ids::Sequence, trace::Span};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
@@ -60,6 +60,8 @@ struct Buffer {
 #[derive(Debug)]
 struct Waiter {
     done: oneshot::Sender<Result<Sequence, LogError>>,
+    // Ends when the submission is durable, whether or not somebody waits for that.
+    span: Option<Span>,
     // Held until the submission is durable or lost.
     _room: OwnedSemaphorePermit,
 }
@@ -128,14 +130,16 @@ impl Committer {
 }
 
 impl Permit {
-    /// Appends `records` to the buffer, behind all that was submitted before.
-    pub fn submit(self, records: Vec<Record>) -> Receipt {
+    /// Appends `records` to the buffer, behind all that was submitted before. `span` ends
+    /// when they are durable and applied.
+    pub fn submit(self, records: Vec<Record>, span: Option<Span>) -> Receipt {
         let (done, receipt) = oneshot::channel();
         let mut buffer = self.shared.buffer.lock();
         if !buffer.stopped {
             buffer.records.extend(records);
             buffer.waiters.push(Waiter {
                 done,
+                span,
                 _room: self.room,
             });
         }
@@ -224,6 +228,10 @@ impl<V: View> CommitterTask<V> {
             "flushed the log"
         );
         for waiter in waiters {
+            if let Some(mut span) = waiter.span {
+                span.set("log.sequence", sequence.0);
+                result.as_ref().err().inspect(|error| span.fail(error));
+            }
             // Whoever no longer waits does not want to know.
             drop(waiter.done.send(result.clone().map(|()| sequence)));
         }

@@ -1,5 +1,5 @@
 //! The words every other crate shares: names, ids, schemas, line protocol to
-//! columns, byte sizes, clock, error kinds, shutdown phases.
+//! columns, byte sizes, clock, error kinds, shutdown phases, traces.
 //!
 //! Deliberately knows nothing about files, processes, networks or SQL.
 
@@ -12,3 +12,4 @@ pub mod line_protocol;
 pub mod names;
 pub mod schema;
 pub mod shutdown;
+pub mod trace;

@@ -29,9 +29,6 @@ pub(crate) const ARGUMENT: &str = "__outrigger-try";
 /// How many seconds all attempts may take. They take milliseconds.
 const TRIAL_MAX: u32 = 20;
 
-/// Whether this version of the server makes plugins' connections for them.
-const HAS_BROKER: bool = false;
-
 /// How much holds, from the most to the least. docs/security.md says what each stops.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Tier {
@@ -47,7 +44,7 @@ pub enum Tier {
 
 impl Tier {
     /// What strict mode asks for.
-    pub const STRICT: Self = if HAS_BROKER { Self::B } else { Self::C };
+    pub const STRICT: Self = Self::B;
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -126,7 +123,8 @@ impl Trial {
             ..Policy::default()
         };
         let task = Task {
-            layers: WorkerLayers::new(&policy, machine, Mode::Auto),
+            layers: WorkerLayers::new(&policy, machine, Mode::Auto)
+                .with_connect_broker(&policy, machine),
             bait: places,
         };
         let (status, text) = start(&task)?;
@@ -146,16 +144,8 @@ impl Trial {
             layers: answer.layers,
             attempts: answer.attempts,
         };
-        trial.add_broker();
+        trial.layers.sort_by_key(|report| report.layer);
         Ok(trial)
-    }
-
-    fn add_broker(&mut self) {
-        if !HAS_BROKER {
-            let why = "this version lets plugins connect by themselves";
-            self.layers.push(LayerReport::degraded(Layer::Broker, why));
-        }
-        self.layers.sort_by_key(|report| report.layer);
     }
 
     /// How much holds.
@@ -179,8 +169,7 @@ impl Trial {
 
     /// What strict mode lacks here, if anything.
     pub fn strict(&self) -> Result<(), NotStrict> {
-        let broken =
-            |attempt: &&Attempt| !attempt.holds() && (HAS_BROKER || attempt.layer != Layer::Broker);
+        let broken = |attempt: &&Attempt| !attempt.holds();
         let Some(first) = self.attempts.iter().find(broken) else {
             return Ok(());
         };
@@ -264,6 +253,8 @@ fn answer() -> Result<(), Box<dyn std::error::Error>> {
     let mut applied = Applied::default();
     applied.first(&layers)?;
     applied.last(&layers)?;
+    // Nobody answers: what is handed over fails.
+    drop(applied.listener.take());
     let answer = Answer {
         layers: applied.reports,
         attempts: attempts::all(&task.bait),

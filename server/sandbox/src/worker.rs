@@ -118,6 +118,11 @@ impl WorkerLayers {
         }
     }
 
+    /// Whether a filter hands calls to the server.
+    pub fn has_listener(&self) -> bool {
+        self.seccomp.iter().any(SeccompProgram::has_listener)
+    }
+
     /// Whether the worker must not go on without this layer.
     pub fn requires(&self, layer: Layer) -> bool {
         self.required.contains(&layer)
@@ -125,11 +130,25 @@ impl WorkerLayers {
 
     /// Adds the filter that hands every `connect` to the server, which must then answer at
     /// the listener; what nobody answers fails. Landlock forbids TCP as well from then on,
-    /// because the worker itself connects nowhere. Call it where [`Machine`] has
-    /// notifications, with the policy and machine of [`WorkerLayers::new`].
+    /// because the worker itself connects nowhere. Where the machine has no notifications, that
+    /// is known to be missing instead. Call it with the policy and machine of
+    /// [`WorkerLayers::new`].
     #[must_use]
     pub fn with_connect_broker(mut self, policy: &Policy, machine: &Machine) -> Self {
-        if self.seccomp.is_empty() {
+        let missing = match (&machine.notification_missing, self.seccomp.is_empty()) {
+            (_, true) if !self.no_new_privileges => Some(LayerReport::off(Layer::Broker)),
+            (_, true) => Some(LayerReport::degraded(
+                Layer::Broker,
+                "calls are not filtered",
+            )),
+            (Some(why), false) => Some(LayerReport::degraded(Layer::Broker, why)),
+            (None, false) => None,
+        };
+        if self.requires(Layer::Seccomp) {
+            self.required.push(Layer::Broker);
+        }
+        if let Some(missing) = missing {
+            self.known.push(missing);
             return self;
         }
         // The allow-list comes last: it takes away the call that installs filters.
@@ -137,9 +156,6 @@ impl WorkerLayers {
         self.seccomp = vec![seccomp::broker(), allow_list];
         if let Some(rules) = &mut self.landlock {
             landlock::forbid_tcp(rules, machine);
-        }
-        if self.requires(Layer::Seccomp) {
-            self.required.push(Layer::Broker);
         }
         self
     }

@@ -222,7 +222,9 @@ fn leaves_behind() -> TestResult {
     with_launcher(async |launcher| {
         // It does not end before the daemon has said its number.
         let daemon = DAEMON.replace("1000", "1000 > /dev/null");
-        let mut launched = launcher.launch(shell(&format!("echo $({daemon})"))).await?;
+        let mut launched = launcher
+            .launch(shell(&format!("echo $( {daemon} )")))
+            .await?;
         let daemon = line(launched.stdout)?;
         assert!(!daemon.is_empty());
         assert_eq!(launched.running.wait().await, ChildExit::Code(0));

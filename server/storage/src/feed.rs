@@ -8,23 +8,29 @@ use std::{
 use arrow::array::RecordBatch;
 use outrigger_catalog::Catalog;
 use outrigger_log::{LogError, store::EntryStore};
-use outrigger_model::ids::{DatabaseId, Sequence, TableId, TriggerId};
+use outrigger_model::{
+    ids::{DatabaseId, Sequence, TableId, TriggerId},
+    trace::TraceContext,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
     Lag,
-    memtable::slice_bytes,
+    memtable::{held_bytes, slice_bytes},
     merge::{conform, union_schema},
     record::Meaning,
     state::{State, decode},
 };
 
-/// How many bytes of rows are kept in memory for triggers that are up to date.
+/// How much memory the rows take that are kept for triggers that are up to date.
 const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many entries are looked at before a reader gets a say again.
 const ENTRIES_MAX: u64 = 1000;
+
+/// How many writes of a delivery are named.
+const ORIGINS_MAX: usize = 32;
 
 /// The rows of one table in one entry.
 #[derive(Clone, Debug)]
@@ -32,6 +38,7 @@ pub(crate) struct TableRows {
     pub(crate) database: DatabaseId,
     pub(crate) table: TableId,
     pub(crate) batch: RecordBatch,
+    pub(crate) origin: Option<TraceContext>,
 }
 
 /// The rows of one entry.
@@ -49,11 +56,10 @@ impl EntryRows {
         }
     }
 
+    /// What keeping it costs.
     fn bytes(&self) -> usize {
-        self.tables
-            .iter()
-            .map(|rows| slice_bytes(&rows.batch))
-            .sum()
+        let rows = self.tables.iter().map(|rows| held_bytes(&rows.batch));
+        size_of::<Self>() + rows.sum::<usize>()
     }
 }
 
@@ -87,6 +93,11 @@ impl Recent {
         self.last.send_replace(sequence);
     }
 
+    /// How much memory it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.entries.lock().1
+    }
+
     fn get(&self, sequence: Sequence) -> Option<Arc<EntryRows>> {
         let (entries, _) = &*self.entries.lock();
         let first = entries.front()?.sequence;
@@ -111,6 +122,28 @@ impl TableBatch {
     }
 }
 
+/// Which traced writes the rows of a delivery come from.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// The first of them.
+    pub first: Vec<TraceContext>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl Origins {
+    fn add(&mut self, origin: TraceContext, last: &mut Option<TraceContext>) {
+        // The rows of one write stand together.
+        if last.replace(origin) == Some(origin) {
+            return;
+        }
+        self.count += 1;
+        if self.first.len() < ORIGINS_MAX {
+            self.first.push(origin);
+        }
+    }
+}
+
 /// What is handed to a plugin in one event.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -120,6 +153,8 @@ pub struct Delivery {
     pub entries: Option<(Sequence, Sequence)>,
     /// The tables that have rows, by name; empty if there is nothing to deliver.
     pub tables: Vec<TableBatch>,
+    /// Who wrote the rows.
+    pub origins: Origins,
 }
 
 /// Which rows are wanted.
@@ -172,6 +207,7 @@ impl Feed {
         let mut found: BTreeMap<TableId, Vec<RecordBatch>> = BTreeMap::new();
         let mut entries: Option<(Sequence, Sequence)> = None;
         let (mut rows, mut bytes, mut through) = (0, 0, after);
+        let (mut origins, mut last_origin) = (Origins::default(), None);
         while through < last {
             let sequence = through.next();
             let entry = self.entry(sequence).await?;
@@ -197,6 +233,9 @@ impl Feed {
                 entries = Some((first, sequence));
             }
             for table in wanted {
+                if let Some(origin) = table.origin {
+                    origins.add(origin, &mut last_origin);
+                }
                 found
                     .entry(table.table)
                     .or_default()
@@ -208,6 +247,7 @@ impl Feed {
             through,
             entries,
             tables: name_tables(&catalog, filter.database, found),
+            origins,
         })
     }
 
@@ -225,10 +265,12 @@ impl Feed {
                 database,
                 table,
                 batch,
+                origin,
             } => Some(TableRows {
                 database,
                 table,
                 batch,
+                origin,
             }),
             _ => None,
         });
@@ -274,4 +316,54 @@ pub(crate) fn name_tables(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{array::Int64Array, datatypes::Schema};
+
+    use super::*;
+
+    fn entry(sequence: u64, rows: usize) -> EntryRows {
+        let values: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![0; rows]));
+        let fields = vec![arrow::datatypes::Field::new(
+            "n",
+            values.data_type().clone(),
+            false,
+        )];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![values]).unwrap();
+        let mut entry = EntryRows::new(Sequence(sequence));
+        entry.tables.push(TableRows {
+            database: DatabaseId(1),
+            table: TableId(1),
+            batch,
+            origin: None,
+        });
+        entry
+    }
+
+    /// Most of what a small entry takes are not its values.
+    #[test]
+    fn small_entries_are_not_kept_without_end() {
+        let recent = Recent::default();
+        let count = 200_000;
+        for sequence in 1..=count {
+            recent.push(entry(sequence, 1));
+        }
+        let kept = recent.entries.lock().0.len();
+        assert!(kept < RECENT_BYTES_MAX / 1000, "{kept} entries are kept");
+        assert!(recent.held_bytes() <= RECENT_BYTES_MAX);
+        assert!(recent.get(Sequence(count)).is_some());
+        assert!(recent.get(Sequence(1)).is_none());
+    }
+
+    #[test]
+    fn the_last_entry_is_kept_however_large_it_is() {
+        let recent = Recent::default();
+        recent.push(entry(1, RECENT_BYTES_MAX / 8 + 1));
+        assert!(recent.get(Sequence(1)).is_some());
+        recent.push(entry(2, 1));
+        assert!(recent.get(Sequence(1)).is_none());
+        assert!(recent.get(Sequence(2)).is_some());
+    }
 }

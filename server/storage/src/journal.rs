@@ -4,7 +4,13 @@
 mod invocations;
 mod logs;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::SchemaRef,
+};
+use outrigger_model::trace::TraceContext;
 
 pub use self::{
     invocations::{Outcome, PluginInvocation},
@@ -91,4 +97,16 @@ impl JournalRows {
         });
         logs.into_iter().chain(invocations)
     }
+}
+
+/// The columns `trace_id` and `span_id`.
+fn trace_columns(traces: impl Iterator<Item = Option<TraceContext>> + Clone) -> [ArrayRef; 2] {
+    let text = |id: fn(TraceContext) -> String| -> ArrayRef {
+        let ids = traces.clone().map(|trace| trace.map(id));
+        Arc::new(ids.collect::<StringArray>())
+    };
+    [
+        text(|trace| trace.trace_id.to_string()),
+        text(|trace| trace.span_id.to_string()),
+    ]
 }

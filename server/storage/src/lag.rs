@@ -53,6 +53,11 @@ impl Recollection {
         written.drain(..surplus);
     }
 
+    /// How much memory it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.0.lock().capacity() * size_of::<Written>()
+    }
+
     /// How far a trigger lags that wants the rows of one table, or of all its database's.
     pub(crate) fn lag(&self, state: &State, trigger: TriggerId, table: Option<&str>) -> Lag {
         let written = self.0.lock();

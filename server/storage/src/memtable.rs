@@ -1,13 +1,16 @@
 //! The rows of one table that are in memory.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, OnceLock},
 };
 
 use arrow::{
-    array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray},
+    array::{
+        Array, ArrayData, ArrayRef, DictionaryArray, RecordBatch, StringArray,
+        TimestampNanosecondArray,
+    },
     compute::concat_batches,
     datatypes::{DataType, Int32Type, SchemaRef},
     error::ArrowError,
@@ -87,6 +90,11 @@ impl Memtable {
         chunks.drain(..dropped);
     }
 
+    /// How many bytes of memory it takes beside its rows.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.keys.capacity() * (size_of::<u64>() + 1)
+    }
+
     pub(crate) fn rows(&self) -> Rows {
         Rows {
             chunks: self.chunks.clone(),
@@ -97,6 +105,12 @@ impl Memtable {
 }
 
 impl Rows {
+    /// How many bytes of memory they take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let chunks = self.chunks.iter().chain(self.merged.get());
+        chunks.map(held_bytes).sum()
+    }
+
     /// The rows with the columns of `schema`, each point once.
     pub(crate) fn batches(&self, schema: &SchemaRef) -> Result<Vec<RecordBatch>, ArrowError> {
         let conformed = self.chunks.iter().map(|chunk| conform(chunk, schema));
@@ -115,6 +129,32 @@ impl Rows {
 pub(crate) fn slice_bytes(batch: &RecordBatch) -> usize {
     let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
     batch.columns().iter().map(bytes).sum()
+}
+
+/// What an array and a batch take beside their values: found by measuring what thousands of
+/// batches of one row take, for which it is most of it.
+const COLUMN_BYTES: usize = 512;
+const BATCH_BYTES: usize = 512;
+
+/// How many bytes of memory a batch takes, if nobody else has its buffers.
+pub(crate) fn held_bytes(batch: &RecordBatch) -> usize {
+    // Columns that were read together share one allocation.
+    let mut allocations = BTreeMap::new();
+    for column in batch.columns() {
+        add_allocations(&column.to_data(), &mut allocations);
+    }
+    let values: usize = allocations.values().sum();
+    values + BATCH_BYTES + batch.num_columns() * COLUMN_BYTES
+}
+
+fn add_allocations(data: &ArrayData, allocations: &mut BTreeMap<usize, usize>) {
+    let nulls = data.nulls().map(arrow::buffer::NullBuffer::buffer);
+    for buffer in data.buffers().iter().chain(nulls) {
+        allocations.insert(buffer.data_ptr().as_ptr().addr(), buffer.capacity());
+    }
+    for child in data.child_data() {
+        add_allocations(child, allocations);
+    }
 }
 
 /// A hash of the tags and time of every row. Tags that a row does not have
@@ -191,6 +231,22 @@ mod tests {
         assert!(table.chunks.len() < 12, "{} chunks", table.chunks.len());
         let rows: usize = table.chunks.iter().map(RecordBatch::num_rows).sum();
         assert_eq!(rows, 1000);
+    }
+
+    #[test]
+    fn what_a_batch_takes_is_more_than_its_values() {
+        let mut table = Memtable::default();
+        insert(&mut table, "m,t=a f=1,g=2 1");
+        let batch = &table.chunks[0];
+        assert!(held_bytes(batch) > 4 * COLUMN_BYTES + slice_bytes(batch));
+        // A part of it keeps all of it.
+        let lines: Vec<_> = (0..10_000).map(|time| format!("m f=1 {time}")).collect();
+        let mut large = Memtable::default();
+        insert(&mut large, &lines.join("\n"));
+        let part = large.chunks[0].slice(0, 1);
+        assert!(held_bytes(&part) > 100_000 && slice_bytes(&part) < 1_000);
+        assert!(large.rows().held_bytes() > 10_000 * 8 * 2);
+        assert!(large.index_bytes() > 10_000 * 8);
     }
 
     #[test]

@@ -1,6 +1,14 @@
-//! What is counted about writes.
+//! What is counted about writes, and what memory their rows take.
 
-use prometheus::{IntCounterVec, Opts, core::Collector};
+use std::{fmt, sync::Arc};
+
+use prometheus::{
+    IntCounterVec, IntGaugeVec, Opts,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+use crate::state::State;
 
 /// Who wrote.
 #[derive(Clone, Copy, Debug)]
@@ -49,5 +57,43 @@ impl Metrics {
 
     pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![Box::new(self.lines.clone())]
+    }
+}
+
+/// Measures, when it is asked, what is kept in memory on purpose: whatever else the process
+/// takes is not the data's.
+pub(crate) struct Memory {
+    state: Arc<State>,
+    bytes: IntGaugeVec,
+}
+
+impl Memory {
+    pub(crate) fn new(state: Arc<State>) -> Self {
+        let bytes = Opts::new(
+            "outrigger_storage_memory_bytes",
+            "Memory that stored rows take, about",
+        );
+        let bytes = IntGaugeVec::new(bytes, &["part"]).expect("the name is valid");
+        Self { state, bytes }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Memory {
+    fn desc(&self) -> Vec<&Desc> {
+        self.bytes.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        for (part, bytes) in self.state.held_bytes() {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.bytes.with_label_values(&[part]).set(bytes);
+        }
+        self.bytes.collect()
     }
 }

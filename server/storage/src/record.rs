@@ -1,7 +1,8 @@
 //! What the log's records mean: kinds and payloads (all numbers little endian).
 //!
 //! ```text
-//! kind 1  rows     database u32, table u32, Arrow IPC stream
+//! kind 1  rows     database u32, table u32, Arrow IPC stream, then where they came from:
+//!                  trace 16 bytes, span 8 bytes, flags u8 (all absent in older records)
 //! kind 2  catalog  a CatalogChange as JSON
 //! kind 3  done     trigger u32, through u64, after u64 (0 if absent)
 //! kind 4  journal  journal table u16, Arrow IPC stream
@@ -15,7 +16,10 @@ use arrow::{
 use bytes::{Buf, BufMut, Bytes};
 use outrigger_catalog::{CatalogChange, progress::EntryRange};
 use outrigger_log::entry::Record;
-use outrigger_model::ids::{DatabaseId, Sequence, TableId, TriggerId};
+use outrigger_model::{
+    ids::{DatabaseId, Sequence, TableId, TriggerId},
+    trace::TraceContext,
+};
 
 use crate::journal::JournalTable;
 
@@ -26,6 +30,8 @@ pub(crate) enum Meaning {
         database: DatabaseId,
         table: TableId,
         batch: RecordBatch,
+        /// The write that brought them.
+        origin: Option<TraceContext>,
     },
     Catalog(CatalogChange),
     /// A trigger has dealt with a range of entries.
@@ -66,10 +72,14 @@ impl Meaning {
                 database,
                 table,
                 batch,
+                origin,
             } => {
                 payload.put_u32_le(database.0);
                 payload.put_u32_le(table.0);
                 encode_batch(batch, &mut payload);
+                if let Some(origin) = origin {
+                    payload.put_slice(&origin.to_bytes());
+                }
                 ROWS
             }
             Self::Catalog(change) => {
@@ -98,11 +108,19 @@ impl Meaning {
         let mut payload = record.payload.clone();
         let short = |_| RecordError::Short;
         Ok(match record.kind {
-            ROWS => Self::Rows {
-                database: DatabaseId(payload.try_get_u32_le().map_err(short)?),
-                table: TableId(payload.try_get_u32_le().map_err(short)?),
-                batch: decode_batch(payload)?,
-            },
+            ROWS => {
+                let database = DatabaseId(payload.try_get_u32_le().map_err(short)?);
+                let table = TableId(payload.try_get_u32_le().map_err(short)?);
+                let (batch, rest) = decode_batch(payload)?;
+                // Records without it were written before writes were traced.
+                let origin = rest.first_chunk().and_then(TraceContext::from_bytes);
+                Self::Rows {
+                    database,
+                    table,
+                    batch,
+                    origin,
+                }
+            }
             CATALOG => Self::Catalog(CatalogChange::decode(&payload)?),
             DONE => Self::Done {
                 trigger: TriggerId(payload.try_get_u32_le().map_err(short)?),
@@ -118,7 +136,7 @@ impl Meaning {
                     JournalTable::from_number(number).ok_or(RecordError::JournalTable(number))?;
                 Self::Journal {
                     table,
-                    batch: decode_batch(payload)?,
+                    batch: decode_batch(payload)?.0,
                 }
             }
             kind => return Err(RecordError::Kind(kind)),
@@ -135,9 +153,15 @@ fn encode_batch(batch: &RecordBatch, out: &mut Vec<u8>) {
         .expect("our own column types can always be written to memory");
 }
 
-fn decode_batch(payload: Bytes) -> Result<RecordBatch, RecordError> {
+/// The batch, and what follows the end of its stream.
+fn decode_batch(payload: Bytes) -> Result<(RecordBatch, Bytes), RecordError> {
     let mut reader = StreamReader::try_new(payload.reader(), None)?;
-    Ok(reader.next().ok_or(RecordError::Short)??)
+    let batch = reader.next().ok_or(RecordError::Short)??;
+    let rest = match reader.next() {
+        None => reader.get_ref().get_ref().clone(),
+        Some(_) => Bytes::new(),
+    };
+    Ok((batch, rest))
 }
 
 #[cfg(test)]
@@ -146,6 +170,7 @@ mod tests {
         clock::Timestamp,
         columns::RowsBuilder,
         line_protocol::{Precision, parse},
+        trace::Trace,
     };
 
     use super::*;
@@ -161,11 +186,15 @@ mod tests {
             rows.push(&point.unwrap());
         }
         let (database, table) = (DatabaseId(1), TableId(2));
-        check(&Meaning::Rows {
-            database,
-            table,
-            batch: rows.finish(),
-        });
+        let batch = rows.finish();
+        for origin in [None, Some(Trace::unrecorded().context())] {
+            check(&Meaning::Rows {
+                database,
+                table,
+                batch: batch.clone(),
+                origin,
+            });
+        }
         check(&Meaning::Done {
             trigger: TriggerId(3),
             range: EntryRange {
@@ -194,6 +223,32 @@ mod tests {
         );
         let done = Meaning::Done { trigger, range };
         assert_eq!(Meaning::decode(&record).unwrap(), done);
+    }
+
+    #[test]
+    fn rows_may_have_been_written_without_their_origin() {
+        let mut rows = RowsBuilder::default();
+        for point in parse("m f=1 1", Precision::Nanosecond, Timestamp(0)) {
+            rows.push(&point.unwrap());
+        }
+        let batch = rows.finish();
+        // As the first version wrote it: the stream and nothing behind it.
+        let mut payload = [1_u32.to_le_bytes(), 2_u32.to_le_bytes()].concat();
+        encode_batch(&batch, &mut payload);
+        let rows = Meaning::Rows {
+            database: DatabaseId(1),
+            table: TableId(2),
+            batch,
+            origin: None,
+        };
+        for behind in [&[][..], &[7; 24], &[0; 25]] {
+            let payload = [&payload, behind].concat().into();
+            let record = Record {
+                kind: ROWS,
+                payload,
+            };
+            assert_eq!(Meaning::decode(&record).unwrap(), rows, "{behind:?}");
+        }
     }
 
     #[test]

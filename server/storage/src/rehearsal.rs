@@ -84,6 +84,7 @@ fn tables(catalog: &Catalog, records: Vec<Meaning>) -> Vec<TableBatch> {
             database,
             table,
             batch,
+            ..
         } = record
         {
             written = Some(database);

@@ -102,6 +102,26 @@ impl State {
         self.published.read().catalog.clone()
     }
 
+    /// How much memory the views take: each part's name, and its bytes.
+    pub(crate) fn held_bytes(&self) -> [(&'static str, usize); 4] {
+        let (index, tables, journals) = {
+            let published = self.published.read();
+            let index: usize = published.tables.values().map(Memtable::index_bytes).sum();
+            let tables: Vec<Rows> = published.tables.values().map(Memtable::rows).collect();
+            let journals: Vec<Rows> = published.journals.values().map(Memtable::rows).collect();
+            (index, tables, journals)
+        };
+        // Nobody waits for the counting.
+        let bytes = |rows: &[Rows]| rows.iter().map(Rows::held_bytes).sum::<usize>();
+        let (rows, journals) = (index + bytes(&tables), bytes(&journals));
+        [
+            ("rows", rows),
+            ("journals", journals),
+            ("recent_entries", self.recent.held_bytes()),
+            ("lag", self.recollection.held_bytes()),
+        ]
+    }
+
     /// A consistent cut; `database` may be `None` for the journals alone.
     pub(crate) fn snapshot(&self, database: Option<DatabaseId>) -> Snapshot {
         let published = self.published.read();
@@ -174,6 +194,7 @@ impl Published {
                 database,
                 table,
                 batch,
+                origin,
             } => {
                 // The database may have been deleted earlier in the same entry.
                 if self.catalog.database_by_id(database).is_some() {
@@ -185,6 +206,7 @@ impl Published {
                         database,
                         table,
                         batch,
+                        origin,
                     });
                 }
             }

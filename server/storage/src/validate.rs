@@ -205,6 +205,7 @@ fn log_candidates(
             database,
             table,
             batch: candidate.rows.finish(),
+            origin: None,
         });
     }
     validated.catalog = staged.after.map(Arc::new);

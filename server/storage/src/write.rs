@@ -18,6 +18,7 @@ use outrigger_model::{
     clock::{Clock, Timestamp},
     ids::{DatabaseId, Sequence, TriggerId},
     line_protocol::{LineError, Precision},
+    trace::{Trace, TraceContext},
 };
 use parking_lot::Mutex;
 use prometheus::core::Collector;
@@ -28,7 +29,7 @@ use crate::{
     WriteError,
     feed::Feed,
     journal::JournalRows,
-    metrics::{Metrics, Writer},
+    metrics::{Memory, Metrics, Writer},
     record::Meaning,
     rehearsal::Rehearsal,
     state::{Snapshot, State},
@@ -51,6 +52,8 @@ pub struct WriteRequest {
     pub accept_partial: bool,
     /// Answer once buffered.
     pub no_sync: bool,
+    /// To which trace it belongs; the rows remember it.
+    pub trace: Trace,
 }
 
 /// Where a plugin's lines go.
@@ -92,6 +95,8 @@ pub struct Commit {
     pub change: Option<Box<MakeChange>>,
     /// Rows for the journals, made when it is known what was rejected.
     pub journal: Box<MakeJournal>,
+    /// To which trace it belongs; the written rows remember it.
+    pub trace: Trace,
 }
 
 impl fmt::Debug for Commit {
@@ -199,6 +204,7 @@ impl Storage {
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         let mut collectors = self.metrics.collectors();
         collectors.extend(self.committer.metrics().collectors());
+        collectors.push(Box::new(Memory::new(self.state.clone())));
         collectors
     }
 
@@ -221,7 +227,9 @@ impl Storage {
             precision,
             accept_partial,
             no_sync,
+            trace,
         } = request;
+        let origin = trace.context();
         let bad_lines = if accept_partial {
             BadLines::Skip
         } else {
@@ -231,9 +239,10 @@ impl Storage {
         let bytes = text.len();
         let prepare = move |catalog: &Arc<Catalog>| {
             let target = Target::Named(database.clone());
-            prepare_text(catalog, &target, &text, times, bad_lines).map(Prepared::new)
+            prepare_text(catalog, &target, &text, times, bad_lines)
+                .map(|validated| Prepared::new(validated, Some(origin)))
         };
-        let (outcome, receipt) = self.submit(bytes, prepare).await?;
+        let (outcome, receipt) = self.submit(bytes, Some(&trace), prepare).await?;
         if !no_sync && let Some(receipt) = receipt {
             receipt.wait().await?;
         }
@@ -252,9 +261,10 @@ impl Storage {
         &self,
         make: impl Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync + 'static,
     ) -> Result<(), WriteError> {
-        let prepare =
-            move |catalog: &Arc<Catalog>| prepare_change(catalog, &make).map(Prepared::new);
-        let (_, receipt) = self.submit(0, prepare).await?;
+        let prepare = move |catalog: &Arc<Catalog>| {
+            prepare_change(catalog, &make).map(|change| Prepared::new(change, None))
+        };
+        let (_, receipt) = self.submit(0, None, prepare).await?;
         if let Some(receipt) = receipt {
             receipt.wait().await?;
         }
@@ -266,7 +276,7 @@ impl Storage {
         let records: Vec<Record> = rows.meanings().map(|meaning| meaning.encode()).collect();
         let bytes = records.iter().map(Record::encoded_bytes).sum();
         let permit = self.committer.reserve(bytes).await?;
-        permit.submit(records).wait().await?;
+        permit.submit(records, None).wait().await?;
         Ok(())
     }
 
@@ -274,8 +284,9 @@ impl Storage {
     pub async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
         let now = self.clock.now();
         let bytes = commit.writes.iter().map(|write| write.text.len()).sum();
+        let trace = commit.trace.clone();
         let prepare = move |catalog: &Arc<Catalog>| Ok(prepare_commit(catalog, &commit, now));
-        let (committed, receipt) = self.submit(bytes, prepare).await?;
+        let (committed, receipt) = self.submit(bytes, Some(&trace), prepare).await?;
         if let Some(receipt) = receipt {
             receipt.wait().await?;
         }
@@ -291,20 +302,30 @@ impl Storage {
     async fn submit<T, F>(
         &self,
         bytes: usize,
+        trace: Option<&Trace>,
         prepare: F,
     ) -> Result<(T, Option<Receipt>), WriteError>
     where
         T: Send + 'static,
         F: Fn(&Arc<Catalog>) -> Result<Prepared<T>, CatalogError> + Send + Sync + 'static,
     {
-        let permit = self.committer.reserve(bytes).await?;
+        let mut span = trace.map(|trace| trace.child("buffer"));
+        let permit = match self.committer.reserve(bytes).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                if let Some(span) = &mut span {
+                    span.fail(&error);
+                }
+                return Err(error.into());
+            }
+        };
         let prepare = Arc::new(prepare);
         let mut catalog = self.staged.lock().clone();
         let mut prepared = run_prepare(bytes, prepare.clone(), catalog.clone()).await?;
         if !prepared.changes(&catalog) {
             let staged = self.staged.lock();
             if Arc::ptr_eq(&staged, &catalog) {
-                return Ok(prepared.submit(permit));
+                return Ok(prepared.submit(permit, trace));
             }
         }
         let _turn = self.schema_turn.lock().await;
@@ -317,7 +338,7 @@ impl Storage {
         if let Some(after) = &prepared.catalog {
             *staged = after.clone();
         }
-        Ok(prepared.submit(permit))
+        Ok(prepared.submit(permit, trace))
     }
 }
 
@@ -357,8 +378,8 @@ struct Prepared<T> {
 }
 
 impl Prepared<Outcome> {
-    fn new(validated: Validated) -> Self {
-        let records = validated.records.iter().map(Meaning::encode).collect();
+    fn new(validated: Validated, origin: Option<TraceContext>) -> Self {
+        let records = encode(validated.records, origin);
         let outcome = Outcome {
             rows: validated.rows,
             refused: validated.refused,
@@ -379,10 +400,27 @@ impl<T> Prepared<T> {
             .is_some_and(|after| !Arc::ptr_eq(after, before))
     }
 
-    fn submit(self, permit: commit::Permit) -> (T, Option<Receipt>) {
-        let receipt = (!self.records.is_empty()).then(|| permit.submit(self.records));
+    fn submit(self, permit: commit::Permit, trace: Option<&Trace>) -> (T, Option<Receipt>) {
+        let receipt = (!self.records.is_empty()).then(|| {
+            let span = trace.map(|trace| trace.child("make durable"));
+            permit.submit(self.records, span)
+        });
         (self.outcome, receipt)
     }
+}
+
+/// The records for the log; their rows come from `origin`.
+fn encode(records: Vec<Meaning>, origin: Option<TraceContext>) -> Vec<Record> {
+    let named = |mut record| {
+        if let Meaning::Rows {
+            origin: of_rows, ..
+        } = &mut record
+        {
+            *of_rows = origin;
+        }
+        record.encode()
+    };
+    records.into_iter().map(named).collect()
 }
 
 fn prepare_change(
@@ -475,9 +513,8 @@ fn prepare_commit(catalog: &Arc<Catalog>, commit: &Commit, now: Timestamp) -> Pr
     records.extend(done);
     let journal = (commit.journal)(&rejected);
     records.extend(journal.meanings());
-    let records = records.iter().map(Meaning::encode).collect();
     Prepared {
-        records,
+        records: encode(records, Some(commit.trace.context())),
         catalog: Some(catalog),
         outcome: Committed {
             rejected,

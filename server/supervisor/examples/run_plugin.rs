@@ -27,8 +27,9 @@ use outrigger_model::{
     clock::{Clock, SystemClock},
     error::ErrorKind,
     shutdown::Gate,
+    trace::Trace,
 };
-use outrigger_sandbox::{Launcher, Limits, Machine, Mode};
+use outrigger_sandbox::{Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
     Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, Grants, Invocation,
     InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream, Request,
@@ -109,6 +110,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
             attempt: 1,
             timeout: Duration::from_secs(10),
             unwanted: CancellationToken::new(),
+            trace: Trace::unrecorded(),
             event: match event.as_str() {
                 "schedule" => Event::Schedule {
                     call_time: clock.now(),
@@ -202,6 +204,8 @@ async fn config(
             machine: Machine::probe(),
             limits: Limits::default(),
             read: vec![env::current_dir()?],
+            write: Vec::new(),
+            network: Network::Outbound,
             secret: vec![run_directory.to_owned()],
             kept: run_directory.join("kept"),
             private_max: PrivateMax {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use outrigger_model::{clock::Timestamp, error::ErrorKind};
+use outrigger_model::{clock::Timestamp, error::ErrorKind, trace::Trace};
 
 use crate::invocation::{BindingKey, InvocationId};
 
@@ -16,6 +16,8 @@ pub struct Scope {
     pub binding: BindingKey,
     /// What it is running.
     pub invocation: InvocationId,
+    /// To which trace it belongs: of a log line the invocation's attempt, of a call the call.
+    pub trace: Trace,
 }
 
 /// How important a log line is.

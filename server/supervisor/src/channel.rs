@@ -71,8 +71,17 @@ impl Channel {
         }
     }
 
-    /// Assigns the worker and waits for its answer, which is the last thing said here.
-    pub(crate) async fn assign(mut self, assign: Assign) -> Result<Confined, ChannelError> {
+    /// Assigns the worker and waits for its answer, which is the last thing said here. With it
+    /// comes the descriptor on which the kernel tells of its calls, if its layers have one.
+    pub(crate) async fn assign(
+        mut self,
+        assign: Assign,
+    ) -> Result<(Confined, Option<OwnedFd>), ChannelError> {
+        let confinement = assign.confinement.as_ref();
+        let has_listener = confinement.is_some_and(|layers| {
+            let mut programs = layers.seccomp.iter();
+            programs.any(|program| program.listener)
+        });
         let message = ToSpare {
             message: Some(to_spare::Message::Assign(assign)),
         };
@@ -87,8 +96,13 @@ impl Channel {
             .codec_mut()
             .set_max_frame_length(FROM_SPARE_BYTES_MAX);
         sent.map_err(|_gone| ChannelError::Closed)?;
-        match self.receive().await? {
-            from_spare::Message::Confined(confined) => Ok(confined),
+        let answer = self.next().await?;
+        let listener = self.0.get_mut().detach();
+        if listener.is_some() && !has_listener {
+            return Err(unasked());
+        }
+        match answer {
+            from_spare::Message::Confined(confined) => Ok((confined, listener)),
             from_spare::Message::Refused(refused) => Err(ChannelError::Refused {
                 layer: refused.layer,
                 reason: refused.reason,
@@ -98,20 +112,28 @@ impl Channel {
     }
 
     async fn receive(&mut self) -> Result<from_spare::Message, ChannelError> {
+        let message = self.next().await?;
+        if self.0.get_mut().detach().is_some() {
+            return Err(unasked());
+        }
+        Ok(message)
+    }
+
+    async fn next(&mut self) -> Result<from_spare::Message, ChannelError> {
         let frame = match self.0.next().await {
             None => return Err(ChannelError::Closed),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Err(broken(&error)),
         };
-        if self.0.get_mut().detach().is_some() {
-            let what = "a descriptor that nobody asked for".to_owned();
-            return Err(ChannelError::Violation(what));
-        }
         let message = FromSpare::decode(frame)
             .map_err(|error| ChannelError::Violation(error.to_string()))?
             .message;
         message.ok_or_else(|| ChannelError::Violation("an empty message".to_owned()))
     }
+}
+
+fn unasked() -> ChannelError {
+    ChannelError::Violation("a descriptor that nobody asked for".to_owned())
 }
 
 /// What a failed read means: the other end has gone, or has sent what cannot be read.
@@ -191,7 +213,9 @@ mod tests {
             assign
         };
         let (confined, got) = tokio::join!(ours.assign(assign), reads);
-        assert_eq!((confined.unwrap(), got), (Confined::default(), expected));
+        let (confined, listener) = confined.unwrap();
+        assert!(listener.is_none());
+        assert_eq!((confined, got), (Confined::default(), expected));
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0, "it is still open");
     }
 

@@ -1,6 +1,7 @@
 //! What a worker may touch, and how it is told: from a plugin's grants to the layers that the
 //! worker applies, and what became of them.
 
+mod broker;
 mod layers;
 
 use std::{
@@ -12,14 +13,19 @@ use std::{
 };
 
 use outrigger_proto::v1::{Assign, LayerReport as Told};
-use outrigger_sandbox::{Layer, LayerReport, Limits, Machine, Mode, Network, Policy, WorkerLayers};
+use outrigger_sandbox::{
+    ConnectRules, Layer, LayerReport, Limits, Machine, Mode, Network, Policy, WorkerLayers,
+};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub(crate) use self::broker::Brokerage;
 use crate::{
+    host::WorkerProcess,
     invocation::{BindingKey, Plugin},
     private::{Over, PrivateMax, PrivateRoot, Watch, Watchee, pin},
+    service::Entrance,
 };
 
 /// How workers are confined.
@@ -33,6 +39,10 @@ pub struct Confinement {
     pub limits: Limits,
     /// What all workers may read beside their own environment's Python.
     pub read: Vec<PathBuf>,
+    /// What all workers may change.
+    pub write: Vec<PathBuf>,
+    /// What workers may connect to whose plugin was not granted anything else.
+    pub network: Network,
     /// What no worker may read, even if it lies in something that it may.
     pub secret: Vec<PathBuf>,
     /// Where the private directories are that outlive workers.
@@ -50,8 +60,8 @@ pub struct Grants {
     pub write: Vec<PathBuf>,
     /// Whether it may start processes.
     pub subprocesses: bool,
-    /// What it may connect to.
-    pub network: Network,
+    /// What it may connect to; what all may if `None`.
+    pub network: Option<Network>,
 }
 
 /// Why a worker cannot be confined as it should.
@@ -76,6 +86,7 @@ pub(crate) enum ConfineError {
 pub(crate) struct Confiner {
     settings: Confinement,
     socket: PathBuf,
+    entrance: Entrance,
     plugins: PathBuf,
     kept: PrivateRoot,
     temporary: PrivateRoot,
@@ -119,6 +130,7 @@ impl Confiner {
         socket: PathBuf,
         plugins: PathBuf,
         temporary: &Path,
+        entrance: Entrance,
     ) -> io::Result<Self> {
         let kept = PrivateRoot::open(&settings.kept)?;
         let temporary = PrivateRoot::open(temporary)?;
@@ -126,6 +138,7 @@ impl Confiner {
         Ok(Self {
             settings,
             socket,
+            entrance,
             plugins,
             kept,
             temporary,
@@ -160,7 +173,7 @@ impl Confiner {
         let (watchee, over) = directories.inspect_err(|_failed| self.clean_up(&leftovers))?;
         let [home, temporary] = &watchee.directories;
         let paths = [home.path.clone(), temporary.path.clone()];
-        let layers = self.layers(plugin, python, &paths);
+        let layers = self.layers(plugin, python, &paths).for_process(pid);
         for (layer, is_there) in [
             (Layer::Landlock, layers.landlock.is_some()),
             (Layer::Seccomp, !layers.seccomp.is_empty()),
@@ -175,7 +188,7 @@ impl Confiner {
             assign: Assign {
                 token,
                 socket: self.socket.display().to_string(),
-                environment: environment(&paths),
+                environment: environment(&paths, layers.has_listener()),
                 directory: paths[0].display().to_string(),
                 confinement: Some(layers::message(&layers)),
             },
@@ -233,19 +246,42 @@ impl Confiner {
             machine,
             limits,
             read,
+            write,
             ..
         } = &self.settings;
         let grants = &plugin.grants;
         let read = python.iter().chain(read).chain(&grants.read);
         let policy = Policy {
             read: read.filter(|path| self.may_read(path)).cloned().collect(),
-            write: private.iter().chain(&grants.write).cloned().collect(),
+            write: private
+                .iter()
+                .chain(write)
+                .chain(&grants.write)
+                .cloned()
+                .collect(),
             subprocesses: grants.subprocesses,
             change_modes: false,
-            network: grants.network.clone(),
+            network: self.network(plugin),
             limits: limits.clone(),
         };
-        WorkerLayers::new(&policy, machine, *mode)
+        WorkerLayers::new(&policy, machine, *mode).with_connect_broker(&policy, machine)
+    }
+
+    /// What makes the connections of a plugin's worker.
+    pub(crate) fn brokerage(&self, plugin: &Plugin, process: &WorkerProcess) -> Brokerage {
+        Brokerage {
+            rules: ConnectRules {
+                own_socket: self.socket.clone(),
+                network: self.network(plugin),
+            },
+            entrance: self.entrance.clone(),
+            output: process.says.clone(),
+        }
+    }
+
+    fn network(&self, plugin: &Plugin) -> Network {
+        let granted = plugin.grants.network.as_ref();
+        granted.unwrap_or(&self.settings.network).clone()
     }
 
     /// A rule for a directory holds for all that is in it.
@@ -336,13 +372,17 @@ impl Confiner {
 }
 
 /// What plugins find where.
-fn environment([home, temporary]: &[PathBuf; 2]) -> HashMap<String, String> {
+fn environment([home, temporary]: &[PathBuf; 2], brokered: bool) -> HashMap<String, String> {
     let home = home.display().to_string();
     let mut environment = HashMap::new();
     for name in ["HOME", "PLUGIN_DIR", "INFLUXDB3_PLUGIN_DIR"] {
         environment.insert(name.to_owned(), home.clone());
     }
     environment.insert("TMPDIR".to_owned(), temporary.display().to_string());
+    if brokered {
+        // The C library asks for names by TCP: those questions the broker answers.
+        environment.insert("RES_OPTIONS".to_owned(), "use-vc".to_owned());
+    }
     environment
 }
 

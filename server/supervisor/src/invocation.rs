@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use outrigger_model::clock::Timestamp;
+use outrigger_model::{clock::Timestamp, trace::Trace};
 use tokio_util::sync::CancellationToken;
 
 use crate::{confinement::Grants, error::InvocationError};
@@ -125,6 +125,8 @@ pub struct Invocation {
     /// Cancelled when nobody wants its result any more: it gets a little time to end by
     /// itself, then it is ended as at its deadline.
     pub unwanted: CancellationToken,
+    /// The attempt, in its trace: what it consists of stands below.
+    pub trace: Trace,
     /// Why.
     pub event: Event,
 }

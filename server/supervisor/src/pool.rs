@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use outrigger_model::{error::Report, shutdown::Gate};
+use outrigger_model::{error::Report, shutdown::Gate, trace::Span};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Duration, Instant, MissedTickBehavior, interval},
@@ -44,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) invocation: Invocation,
     pub(crate) submitted: Instant,
+    /// Ends when a worker has it.
+    pub(crate) waiting: Span,
     pub(crate) reply: oneshot::Sender<Concluded>,
 }
 

@@ -5,10 +5,11 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
+use outrigger_model::trace::{Span, Trace};
 use outrigger_proto::v1::{FromWorker, Hello, ToWorker};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -29,6 +30,9 @@ pub(crate) type InvocationKey = [u8; 16];
 
 /// How many calls an invocation may make at the same time; more wait.
 const CALLS_MAX: usize = 8;
+/// How many calls of an invocation are in its trace: a plugin that makes more would crowd
+/// out everybody else's.
+const CALL_SPANS_MAX: u32 = 1000;
 
 /// A worker's control stream, after its token was found good.
 #[derive(Debug)]
@@ -51,6 +55,9 @@ pub(crate) struct Active {
     /// Cancelled when the invocation is over, and with it every call.
     pub(crate) over: CancellationToken,
     pub(crate) moved: Moved,
+    /// The plugin's run, below which its calls stand.
+    trace: Trace,
+    call_spans: AtomicU32,
 }
 
 /// What an invocation has moved through its calls.
@@ -64,7 +71,12 @@ pub(crate) struct Moved {
 }
 
 impl Active {
-    pub(crate) fn new(key: InvocationKey, pid: u32, scope: Scope, tables: Vec<EventTable>) -> Self {
+    pub(crate) fn new(
+        key: InvocationKey,
+        pid: u32,
+        (scope, trace): (Scope, Trace),
+        tables: Vec<EventTable>,
+    ) -> Self {
         let (calls, over) = (
             Arc::new(Semaphore::new(CALLS_MAX)),
             CancellationToken::new(),
@@ -77,7 +89,25 @@ impl Active {
             calls,
             over,
             moved: Moved::default(),
+            trace,
+            call_spans: AtomicU32::new(0),
         }
+    }
+
+    /// Begins a call that stands in the trace, and says on whose behalf it is made. Of too
+    /// many calls, the rest has no spans.
+    pub(crate) fn begin_call(&self, name: &'static str) -> (Option<Span>, Scope) {
+        let number = self.call_spans.fetch_add(1, Ordering::Relaxed);
+        if number >= CALL_SPANS_MAX {
+            self.call_spans.fetch_sub(1, Ordering::Relaxed);
+        }
+        let span = (number < CALL_SPANS_MAX).then(|| self.trace.child(name));
+        let trace = span.as_ref().map_or(self.trace.clone(), Span::trace);
+        let scope = Scope {
+            trace,
+            ..self.scope.clone()
+        };
+        (span, scope)
     }
 
     /// What its calls have moved; `None` while one waits for the server.

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tonic::{Extensions, transport::Server};
 use tracing::error;
 
+pub(crate) use self::socket::{Arrivals, Entrance};
 use self::{control::Control, flight::Data};
 use crate::{
     error::SupervisorError, peer::Peer, registry::Registry, worker::intervals::PING_EVERY,
@@ -39,20 +40,20 @@ const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// stopped worker is reported, and only its deadline ends it.
 const PING_ANSWER_MAX: Duration = Duration::from_hours(24 * 365);
 
-/// Makes the socket, for this user only.
-pub(crate) fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
+/// Makes the socket, for this user only, and the entrance beside it.
+pub(crate) fn listen(path: &Path) -> Result<(Arrivals, Entrance), SupervisorError> {
     let failed = |source: io::Error| SupervisorError::Socket {
         path: path.to_owned(),
         source,
     };
     let listener = UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    Ok(Arrivals::new(listener))
 }
 
 /// Serves workers until the gate closes and the last worker has gone.
 pub(crate) async fn serve(
-    listener: UnixListener,
+    arrivals: Arrivals,
     registry: Arc<Registry>,
     workers_max: usize,
     gate: Gate,
@@ -76,7 +77,7 @@ pub(crate) async fn serve(
         .add_service(control)
         .add_service(data)
         .serve_with_incoming_shutdown(
-            socket::incoming(listener, workers_max),
+            socket::incoming(arrivals, workers_max),
             gate.token().clone().cancelled_owned(),
         );
     if let Err(error) = served.await {

@@ -40,14 +40,14 @@ impl Supervisor {
         gate: Gate,
     ) -> Result<Self, SupervisorError> {
         let registry = Arc::new(Registry::new(backend));
-        let listener = service::listen(&config.socket())?;
+        let (arrivals, entrance) = service::listen(&config.socket())?;
         let workers_max = config.pool.workers_max;
-        let served = service::serve(listener, registry.clone(), workers_max, gate.clone());
+        let served = service::serve(arrivals, registry.clone(), workers_max, gate.clone());
         gate.tasks().spawn(served);
         let (host, task) = HostTask::new(config.clone(), launcher, gate.tasks().clone());
         gate.tasks().spawn(task.run(gate.token().clone()));
         let virtual_environment = config.virtual_environment.clone();
-        let confiner = confiner(&config)?;
+        let confiner = confiner(&config, entrance)?;
         let run = confiner.clone().run(gate.token().clone());
         gate.tasks().spawn(run);
         let (pool, task) = PoolTask::new(config, host, registry, confiner, gate.clone());
@@ -76,6 +76,7 @@ impl Supervisor {
         let (reply, concluded) = oneshot::channel();
         let job = Job {
             plugin,
+            waiting: invocation.trace.child("wait for a worker"),
             invocation,
             submitted,
             reply,
@@ -115,12 +116,16 @@ impl Supervisor {
     }
 }
 
-fn confiner(config: &Config) -> Result<Arc<Confiner>, SupervisorError> {
+fn confiner(
+    config: &Config,
+    entrance: service::Entrance,
+) -> Result<Arc<Confiner>, SupervisorError> {
     let confiner = Confiner::new(
         config.confinement.clone(),
         config.socket(),
         config.directory.clone(),
         &config.temporary(),
+        entrance,
     );
     let kept = &config.confinement.kept;
     let confiner = confiner.map_err(|source| SupervisorError::Private {

@@ -9,22 +9,11 @@ use nix::{time::clock_getcpuclockid, unistd::Pid};
 pub(crate) struct ProcessUsage {
     pub(crate) user_cpu: Duration,
     pub(crate) system_cpu: Duration,
-    /// Since [`reset_peak`], or since the process began.
+    /// Since [`Watched::reset_peak`], or since the process began.
     pub(crate) peak_memory_bytes: u64,
 }
 
 impl ProcessUsage {
-    /// What the process has used up to now; nothing of what cannot be read.
-    pub(crate) fn of(pid: u32) -> Self {
-        let (user_ticks, system_ticks) = cpu_ticks(pid).unwrap_or_default();
-        let (user_cpu, system_cpu) = split(cpu_total(pid), user_ticks, system_ticks);
-        Self {
-            user_cpu,
-            system_cpu,
-            peak_memory_bytes: peak_memory_bytes(pid).unwrap_or_default(),
-        }
-    }
-
     /// What was used since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
@@ -35,18 +24,86 @@ impl ProcessUsage {
     }
 }
 
-/// Lets the peak of the process's memory begin anew, where the kernel allows it.
-pub(crate) fn reset_peak(pid: u32) {
-    // proc(5): 5 resets the peak resident set size to the present one. Where it fails,
-    // the peak is that of the whole life.
-    drop(fs::write(format!("/proc/{pid}/clear_refs"), "5"));
+/// A process whose usage is read, and never that of another which has got its number since:
+/// what can end and be reaped at any time is known by when it began, too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watched {
+    pid: u32,
+    /// In ticks since the machine began; `None` if it was gone already.
+    began: Option<u64>,
 }
 
-/// Whether a signal or a tracer has stopped it.
-pub(crate) fn is_stopped(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').map(|(_, fields)| fields.trim_start());
-    state.is_some_and(|state| state.starts_with(['T', 't']))
+impl Watched {
+    /// Watches the process that has this number now.
+    pub(crate) fn new(pid: u32) -> Self {
+        let began = Stat::read(pid).map(|stat| stat.began);
+        Self { pid, began }
+    }
+
+    /// Its number.
+    pub(crate) fn pid(self) -> u32 {
+        self.pid
+    }
+
+    /// What the process has used up to now; nothing of what cannot be read.
+    pub(crate) fn usage(self) -> ProcessUsage {
+        let total = cpu_total(self.pid);
+        let peak_memory_bytes = peak_memory_bytes(self.pid).unwrap_or_default();
+        // Looked at last: if it is still the same, all that was read was its own.
+        let Some(stat) = self.stat() else {
+            return ProcessUsage::default();
+        };
+        let (user_cpu, system_cpu) = split(total, stat.user_ticks, stat.system_ticks);
+        ProcessUsage {
+            user_cpu,
+            system_cpu,
+            peak_memory_bytes,
+        }
+    }
+
+    /// Lets the peak of the process's memory begin anew, where the kernel allows it.
+    pub(crate) fn reset_peak(self) {
+        if self.stat().is_some() {
+            // proc(5): 5 resets the peak resident set size to the present one. Where it
+            // fails, the peak is that of the whole life.
+            drop(fs::write(format!("/proc/{}/clear_refs", self.pid), "5"));
+        }
+    }
+
+    /// Whether a signal or a tracer has stopped it.
+    pub(crate) fn is_stopped(self) -> bool {
+        self.stat().is_some_and(|stat| stat.is_stopped)
+    }
+
+    fn stat(self) -> Option<Stat> {
+        Stat::read(self.pid).filter(|stat| Some(stat.began) == self.began)
+    }
+}
+
+/// A process as /proc/<pid>/stat describes it.
+#[derive(Clone, Copy, Debug)]
+struct Stat {
+    is_stopped: bool,
+    /// Clock ticks in user mode and in the kernel: too coarse for one invocation, but they
+    /// tell how the exact time divides.
+    user_ticks: u64,
+    system_ticks: u64,
+    began: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may contain anything; the fields after it do not.
+        let fields: Vec<_> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse().ok();
+        Some(Self {
+            is_stopped: matches!(*fields.first()?, "T" | "t"),
+            user_ticks: number(11)?,
+            system_ticks: number(12)?,
+            began: number(19)?,
+        })
+    }
 }
 
 /// All CPU time, exact to the nanosecond.
@@ -54,15 +111,6 @@ fn cpu_total(pid: u32) -> Duration {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
     let time = clock_getcpuclockid(pid).and_then(nix::time::ClockId::now);
     time.map_or(Duration::ZERO, Duration::from)
-}
-
-/// Clock ticks in user mode and in the kernel: too coarse for one invocation, but they
-/// tell how the exact time divides.
-fn cpu_ticks(pid: u32) -> Option<(u64, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may contain anything; the fields after it are numbers.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 fn peak_memory_bytes(pid: u32) -> Option<u64> {
@@ -90,11 +138,11 @@ mod tests {
 
     #[test]
     fn the_own_process_uses_something() {
-        let pid = std::process::id();
-        let before = ProcessUsage::of(pid);
+        let own = Watched::new(std::process::id());
+        let before = own.usage();
         let sum: u64 = (0..2_000_000_u64).map(std::hint::black_box).sum();
         std::hint::black_box(sum);
-        let used = ProcessUsage::of(pid).since(before);
+        let used = own.usage().since(before);
         assert!(used.user_cpu + used.system_cpu > Duration::ZERO, "{used:?}");
         assert!(used.peak_memory_bytes > 100_000, "{used:?}");
     }
@@ -103,7 +151,28 @@ mod tests {
     fn a_process_that_is_gone_uses_nothing() {
         // The most that any Linux has.
         const PID_MAX: u32 = 1 << 22;
-        assert_eq!(ProcessUsage::of(PID_MAX + 1), ProcessUsage::default());
+        let gone = Watched::new(PID_MAX + 1);
+        assert_eq!(gone.usage(), ProcessUsage::default());
+    }
+
+    #[test]
+    fn whoever_gets_the_number_later_is_somebody_else() {
+        let stranger = Watched::new(std::process::id());
+        let earlier = |began| Watched { began, ..stranger };
+        // So that its peak is far above what it has now.
+        drop(std::hint::black_box(vec![1_u8; 64 << 20]));
+        let peak = stranger.usage().peak_memory_bytes;
+        // A worker that ended, also before anybody looked: its number is now this process's.
+        for ended in [
+            earlier(stranger.began.map(|began| began - 1)),
+            earlier(None),
+        ] {
+            assert_eq!(ended.usage(), ProcessUsage::default());
+            assert!(!ended.is_stopped());
+            ended.reset_peak();
+            assert!(stranger.usage().peak_memory_bytes >= peak);
+        }
+        assert_ne!(stranger.usage(), ProcessUsage::default());
     }
 
     #[test]

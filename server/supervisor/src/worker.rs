@@ -18,6 +18,7 @@ mod liveness;
 mod messages;
 mod meter;
 mod spare;
+mod stacks;
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,11 @@ use std::{
     time::Duration,
 };
 
-use outrigger_model::clock::{Clock, SystemClock};
+use outrigger_model::{
+    clock::{Clock, SystemClock},
+    error::Report,
+    trace::{Span, Trace},
+};
 use outrigger_proto::{
     PROTOCOL_VERSION,
     v1::{
@@ -48,6 +53,7 @@ use self::{
     liveness::{Liveness, Seen},
     messages::{check, failure, log_line, name},
     meter::Meter,
+    stacks::{StackDump, without_dump},
 };
 use crate::{
     backend::{LogLevel, LogLine, Scope},
@@ -57,7 +63,7 @@ use crate::{
     invocation::{BindingKey, Concluded, Event, Finished, Invocation, Plugin},
     private::{Over, Watchee},
     registry::{Active, InvocationKey, Link, Registry},
-    usage::{ProcessUsage, is_stopped},
+    usage::Watched,
 };
 
 /// How long a worker's stream may stay open after its process has ended, or the other way round.
@@ -71,6 +77,9 @@ const DUMP_MAX: Duration = Duration::from_secs(1);
 /// How many messages may come between invocations: as many as wait in a worker at most. Our
 /// own runtime sends none.
 const STRAYS_MAX: u32 = 32;
+/// How many messages of an invocation may log more than is stored: a plugin that says a word for
+/// each of its rows is only cut short, one that says nothing else is ended.
+const FLOOD_MAX: u32 = 1_000_000;
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 
@@ -78,6 +87,7 @@ const SIGTERM: i32 = 15;
 #[derive(Debug)]
 pub(crate) struct Worker {
     process: WorkerProcess,
+    watched: Watched,
     link: Link,
     /// The revision that it has loaded.
     bound: Option<String>,
@@ -123,6 +133,7 @@ impl Worker {
     /// A worker that has said hello.
     fn new(process: WorkerProcess, link: Link, confined: Confined) -> Self {
         Self {
+            watched: Watched::new(process.pid),
             process,
             link,
             confined,
@@ -206,10 +217,19 @@ impl Worker {
         &mut self,
         plugin: &Plugin,
         load_max: Duration,
+        trace: &Trace,
     ) -> Result<(), InvocationError> {
         if self.bound.as_ref() == Some(&plugin.revision) && self.arguments == plugin.arguments {
             return Ok(());
         }
+        let mut span = trace.child("load plugin");
+        span.set("plugin", plugin.name.as_str());
+        let loaded = self.load(plugin, load_max).await;
+        fail(&mut span, loaded.as_ref().err());
+        loaded
+    }
+
+    async fn load(&mut self, plugin: &Plugin, load_max: Duration) -> Result<(), InvocationError> {
         self.bound = None;
         self.arguments.clone_from(&plugin.arguments);
         self.send(to_worker::Message::Bind(messages::bind(plugin)));
@@ -262,15 +282,18 @@ impl Worker {
         let scope = Scope {
             binding: binding.clone(),
             invocation: invocation.id.clone(),
+            trace: invocation.trace.clone(),
         };
+        let mut span = scope.trace.child("run plugin");
         let mut running = Running {
             scope,
             allowance: Allowance::new(),
-            meter: Meter::start(self.pid(), &invocation.event),
+            meter: Meter::start(self.watched, &invocation.event),
         };
         let result = self
-            .run_metered(registry, config, invocation, &mut running)
+            .run_metered(registry, config, invocation, (&mut running, &span.trace()))
             .await;
+        fail(&mut span, result.as_ref().err());
         let exit = self.process.exit.borrow().as_ref().map(|exit| exit.usage);
         let usage = running.meter.finish(exit, running.allowance.passed);
         Concluded { result, usage }
@@ -281,7 +304,7 @@ impl Worker {
         registry: &Registry,
         config: &Config,
         invocation: Invocation,
-        running: &mut Running,
+        (running, trace): (&mut Running, &Trace),
     ) -> Result<Finished, InvocationError> {
         let Running {
             scope,
@@ -291,13 +314,18 @@ impl Worker {
         let key: InvocationKey = rand::random();
         let deadline = Instant::now() + invocation.timeout;
         let budget = config.lines_bytes_max.0;
-        let message = messages::invoke(&invocation, key, budget);
+        let message = messages::invoke(&invocation, key, budget, trace.context());
         let asked = matches!(invocation.event, Event::Request(_));
         let tables = match invocation.event {
             Event::Writes(tables) => tables,
             Event::Schedule { .. } | Event::Request(_) => Vec::new(),
         };
-        let active = Arc::new(Active::new(key, self.pid(), scope.clone(), tables));
+        let active = Arc::new(Active::new(
+            key,
+            self.pid(),
+            (scope.clone(), trace.clone()),
+            tables,
+        ));
         meter.watch(active.clone());
         let admission = registry.admit(active.clone());
         self.strays = 0;
@@ -322,19 +350,24 @@ impl Worker {
             Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
             Ok(Err(reason)) => {
                 let error = self.broken(reason).await;
-                self.log_remaining_output(registry, scope, allowance).await;
+                self.log_remaining_output(registry, scope, allowance, None)
+                    .await;
                 Err(error)
             }
             Err(reason @ ExitReason::PrivateFull(_)) => {
                 // It has no time to fill the disk.
                 let stderr = self.kill().await;
-                self.log_remaining_output(registry, scope, allowance).await;
+                self.log_remaining_output(registry, scope, allowance, None)
+                    .await;
                 Err(InvocationError::Worker { reason, stderr })
             }
             Err(reason) => {
-                self.dump_stacks(registry, scope, allowance).await;
-                let stderr = self.stop_late(scope, config.grace).await;
-                self.log_remaining_output(registry, scope, allowance).await;
+                let mut dump = self.dump_stacks(registry, scope, allowance).await;
+                let said = self.stop_late(scope, config.grace).await;
+                self.log_remaining_output(registry, scope, allowance, Some(&mut dump))
+                    .await;
+                let mut stderr = dump.lines();
+                stderr.extend(without_dump(said));
                 Err(InvocationError::Worker { reason, stderr })
             }
         }
@@ -353,6 +386,7 @@ impl Worker {
         let mut collector = Collector::new(budget);
         let mut liveness = Liveness::start(Instant::now());
         let started = self.clock.now();
+        let mut refused = 0;
         loop {
             let message = tokio::select! {
                 biased;
@@ -374,7 +408,12 @@ impl Worker {
             match message {
                 from_worker::Message::Log(log) => {
                     let line = log_line(log, started, self.clock.now());
-                    say(registry, scope, line, allowance).await;
+                    let passed = say(registry, scope, line, allowance).await;
+                    refused += u32::from(!passed);
+                    if refused > FLOOD_MAX {
+                        let what = format!("it logged {FLOOD_MAX} lines more than are stored");
+                        return Err(Break::Violation(what));
+                    }
                 }
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
@@ -386,7 +425,8 @@ impl Worker {
                     }
                 }
                 from_worker::Message::Completed(completed) => {
-                    self.log_remaining_output(registry, scope, allowance).await;
+                    self.log_remaining_output(registry, scope, allowance, None)
+                        .await;
                     self.cached_objects = completed.cached_objects;
                     return concluded(completed, collector, asked).map_err(Break::Violation);
                 }
@@ -401,14 +441,14 @@ impl Worker {
     /// Looks how the plugin gets on, says what it means, and asks it.
     async fn look(&self, registry: &Registry, active: &Active, liveness: &mut Liveness) {
         let time = self.clock.now();
-        let usage = ProcessUsage::of(self.pid());
+        let usage = self.watched.usage();
         let (notice, ask) = liveness.look(Seen {
             now: Instant::now(),
             time,
             heard: self.link.peer.heard(),
             cpu: usage.user_cpu + usage.system_cpu,
             moved: active.moved_so_far(),
-            stopped: is_stopped(self.pid()),
+            stopped: self.watched.is_stopped(),
         });
         if let Some(notice) = notice {
             let line = LogLine {
@@ -425,15 +465,17 @@ impl Worker {
         }
     }
 
-    /// Logs what was printed up to now, and how much was not logged.
+    /// Logs what was printed up to now, but for what belongs to a dump, and how much was not
+    /// logged.
     async fn log_remaining_output(
         &mut self,
         registry: &Registry,
         scope: &Scope,
         allowance: &mut Allowance,
+        mut dump: Option<&mut StackDump>,
     ) {
         while let Ok(line) = self.process.output.try_recv() {
-            log_output(registry, scope, line, allowance).await;
+            log_unless_dump(registry, scope, line, allowance, dump.as_deref_mut()).await;
         }
         if let Some(text) = allowance.report() {
             let line = LogLine {
@@ -484,23 +526,28 @@ impl Worker {
     }
 
     /// Has the worker say where it is stuck: all Python stacks go to its standard error,
-    /// also while C code holds the interpreter. Waits for the plugin's own, which comes
-    /// last, so that the interrupt that follows does not change it.
-    async fn dump_stacks(&mut self, registry: &Registry, scope: &Scope, allowance: &mut Allowance) {
+    /// also while C code holds the interpreter. Waits for the end of it, so that the
+    /// interrupt that follows does not change it.
+    async fn dump_stacks(
+        &mut self,
+        registry: &Registry,
+        scope: &Scope,
+        allowance: &mut Allowance,
+    ) -> StackDump {
+        let mut dump = StackDump::default();
         self.process.signal(SIGUSR1);
         let output = &mut self.process.output;
         let dumped = timeout(DUMP_MAX, async {
-            while let Some(line) = output.recv().await {
-                let is_last = line.text.starts_with("Current thread");
-                log_output(registry, scope, line, allowance).await;
-                if is_last {
-                    break;
-                }
+            while !dump.is_complete()
+                && let Some(line) = output.recv().await
+            {
+                log_unless_dump(registry, scope, line, allowance, Some(&mut dump)).await;
             }
         });
         if dumped.await.is_err() {
-            debug!(pid = self.pid(), "worker did not dump its stacks");
+            debug!(pid = self.pid(), "worker did not dump all its stacks");
         }
+        dump
     }
 
     /// Ends a worker that missed a deadline: asks the plugin, asks the process, kills.
@@ -562,6 +609,12 @@ impl Worker {
             debug!(pid = process.pid, "worker ignores the drain, killing it");
         }
         // Dropping a process that still lives kills it.
+    }
+}
+
+fn fail(span: &mut Span, error: Option<&InvocationError>) {
+    if let Some(error) = error {
+        span.fail(&Report(error));
     }
 }
 
@@ -630,13 +683,15 @@ async fn next(link: &mut Link) -> Result<from_worker::Message, Break> {
     }
 }
 
-/// Logs a line if the invocation may still say something.
-async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) {
-    if !allowance.takes(line.level, line.text.len(), line.time) {
+/// Logs a line if the invocation may still say something; whether it may.
+async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut Allowance) -> bool {
+    // Not the line's time: clocks can be set.
+    let now = Instant::now();
+    if !allowance.takes(line.level, line.text.len(), now) {
         registry.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
-        return;
+        return false;
     }
-    if let Some(text) = allowance.report_meanwhile(line.time) {
+    if let Some(text) = allowance.report_meanwhile(now) {
         let notice = LogLine {
             level: LogLevel::Warn,
             text,
@@ -645,6 +700,7 @@ async fn say(registry: &Registry, scope: &Scope, line: LogLine, allowance: &mut 
         registry.backend.log(scope, notice).await;
     }
     registry.backend.log(scope, line).await;
+    true
 }
 
 /// Logs what a worker printed.
@@ -660,16 +716,35 @@ pub(crate) async fn log_output(
         time,
         dropped,
     } = line;
-    allowance.dropped += dropped;
-    registry
-        .log_lines_dropped
-        .fetch_add(dropped, Ordering::Relaxed);
+    count_dropped(registry, allowance, dropped);
     let level = if stderr {
         LogLevel::Warn
     } else {
         LogLevel::Info
     };
     say(registry, scope, LogLine { level, text, time }, allowance).await;
+}
+
+/// Logs what a worker printed, or adds it to the dump that it belongs to.
+async fn log_unless_dump(
+    registry: &Registry,
+    scope: &Scope,
+    line: OutputLine,
+    allowance: &mut Allowance,
+    dump: Option<&mut StackDump>,
+) {
+    if dump.is_some_and(|dump| line.stderr && dump.takes(&line.text)) {
+        count_dropped(registry, allowance, line.dropped);
+        return;
+    }
+    log_output(registry, scope, line, allowance).await;
+}
+
+fn count_dropped(registry: &Registry, allowance: &mut Allowance, dropped: u64) {
+    allowance.dropped += dropped;
+    registry
+        .log_lines_dropped
+        .fetch_add(dropped, Ordering::Relaxed);
 }
 
 #[cfg(test)]

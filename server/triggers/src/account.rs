@@ -1,6 +1,6 @@
 //! What `system.plugin_invocations` says about an invocation.
 
-use outrigger_model::{clock::Timestamp, error::Report};
+use outrigger_model::{clock::Timestamp, error::Report, trace::TraceContext};
 use outrigger_storage::journal::{Outcome, PluginInvocation};
 use outrigger_supervisor::{InvocationError, Usage};
 
@@ -17,6 +17,7 @@ pub(crate) struct Subject {
     pub(crate) trigger_name: String,
     pub(crate) invocation_id: String,
     pub(crate) attempt: u32,
+    pub(crate) trace: TraceContext,
 }
 
 /// The row of an invocation.
@@ -43,6 +44,7 @@ pub(crate) fn row(subject: Subject, outcome: Outcome, usage: &Usage) -> PluginIn
         lines_out: usage.lines_out,
         bytes_out: usage.bytes_out,
         log_lines: usage.log_lines,
+        trace: Some(subject.trace),
     }
 }
 

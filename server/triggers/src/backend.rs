@@ -127,6 +127,7 @@ impl Backend for PluginBackend {
             precision: Precision::Nanosecond,
             accept_partial: false,
             no_sync,
+            trace: scope.trace.clone(),
         };
         self.storage
             .write(request)
@@ -152,6 +153,7 @@ impl Backend for PluginBackend {
             log_level: level(line.level),
             log_text: line.text,
             invocation_id: Some(scope.invocation.to_string()),
+            trace: Some(scope.trace.context()),
         };
         self.logger.log(row).await;
     }

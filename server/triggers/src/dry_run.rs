@@ -10,7 +10,7 @@ mod sessions;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use outrigger_model::{bytes::ByteSize, error::ErrorKind};
+use outrigger_model::{bytes::ByteSize, error::ErrorKind, trace::Trace};
 use outrigger_storage::WriteError;
 use outrigger_supervisor::{Request, Response};
 use tokio::task::JoinError;
@@ -46,6 +46,8 @@ pub struct DryRun {
     pub timeout: Option<Duration>,
     /// What it is to be run for.
     pub event: DryEvent,
+    /// To which trace it belongs.
+    pub trace: Trace,
 }
 
 /// What a plugin is tried with.

@@ -6,6 +6,7 @@
 //! cursor. Nothing here is ever awaited by a writer.
 
 mod account;
+mod alarm;
 mod backend;
 mod board;
 mod condition;
@@ -16,6 +17,7 @@ mod listing;
 mod logs;
 mod manager;
 mod metrics;
+mod origin;
 mod pinned;
 mod plugin_files;
 mod plugins;

@@ -8,7 +8,7 @@ use outrigger_storage::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, field, info};
 
 /// How many lines may wait; then whoever logs waits.
 const WAITING_MAX: usize = 4096;
@@ -54,10 +54,16 @@ pub(crate) fn mirror(line: &PluginLog) {
         log_level,
         log_text,
         invocation_id,
+        trace,
         ..
     } = line;
-    let invocation = invocation_id.as_deref().unwrap_or_default();
-    info!(target: "plugin", trigger, invocation, log_level = log_level.as_str(), text = ?log_text);
+    let (invocation, log_level) = (invocation_id.as_deref(), log_level.as_str());
+    let trace_id = trace.map(|trace| field::display(trace.trace_id));
+    // Without the fields of the spans around it, which would say the same once more.
+    info!(
+        target: "plugin", parent: None,
+        trigger, invocation, trace_id, log_level, text = ?log_text
+    );
 }
 
 /// Stores log lines.

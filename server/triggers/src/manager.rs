@@ -14,6 +14,7 @@ use outrigger_model::{
     bytes::ByteSize,
     ids::{DatabaseId, Sequence, TriggerId},
     shutdown::Gate,
+    trace::Tracer,
 };
 use outrigger_storage::Storage;
 use outrigger_supervisor::Supervisor;
@@ -87,7 +88,7 @@ impl ManagerTask {
         plugins: Plugins,
         logger: PluginLogger,
         board: Board,
-        config: Config,
+        (config, tracer): (Config, Tracer),
     ) -> Self {
         board.attach(&supervisor);
         let engine = Engine {
@@ -97,6 +98,7 @@ impl ManagerTask {
             logger,
             board,
             config,
+            tracer,
             gate: Gate::default(),
         };
         Self {

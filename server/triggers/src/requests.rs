@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use outrigger_model::error::ErrorKind;
+use outrigger_model::{error::ErrorKind, trace::TraceContext};
 use outrigger_supervisor::{Event, InvocationId, Request, Response};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -10,7 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::runner::{Occasion, Runner};
+use crate::{
+    origin::Origin,
+    runner::{Occasion, Runner},
+};
 
 /// How many requests may wait for one trigger; further clients wait to get in.
 const WAITING_MAX: usize = 60;
@@ -64,6 +67,7 @@ impl AnswerError {
 #[derive(Debug)]
 struct Job {
     request: Request,
+    trace: TraceContext,
     reply: oneshot::Sender<Result<Response, AnswerError>>,
 }
 
@@ -83,7 +87,7 @@ impl Routes {
     pub(crate) async fn answer(
         &self,
         path: &str,
-        request: Request,
+        (request, trace): (Request, TraceContext),
         is_expected: bool,
     ) -> Result<Response, AnswerError> {
         let mut routes = self.0.subscribe();
@@ -96,7 +100,11 @@ impl Routes {
         let trigger = trigger.ok_or(AnswerError::NotFound)?;
         let (reply, answer) = oneshot::channel();
         trigger
-            .send(Job { request, reply })
+            .send(Job {
+                request,
+                trace,
+                reply,
+            })
             .await
             .or(Err(AnswerError::NotFound))?;
         answer
@@ -155,7 +163,7 @@ impl RequestTask {
             }
             let runner = self.runner.clone();
             self.running.spawn(async move {
-                let answered = answer(&runner, job.request).await;
+                let answered = answer(&runner, job.request, job.trace).await;
                 drop(job.reply.send(answered));
             });
             while self.running.try_join_next().is_some() {}
@@ -169,13 +177,18 @@ impl RequestTask {
     }
 }
 
-async fn answer(runner: &Runner, request: Request) -> Result<Response, AnswerError> {
+async fn answer(
+    runner: &Runner,
+    request: Request,
+    trace: TraceContext,
+) -> Result<Response, AnswerError> {
     // The clock never says the same twice.
     let now = runner.engine.storage.clock().now();
     let occasion = Occasion {
         id: InvocationId(format!("{}-request-{}", runner.trigger.id, now.0).into()),
         event: Event::Request(request),
         done: None,
+        origin: Origin::of(trace),
     };
     runner.answer(&occasion).await
 }

@@ -12,6 +12,7 @@ use outrigger_model::{
     error::Report,
     ids::{DatabaseId, TriggerId},
     shutdown::Gate,
+    trace::{Span, SpanKind, Trace, TraceContext, Tracer},
 };
 use outrigger_storage::{
     Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite,
@@ -23,7 +24,7 @@ use outrigger_supervisor::{
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{Instrument, error, info_span, warn};
 
 use crate::{
     account::{self, Subject},
@@ -32,6 +33,7 @@ use crate::{
     last_good::LastGood,
     logs::{PluginLogger, mirror},
     manager::Config,
+    origin::Origin,
     plugins::Plugins,
     requests::AnswerError,
     retry,
@@ -49,6 +51,7 @@ pub(crate) struct Engine {
     pub(crate) logger: PluginLogger,
     pub(crate) board: Board,
     pub(crate) config: Config,
+    pub(crate) tracer: Tracer,
     /// Knows what a shutdown waits for.
     pub(crate) gate: Gate,
 }
@@ -60,6 +63,17 @@ pub(crate) struct Occasion {
     pub(crate) event: Event,
     /// What of the log the trigger has dealt with once the event is dealt with.
     pub(crate) done: Option<EntryRange>,
+    /// To which trace it belongs.
+    pub(crate) origin: Origin,
+}
+
+/// One run of the plugin for an occasion.
+#[derive(Debug)]
+struct Attempt<'a> {
+    occasion: &'a Occasion,
+    /// 1 for the first.
+    number: u32,
+    trace: Trace,
 }
 
 /// What becomes of a trigger after an invocation.
@@ -139,12 +153,17 @@ impl Runner {
     /// Runs the plugin until the event is dealt with ([`Next::Done`]) or the trigger
     /// stops ([`Next::Stop`]).
     pub(crate) async fn deal_with(&self, occasion: &Occasion) -> Next {
-        let mut attempt = 1;
+        let mut number = 1;
+        let mut origin = occasion.origin.clone();
         while !self.stop.is_cancelled() {
-            let pause = match self.attempt(occasion, attempt).await {
+            let span = self.begin(occasion, &origin, number);
+            origin.on_first(span.context());
+            let lines = self.log_span(occasion, &span);
+            let attempt = self.attempt(occasion, number, span).instrument(lines);
+            let pause = match attempt.await {
                 Next::Again => {
-                    let pause = retry::pause(attempt);
-                    attempt += 1;
+                    let pause = retry::pause(number);
+                    number += 1;
                     pause
                 }
                 Next::Wait(pause) => pause,
@@ -153,6 +172,29 @@ impl Runner {
             self.pause(pause).await;
         }
         Next::Stop
+    }
+
+    /// Begins an attempt's span.
+    fn begin(&self, occasion: &Occasion, origin: &Origin, number: u32) -> Span {
+        let definition = &self.trigger.definition;
+        let name = format!("trigger {}", definition.name);
+        let kind = match occasion.event {
+            Event::Writes(_) => SpanKind::Consumer,
+            Event::Schedule { .. } | Event::Request(_) => SpanKind::Internal,
+        };
+        let mut span = origin.begin(&self.engine.tracer, name, kind);
+        span.set("trigger", definition.name.as_str());
+        span.set("plugin", definition.plugin.as_str());
+        span.set("invocation", &*occasion.id.0);
+        span.set("attempt", u64::from(number));
+        span
+    }
+
+    /// What the server's own log lines say about where they come from.
+    fn log_span(&self, occasion: &Occasion, span: &Span) -> tracing::Span {
+        let trigger = &self.trigger.definition.name;
+        let trace_id = span.context().trace_id;
+        info_span!("invocation", trigger, invocation = %occasion.id, %trace_id)
     }
 
     async fn pause(&self, pause: Duration) {
@@ -172,28 +214,48 @@ impl Runner {
 
     /// Runs the plugin once, commits what comes of it, and does with a failure what the
     /// trigger's error behaviour says.
-    async fn attempt(&self, occasion: &Occasion, attempt: u32) -> Next {
-        let Ran { result, account } = self.run(occasion, attempt).await;
+    async fn attempt(&self, occasion: &Occasion, number: u32, mut span: Span) -> Next {
+        let attempt = &Attempt {
+            occasion,
+            number,
+            trace: span.trace(),
+        };
+        let Ran { result, account } = self.run(attempt, &mut span).await;
         match result {
-            Ok(finished) => self.on_finished(occasion, finished, account).await,
+            Ok(finished) => self.on_finished(attempt, finished, account).await,
             Err(Failure::Source(error)) => {
                 let text = format!("error executing {} plugin: {}", self.kind(), Report(&error));
                 if matches!(error, SourceError::Pinned(_)) {
                     // Not the plugin's fault, and its source is there or can be restored.
                     let text = format!("{text}; trying again");
-                    self.log(&occasion.id, LogLevel::Error, text).await;
+                    self.say(attempt, LogLevel::Error, text).await;
                     self.engine.logger.account(account).await;
                     return Next::Again;
                 }
-                self.on_failure(occasion, text, account).await
+                self.on_failure(attempt, text, account).await
             }
-            Err(Failure::Invocation(error)) => self.on_error(occasion, error, account).await,
+            Err(Failure::Invocation(error)) => self.on_error(attempt, error, account).await,
         }
     }
 
     /// Runs the plugin once and returns its answer; its lines are committed first.
     pub(crate) async fn answer(&self, occasion: &Occasion) -> Result<Response, AnswerError> {
-        let Ran { result, account } = self.run(occasion, 1).await;
+        let span = self.begin(occasion, &occasion.origin, 1);
+        let lines = self.log_span(occasion, &span);
+        self.answer_within(occasion, span).instrument(lines).await
+    }
+
+    async fn answer_within(
+        &self,
+        occasion: &Occasion,
+        mut span: Span,
+    ) -> Result<Response, AnswerError> {
+        let attempt = &Attempt {
+            occasion,
+            number: 1,
+            trace: span.trace(),
+        };
+        let Ran { result, account } = self.run(attempt, &mut span).await;
         let error = match result {
             Ok(mut finished) => {
                 let response = finished.response.take();
@@ -201,19 +263,19 @@ impl Runner {
                 if finished.lines.is_empty() {
                     // Nothing to make durable that the client would have to wait for.
                     let text = wording::finished(account.wall);
-                    self.log(&occasion.id, LogLevel::Info, text).await;
+                    self.say(attempt, LogLevel::Info, text).await;
                     self.engine.logger.account(account).await;
                     return Ok(response);
                 }
-                return match self.on_finished(occasion, finished, account).await {
+                return match self.on_finished(attempt, finished, account).await {
                     Next::Done => Ok(response),
                     _ => Err(AnswerError::unavailable()),
                 };
             }
             Err(Failure::Source(error)) => AnswerError::Plugin(Report(&error).to_string()),
             Err(Failure::Invocation(error)) => {
-                let text = self.voice(&occasion.id).failure("running request", &error);
-                self.log(&occasion.id, LogLevel::Error, text).await;
+                let text = self.voice(attempt).failure("running request", &error);
+                self.say(attempt, LogLevel::Error, text).await;
                 answer_error(error)
             }
         };
@@ -221,15 +283,15 @@ impl Runner {
         Err(error)
     }
 
-    async fn run(&self, occasion: &Occasion, attempt: u32) -> Ran {
-        let subject = self.subject(occasion, attempt);
+    async fn run(&self, attempt: &Attempt<'_>, span: &mut Span) -> Ran {
+        let subject = self.subject(attempt);
         let _named = self.engine.gate.under_way(format!(
             "trigger {:?}, invocation {}",
-            self.trigger.definition.name, occasion.id
+            self.trigger.definition.name, attempt.occasion.id
         ));
         let (statuses, id) = (self.engine.board.statuses(), self.trigger.id);
         statuses.began(id);
-        let (result, usage) = self.run_newest(occasion, attempt).await;
+        let (result, usage) = self.run_newest(attempt).await;
         let outcome = match &result {
             Ok(_) => account::ok(),
             Err(failure) => account::failed(failure),
@@ -240,17 +302,18 @@ impl Runner {
             )) => statuses.put_off(id),
             _ => statuses.ended(id, outcome.detail.clone()),
         }
+        if let Some(detail) = &outcome.detail {
+            span.fail(detail);
+        }
+        span.set("outcome", outcome.name);
+        span.set("rows", usage.rows_in);
         let account = account::row(subject, outcome, &usage);
         self.engine.board.metrics.count(self.kind(), &account);
         Ran { result, account }
     }
 
     /// Runs the newest source, or the last one that loads.
-    async fn run_newest(
-        &self,
-        occasion: &Occasion,
-        attempt: u32,
-    ) -> (Result<Finished, Failure>, Usage) {
+    async fn run_newest(&self, attempt: &Attempt<'_>) -> (Result<Finished, Failure>, Usage) {
         let installations = self.engine.supervisor.installations();
         self.sources.on_installations(installations);
         let definition = self.definition();
@@ -258,17 +321,17 @@ impl Runner {
             Ok(source) => source,
             Err(error) => return (Err(Failure::Source(error)), Usage::default()),
         };
-        let starting = wording::starting(&occasion.event);
-        self.log(&occasion.id, LogLevel::Info, starting).await;
-        let mut concluded = self.invoke(&source, occasion, attempt).await;
+        let starting = wording::starting(&attempt.occasion.event);
+        self.say(attempt, LogLevel::Info, starting).await;
+        let mut concluded = self.invoke(&source, attempt).await;
         if let Err(error @ InvocationError::Load(_)) = &concluded.result
             && let Some(last_good) = self.sources.on_broken(&source)
         {
-            let text = self.voice(&occasion.id).failure("executing", error);
+            let text = self.voice(attempt).failure("executing", error);
             let text = format!("{text}\nthe last version that loads goes on running");
-            self.log(&occasion.id, LogLevel::Error, text).await;
+            self.say(attempt, LogLevel::Error, text).await;
             source = last_good;
-            concluded = self.invoke(&source, occasion, attempt).await;
+            concluded = self.invoke(&source, attempt).await;
         }
         let Concluded { result, usage } = concluded;
         if let Ok(_) | Err(InvocationError::Plugin(_)) = &result {
@@ -277,13 +340,15 @@ impl Runner {
         (result.map_err(Failure::Invocation), usage)
     }
 
-    async fn invoke(&self, source: &PluginSource, occasion: &Occasion, attempt: u32) -> Concluded {
+    async fn invoke(&self, source: &PluginSource, attempt: &Attempt<'_>) -> Concluded {
+        let occasion = attempt.occasion;
         let timeout = self.trigger.definition.timeout;
         let invocation = Invocation {
             id: occasion.id.clone(),
-            attempt,
+            attempt: attempt.number,
             timeout: timeout.unwrap_or(self.engine.config.invocation_timeout),
             unwanted: self.unwanted.clone(),
+            trace: attempt.trace.clone(),
             event: occasion.event.clone(),
         };
         let plugin = Arc::new(self.plugin(source));
@@ -316,25 +381,25 @@ impl Runner {
         let granted = &self.trigger.definition.grants;
         Grants {
             subprocesses: granted.subprocesses,
-            network: granted.network.clone().unwrap_or_default(),
+            network: granted.network.clone(),
             ..Grants::default()
         }
     }
 
     async fn on_error(
         &self,
-        occasion: &Occasion,
+        attempt: &Attempt<'_>,
         error: InvocationError,
         account: PluginInvocation,
     ) -> Next {
-        let text = self.voice(&occasion.id).failure("executing", &error);
+        let text = self.voice(attempt).failure("executing", &error);
         match error {
             InvocationError::Worker {
                 reason: ExitReason::Unwanted,
                 ..
             } => {
                 let text = format!("{text}\nits trigger was disabled or deleted");
-                self.log(&occasion.id, LogLevel::Warn, text).await;
+                self.say(attempt, LogLevel::Warn, text).await;
                 self.engine.logger.account(account).await;
                 Next::Stop
             }
@@ -350,7 +415,7 @@ impl Runner {
             // The plugin did not run, or not to its end, for reasons that are not its own.
             InvocationError::Host(_) | InvocationError::Released => {
                 let text = format!("{text}; trying again");
-                self.log(&occasion.id, LogLevel::Error, text).await;
+                self.say(attempt, LogLevel::Error, text).await;
                 self.engine.logger.account(account).await;
                 Next::Again
             }
@@ -360,17 +425,17 @@ impl Runner {
                 let again = humantime::format_duration(left);
                 let text =
                     format!("{text}; it is run again in {again}, or when the trigger is enabled");
-                self.log(&occasion.id, LogLevel::Error, text).await;
+                self.say(attempt, LogLevel::Error, text).await;
                 Next::Wait(left)
             }
             InvocationError::Worker { reason, .. } => {
-                let (trigger, invocation) = (&self.trigger.definition.name, &occasion.id);
+                let (trigger, invocation) = (&self.trigger.definition.name, &attempt.occasion.id);
                 let reason = reason.to_string();
                 warn!(trigger, %invocation, reason, "a plugin's worker ended");
-                self.on_failure(occasion, text, account).await
+                self.on_failure(attempt, text, account).await
             }
             InvocationError::Load(_) | InvocationError::Plugin(_) => {
-                self.on_failure(occasion, text, account).await
+                self.on_failure(attempt, text, account).await
             }
         }
     }
@@ -378,7 +443,7 @@ impl Runner {
     /// Commits the plugin's lines and what the trigger has dealt with together.
     async fn on_finished(
         &self,
-        occasion: &Occasion,
+        attempt: &Attempt<'_>,
         finished: Finished,
         account: PluginInvocation,
     ) -> Next {
@@ -392,7 +457,7 @@ impl Runner {
                 text: text.into(),
             })
             .collect();
-        let voice = self.voice(&occasion.id);
+        let voice = self.voice(attempt);
         let journal = move |rejected: &[RejectedWrite]| {
             let rejections = rejected.iter().map(|write| voice.rejection(write));
             let finished = voice.line(LogLevel::Info, text.clone());
@@ -401,31 +466,33 @@ impl Runner {
                 invocations: vec![account.clone()],
             }
         };
-        self.commit(Commit {
+        let span = attempt.trace.child("write back");
+        let commit = Commit {
             writes,
-            done: occasion.done.map(|done| (self.trigger.id, done)),
+            done: attempt.occasion.done.map(|done| (self.trigger.id, done)),
             change: None,
             journal: Box::new(journal),
-        })
-        .await
+            trace: span.trace(),
+        };
+        self.commit(commit, span).await
     }
 
     /// Does with a failed event what the trigger's error behaviour says.
     async fn on_failure(
         &self,
-        occasion: &Occasion,
+        attempt: &Attempt<'_>,
         text: String,
         account: PluginInvocation,
     ) -> Next {
         let behavior = self.trigger.definition.error_behavior;
         if behavior == ErrorBehavior::Retry {
             let text = format!("{text}\ntrying again");
-            self.log(&occasion.id, LogLevel::Error, text).await;
+            self.say(attempt, LogLevel::Error, text).await;
             self.engine.logger.account(account).await;
             return Next::Again;
         }
         let disables = behavior == ErrorBehavior::Disable;
-        let voice = self.voice(&occasion.id);
+        let voice = self.voice(attempt);
         let journal = move |_: &[RejectedWrite]| {
             let mut logs = vec![voice.line(LogLevel::Error, text.clone())];
             if disables {
@@ -438,27 +505,33 @@ impl Runner {
             }
         };
         let trigger = self.trigger.id;
+        let span = attempt.trace.child("record failure");
         let commit = Commit {
             writes: Vec::new(),
-            done: occasion.done.map(|done| (trigger, done)),
+            done: attempt.occasion.done.map(|done| (trigger, done)),
             change: disables.then(|| disable(trigger)),
             journal: Box::new(journal),
+            trace: span.trace(),
         };
-        match self.commit(commit).await {
+        match self.commit(commit, span).await {
             Next::Done if disables => Next::Stop,
             next => next,
         }
     }
 
-    pub(crate) async fn commit(&self, commit: Commit) -> Next {
+    async fn commit(&self, commit: Commit, mut span: Span) -> Next {
         match self.engine.storage.commit(commit).await {
             Ok(committed) => {
+                if let Some(rejected) = committed.rejected.first() {
+                    span.fail(&rejected.error);
+                }
                 committed.journal.logs.iter().for_each(mirror);
                 Next::Done
             }
             // Nothing of it is in the log: the same event will come again.
             Err(_stopped) if self.stop.is_cancelled() => Next::Stop,
             Err(error) => {
+                span.fail(&Report(&error));
                 let trigger = &self.trigger.definition.name;
                 error!(trigger, error = %Report(&error), "cannot commit an invocation, trying again");
                 Next::Again
@@ -466,31 +539,41 @@ impl Runner {
         }
     }
 
+    /// Says something about an invocation that is not made.
     pub(crate) async fn log(&self, id: &InvocationId, level: LogLevel, text: String) {
-        self.engine
-            .logger
-            .log(self.voice(id).line(level, text))
-            .await;
+        let line = self.voice_of(id, None).line(level, text);
+        self.engine.logger.log(line).await;
     }
 
-    fn voice(&self, id: &InvocationId) -> Voice {
+    async fn say(&self, attempt: &Attempt<'_>, level: LogLevel, text: String) {
+        let line = self.voice(attempt).line(level, text);
+        self.engine.logger.log(line).await;
+    }
+
+    fn voice(&self, attempt: &Attempt<'_>) -> Voice {
+        self.voice_of(&attempt.occasion.id, Some(attempt.trace.context()))
+    }
+
+    fn voice_of(&self, id: &InvocationId, trace: Option<TraceContext>) -> Voice {
         Voice {
             storage: self.engine.storage.clone(),
             trigger: self.trigger.definition.name.clone(),
             kind: self.kind(),
             invocation: id.clone(),
+            trace,
         }
     }
 
-    fn subject(&self, occasion: &Occasion, attempt: u32) -> Subject {
+    fn subject(&self, attempt: &Attempt<'_>) -> Subject {
         let catalog = self.engine.storage.catalog();
         let database = catalog.database_by_id(self.database);
         Subject {
             start_time: self.engine.storage.clock().now(),
             database_name: database.map_or_else(String::new, |found| found.name.to_string()),
             trigger_name: self.trigger.definition.name.clone(),
-            invocation_id: occasion.id.to_string(),
-            attempt,
+            invocation_id: attempt.occasion.id.to_string(),
+            attempt: attempt.number,
+            trace: attempt.trace.context(),
         }
     }
 

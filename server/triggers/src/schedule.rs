@@ -5,16 +5,19 @@ use std::{sync::Arc, time::Duration};
 use outrigger_model::clock::Timestamp;
 use outrigger_storage::journal::LogLevel;
 use outrigger_supervisor::{Event, InvocationId};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tracing::error;
 
 use crate::{
+    alarm::{Alarm, Look},
+    origin::Origin,
     runner::{Next, Occasion, Runner},
     timetable::{Timetable, at},
 };
 
-/// How long to sleep at a time, so that a clock that was set is noticed.
-const SLEEP_MAX: Duration = Duration::from_mins(1);
 /// How many coming runs the log shows when a schedule starts.
 const RUNS_SHOWN: usize = 3;
 
@@ -40,14 +43,13 @@ impl ScheduleTask {
     /// asynchronous and may begin the next one meanwhile; times while the server was down
     /// are not.
     pub(crate) async fn run(mut self) {
-        let mut last = self.now();
-        self.show_coming_runs(last).await;
-        while let Some(due) = self.timetable.next_after(last) {
-            self.sleep_until(due).await;
-            if self.runner.stop.is_cancelled() || self.call(due).await == Next::Stop {
+        let now = self.now();
+        self.show_coming_runs(now).await;
+        let mut alarm = Alarm::new(self.timetable.clone(), Instant::now(), now);
+        while let Some(due) = self.next(&mut alarm).await {
+            if self.call(due).await == Next::Stop {
                 break;
             }
-            last = due;
         }
         while self.running.join_next().await.is_some() {}
         self.runner.release();
@@ -70,23 +72,35 @@ impl ScheduleTask {
         self.runner.log(&id, LogLevel::Info, text).await;
     }
 
-    async fn sleep_until(&self, due: Timestamp) {
+    /// Waits for the next time; `None` if there is none, or the trigger stops.
+    async fn next(&self, alarm: &mut Alarm) -> Option<Timestamp> {
         loop {
-            let left = u64::try_from(due.0 - self.now().0).unwrap_or(0);
-            if left == 0 {
-                return;
+            let now = self.now();
+            if let Some(jump) = alarm.jump(Instant::now(), now) {
+                self.say_jump(jump).await;
             }
-            let nap = Duration::from_nanos(left).min(SLEEP_MAX);
-            if self
-                .runner
-                .stop
-                .run_until_cancelled(sleep(nap))
-                .await
-                .is_none()
-            {
-                return;
+            if self.runner.stop.is_cancelled() {
+                return None;
+            }
+            match alarm.look(now) {
+                Look::Due(due) => return Some(due),
+                Look::Wait(nap) => {
+                    let slept = self.runner.stop.run_until_cancelled(sleep(nap));
+                    slept.await?;
+                }
+                Look::Never => return None,
             }
         }
+    }
+
+    async fn say_jump(&self, jump: Duration) {
+        let id = InvocationId(format!("{}-schedule", self.runner.trigger.id).into());
+        let jump = humantime::format_duration(Duration::from_secs(jump.as_secs()));
+        let text = format!(
+            "the system's clock was set forward by {jump}: of the runs in that time, only the \
+             last is made up for"
+        );
+        self.runner.log(&id, LogLevel::Warn, text).await;
     }
 
     async fn call(&mut self, call_time: Timestamp) -> Next {
@@ -94,6 +108,7 @@ impl ScheduleTask {
             id: InvocationId(format!("{}-{}", self.runner.trigger.id, call_time.0).into()),
             event: Event::Schedule { call_time },
             done: None,
+            origin: Origin::default(),
         };
         let runner = self.runner.clone();
         self.running

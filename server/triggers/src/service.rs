@@ -10,7 +10,10 @@ use outrigger_catalog::{
     grants::Grants,
     trigger::{ErrorBehavior, Pin, TriggerDefinition, TriggerEvent},
 };
-use outrigger_model::error::{ErrorKind, Report};
+use outrigger_model::{
+    error::{ErrorKind, Report},
+    trace::TraceContext,
+};
 use outrigger_storage::{
     Storage, WriteError,
     journal::{JournalRows, LogLevel, PluginLog},
@@ -147,8 +150,13 @@ impl TriggerService {
         Self { allowed, ..self }
     }
 
-    /// Has the request trigger of `path` answer.
-    pub async fn answer(&self, path: &str, request: Request) -> Result<Response, AnswerError> {
+    /// Has the request trigger of `path` answer, within the request's trace.
+    pub async fn answer(
+        &self,
+        path: &str,
+        request: Request,
+        trace: TraceContext,
+    ) -> Result<Response, AnswerError> {
         let catalog = self.storage.catalog();
         let runs_plugins = self.plugins.directory.0.is_some();
         let is_expected = runs_plugins && catalog.triggers().any(|(_, trigger)| {
@@ -157,7 +165,7 @@ impl TriggerService {
                 && matches!(&definition.event, TriggerEvent::RequestPath { path: of } if of == path)
         });
         let routes = &self.board.routes;
-        routes.answer(path, request, is_expected).await
+        routes.answer(path, (request, trace), is_expected).await
     }
 
     /// Creates a trigger; returns when it is durable. The plugin must be readable,
@@ -242,6 +250,7 @@ impl TriggerService {
             log_level: LogLevel::Info,
             log_text: format!("pinned {plugin} of {repository}: {bytes} bytes, sha256 {sha256}"),
             invocation_id: None,
+            trace: None,
         };
         let rows = JournalRows {
             logs: vec![line],

@@ -38,6 +38,23 @@ impl Timetable {
             }
         }
     }
+
+    /// The last time up to `now`; `None` if there is none.
+    pub(crate) fn last_until(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Cron(schedules) => {
+                // The iterator gives what is before its time.
+                let behind = at(Timestamp(now.0.checked_add(1)?));
+                let last = |schedule: &Schedule| schedule.after(&behind).next_back();
+                let last = schedules.iter().filter_map(last).max()?;
+                last.timestamp_nanos_opt().map(Timestamp)
+            }
+            Self::Every(period) => {
+                let period = i64::try_from(period.as_nanos()).ok()?;
+                now.0.div_euclid(period).checked_mul(period).map(Timestamp)
+            }
+        }
+    }
 }
 
 /// A time as people read it.
@@ -77,6 +94,27 @@ mod tests {
             every.next_after(next).unwrap().0 - next.0,
             7 * 60 * 1_000_000_000
         );
+    }
+
+    #[test]
+    fn the_last_time_is_the_one_before_the_next() {
+        let every = Timetable::Every(Duration::from_mins(7));
+        let cron = |text| Timetable::cron(&expression::normalize(text).unwrap()).unwrap();
+        for timetable in [
+            every,
+            cron("*/7 * * * *"),
+            cron("0 9 13 * 5"),
+            cron("@hourly"),
+        ] {
+            let mut now = Timestamp(NEW_YEAR * 1_000_000_000);
+            for _ in 0..20 {
+                let next = timetable.next_after(now).unwrap();
+                let last = |nanos| timetable.last_until(Timestamp(next.0 + nanos)).unwrap();
+                assert_eq!((last(0), last(1)), (next, next), "{timetable:?}");
+                assert!(last(-1) < next && last(-1).0 <= now.0, "{timetable:?}");
+                now = next;
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How the engine words its own lines in the plugin log.
 
+use outrigger_model::trace::TraceContext;
 use outrigger_storage::{
     RejectedWrite, Storage, Target,
     journal::{LogLevel, PluginLog},
@@ -16,6 +17,8 @@ pub(crate) struct Voice {
     /// What the log calls the plugin: wal, schedule, request.
     pub(crate) kind: &'static str,
     pub(crate) invocation: InvocationId,
+    /// The attempt at it, where there is one.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Voice {
@@ -26,6 +29,7 @@ impl Voice {
             log_level,
             log_text,
             invocation_id: Some(self.invocation.to_string()),
+            trace: self.trace,
         }
     }
 

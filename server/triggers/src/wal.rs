@@ -12,6 +12,7 @@ use outrigger_catalog::{
 use outrigger_model::{
     error::Report,
     ids::{DatabaseId, Sequence},
+    trace::Trace,
 };
 use outrigger_storage::{
     Commit,
@@ -153,6 +154,7 @@ impl WalTask {
             done: Some((self.runner.trigger.id, range)),
             change: None,
             journal: Box::new(|_| JournalRows::default()),
+            trace: Trace::unrecorded(),
         };
         if self.runner.engine.storage.commit(commit).await.is_ok() {
             self.handed = self.position;
@@ -195,6 +197,7 @@ impl WalTask {
             id: InvocationId(format!("{}-{first}-{last}", self.runner.trigger.id).into()),
             event: Event::Writes(tables.collect()),
             done: Some(range),
+            origin: delivery.origins.into(),
         }
     }
 }

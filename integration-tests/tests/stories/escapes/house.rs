@@ -75,7 +75,7 @@ pub(super) struct Confinement {
 }
 
 /// The layers that are left out one at a time, by their names.
-const LAYERS: [&str; 3] = ["landlock", "seccomp", "limits"];
+const LAYERS: [&str; 4] = ["landlock", "seccomp", "broker", "limits"];
 
 impl Confinement {
     pub(super) fn strict() -> Self {

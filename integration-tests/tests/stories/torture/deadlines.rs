@@ -41,13 +41,23 @@ const SHAPES: [&str; 5] = [
     "stopped",
 ];
 
-/// Where the dump of stacks says that a plugin hung; a stopped process can say nothing.
+/// The error says where a plugin hung, first of all, and nothing of it is said elsewhere; a
+/// stopped process can say nothing.
 fn check_dump(shapes: &BTreeMap<&str, Vec<LogRow>>) {
     for shape in SHAPES.iter().filter(|shape| **shape != "stopped") {
-        let said = shapes[shape]
-            .iter()
-            .any(|row| row.text.contains("in attack"));
-        assert!(said, "{shape}: {:#?}", shapes[shape]);
+        let rows = &shapes[shape];
+        let error = rows.iter().find(|row| row.level == "ERROR");
+        let lines: Vec<_> = error.expect("it failed").text.lines().collect();
+        assert_eq!(
+            lines[1], "the plugin was here, most recent call first:",
+            "{rows:#?}"
+        );
+        assert!(lines[2].ends_with(" in attack"), "{shape}: {rows:#?}");
+        assert!(lines[2].contains("victim.py"), "{shape}: {rows:#?}");
+        let warnings = rows.iter().filter(|row| row.level == "WARN");
+        assert_eq!(warnings.count(), 0, "{shape}: {rows:#?}");
+        let runtime = lines.iter().any(|line| line.contains("/grpc/"));
+        assert!(!runtime, "{shape}: {rows:#?}");
     }
 }
 

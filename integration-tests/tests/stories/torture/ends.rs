@@ -58,7 +58,9 @@ async fn generator_exit_in_the_call() {
 /// Several plugins that cannot be imported, on one server; then each is mended.
 #[tokio::test]
 async fn every_end_in_the_import() {
+    let overflow = OVERFLOW.replace("\n    ", "\n");
     let cases = [
+        ("overflow", overflow.as_str(), "signal 11 (SIGSEGV)"),
         ("exit", "os._exit(3)", "the worker exited with code 3"),
         ("segfault", "ctypes.string_at(0)", "signal 11 (SIGSEGV)"),
         ("abort", "os.abort()", "signal 6 (SIGABRT)"),

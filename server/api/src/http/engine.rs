@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, convert::Infallible};
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Request, State},
     response::Response,
@@ -10,7 +11,7 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use outrigger_model::error::ErrorKind;
+use outrigger_model::{error::ErrorKind, trace::Trace};
 use outrigger_supervisor::{Request as PluginRequest, Response as PluginResponse};
 use outrigger_triggers::AnswerError;
 use tracing::debug;
@@ -23,6 +24,7 @@ pub(crate) const PREFIX: &str = "/api/v3/engine/";
 
 pub(crate) async fn call(
     State(shared): State<Shared>,
+    Extension(trace): Extension<Trace>,
     request: Request,
 ) -> Result<Response, HttpError> {
     // As it stands in the request line: what a trigger's path is compared with.
@@ -45,6 +47,7 @@ pub(crate) async fn call(
                 headers,
                 body,
             },
+            trace.context(),
         )
         .await;
     let unfit = |text: String| HttpError::of_plugin(ErrorKind::Internal, &text);

@@ -25,8 +25,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of the server's parts.
-    pub fn new(storage: &Storage, queries: &QueryEngine, gauges: Gauges) -> Self {
+    /// The metrics of the server's parts, and `others`.
+    pub fn new(
+        storage: &Storage,
+        queries: &QueryEngine,
+        gauges: Gauges,
+        others: Vec<Box<dyn Collector>>,
+    ) -> Self {
         let requests = Opts::new("outrigger_http_requests_total", "HTTP requests answered");
         let requests = IntCounterVec::new(requests, &["method", "route", "status"])
             .expect("the name is valid");
@@ -36,7 +41,8 @@ impl Metrics {
         ];
         let registry = Registry::new();
         let collectors = storage.collectors().into_iter().chain(queries.collectors());
-        for collector in collectors.chain(gauges.collectors()).chain(own) {
+        let collectors = collectors.chain(gauges.collectors()).chain(others);
+        for collector in collectors.chain(own) {
             registry
                 .register(collector)
                 .expect("no two metrics have the same name");

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Request, State},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderMap;
+use outrigger_model::trace::Trace;
 use outrigger_supervisor::{Request as PluginRequest, Response as PluginResponse};
 use outrigger_triggers::{DryEvent, DryRun, DryRunReport};
 use serde::{Deserialize, Serialize};
@@ -100,23 +101,31 @@ struct Answer {
 
 pub(crate) async fn wal(
     State(shared): State<Shared>,
+    Extension(trace): Extension<Trace>,
     request: Request,
 ) -> Result<Json<Report>, HttpError> {
     let body: WalBody = request::json(request, shared.config.max_request_bytes).await?;
     let (lines, table) = (body.input_lp, body.table);
     let event = DryEvent::Writes { lines, table };
-    let report = shared.dry_runs.run(body.common.dry_run(event)?).await?;
+    let report = shared
+        .dry_runs
+        .run(body.common.dry_run(event, trace)?)
+        .await?;
     Ok(Json(report.into()))
 }
 
 pub(crate) async fn schedule(
     State(shared): State<Shared>,
+    Extension(trace): Extension<Trace>,
     request: Request,
 ) -> Result<Json<ScheduleReport>, HttpError> {
     let body: ScheduleBody = request::json(request, shared.config.max_request_bytes).await?;
     let schedule = body.schedule;
     let event = DryEvent::Schedule { schedule };
-    let mut report = shared.dry_runs.run(body.common.dry_run(event)?).await?;
+    let mut report = shared
+        .dry_runs
+        .run(body.common.dry_run(event, trace)?)
+        .await?;
     Ok(Json(ScheduleReport {
         trigger_time: report.trigger_time.take(),
         report: report.into(),
@@ -125,6 +134,7 @@ pub(crate) async fn schedule(
 
 pub(crate) async fn request(
     State(shared): State<Shared>,
+    Extension(trace): Extension<Trace>,
     request: Request,
 ) -> Result<Json<RequestReport>, HttpError> {
     let body: RequestBody = request::json(request, shared.config.max_request_bytes).await?;
@@ -133,7 +143,10 @@ pub(crate) async fn request(
         headers: plugin_headers(body.headers),
         body: content(body.body, body.body_base64)?.into(),
     });
-    let mut report = shared.dry_runs.run(body.common.dry_run(event)?).await?;
+    let mut report = shared
+        .dry_runs
+        .run(body.common.dry_run(event, trace)?)
+        .await?;
     let response = match report.response.take().map(answer).transpose() {
         Ok(response) => response,
         Err(unfit) => {
@@ -146,7 +159,7 @@ pub(crate) async fn request(
 }
 
 impl Common {
-    fn dry_run(self, event: DryEvent) -> Result<DryRun, HttpError> {
+    fn dry_run(self, event: DryEvent, trace: Trace) -> Result<DryRun, HttpError> {
         let arguments = self.input_arguments.map(|arguments| {
             let arguments = arguments.into_iter().map(triggers::argument);
             arguments.collect::<Result<_, _>>()
@@ -158,6 +171,7 @@ impl Common {
             cache_name: self.cache_name,
             timeout: self.timeout.as_deref().map(triggers::timeout).transpose()?,
             event,
+            trace,
         })
     }
 }

@@ -1,11 +1,12 @@
 //! `POST /api/v3/write_lp`: line protocol in.
 
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
 use http::StatusCode;
-use outrigger_model::line_protocol::Precision;
+use outrigger_model::{line_protocol::Precision, trace::Trace};
 use outrigger_storage::WriteRequest;
 use serde::Deserialize;
 
@@ -29,6 +30,7 @@ fn yes() -> bool {
 
 pub(crate) async fn write_lp(
     State(shared): State<Shared>,
+    Extension(trace): Extension<Trace>,
     request: Request,
 ) -> Result<Response, HttpError> {
     let params: WriteParams =
@@ -48,6 +50,7 @@ pub(crate) async fn write_lp(
         precision,
         accept_partial: params.accept_partial,
         no_sync: params.no_sync,
+        trace,
     };
     shared.storage.write(write).await?;
     Ok(empty(StatusCode::NO_CONTENT))

@@ -10,7 +10,10 @@ use arrow_flight::{
     sql::{CommandGetDbSchemas, CommandGetTables, SqlInfo, client::FlightSqlServiceClient},
 };
 use futures::TryStreamExt;
-use outrigger_model::line_protocol::Precision;
+use outrigger_model::{
+    line_protocol::Precision,
+    trace::{FinishedSpan, SpanSink, Trace, Tracer},
+};
 use outrigger_storage::WriteRequest;
 use tonic::{
     Code,
@@ -36,6 +39,46 @@ async fn statements_and_prepared_statements_give_plain_columns() {
     check_rows(&mut client, info).await;
     prepared.close().await.unwrap();
     server.stop().await;
+}
+
+/// Keeps spans.
+#[derive(Clone, Debug, Default)]
+struct Kept(Arc<std::sync::Mutex<Vec<FinishedSpan>>>);
+
+impl SpanSink for Kept {
+    fn take(&self, span: FinishedSpan) {
+        self.0.lock().unwrap().push(span);
+    }
+}
+
+#[tokio::test]
+async fn a_flight_clients_trace_is_continued() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let kept = Kept::default();
+    let tracer = Tracer::new(Box::new(kept.clone()), 0.0);
+    let server = Server::start_with(tracer).await;
+    let mut client = server.sql_client();
+    client.execute(SQL.to_owned(), None).await.unwrap();
+    client.set_header("traceparent", PARENT);
+    let info = client.execute(SQL.to_owned(), None).await.unwrap();
+    check_rows(&mut client, info).await;
+    drop(client);
+    server.stop().await;
+    let spans = kept.0.lock().unwrap().clone();
+    let service = "/arrow.flight.protocol.FlightService";
+    let names: Vec<&str> = spans.iter().map(|span| span.name.as_ref()).collect();
+    assert_eq!(
+        names,
+        [
+            format!("{service}/GetFlightInfo"),
+            format!("{service}/DoGet")
+        ]
+    );
+    for span in &spans {
+        let parent = span.parent.map(|parent| parent.to_string());
+        assert_eq!(parent.as_deref(), Some("00f067aa0ba902b7"));
+        assert!(span.context.to_string().starts_with(&PARENT[..36]));
+    }
 }
 
 #[tokio::test]
@@ -107,13 +150,19 @@ struct Server {
 impl Server {
     /// A server whose database `db` has the table `cpu`.
     async fn start() -> Self {
-        let (deps, running) = fixture::deps().await;
+        Self::start_with(Tracer::default()).await
+    }
+
+    async fn start_with(tracer: Tracer) -> Self {
+        let (mut deps, running) = fixture::deps().await;
+        deps.tracer = tracer;
         let write = WriteRequest {
             database: "db".to_owned(),
             text: "cpu,host=a load=1.5\ncpu,host=b load=2.5".into(),
             precision: Precision::Auto,
             accept_partial: false,
             no_sync: false,
+            trace: Trace::unrecorded(),
         };
         deps.storage.write(write).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,10 +1,10 @@
 //! What can be said about what plugins may touch.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::ValueEnum;
 use outrigger_model::bytes::ByteSize;
-use outrigger_sandbox::{Layer, Limits, Machine, Mode};
+use outrigger_sandbox::{Layer, Limits, Machine, Mode, Network};
 use outrigger_supervisor::PrivateMax;
 
 /// Descriptors that a worker may have open: gRPC, a plugin's connections, and room.
@@ -68,6 +68,25 @@ pub(crate) struct ConfinementArgs {
     )]
     plugin_address_space: ByteSize,
 
+    /// What plugins may connect to whose trigger says nothing about it: `none`, `outbound` (any
+    /// TCP address but those of the link), or `HOST:PORT,…`
+    #[arg(
+        long,
+        env = "INFLUXDB3_PLUGIN_NETWORK",
+        default_value = "outbound",
+        value_name = "NETWORK"
+    )]
+    plugin_network: Network,
+
+    /// Files and directories that all plugins may read (`ro:PATH`), or change too (`rw:PATH`)
+    #[arg(
+        long,
+        env = "INFLUXDB3_PLUGIN_PATHS",
+        value_delimiter = ',',
+        value_name = "PATHS"
+    )]
+    plugin_paths: Vec<GrantedPath>,
+
     /// Pass only these of the server's environment variables to plugins, beside those that every
     /// program needs; a name may end with * [default: all but the server's own and secrets]
     #[arg(
@@ -99,7 +118,56 @@ enum LeftOut {
     Limits,
 }
 
+/// What plugins may reach of which their triggers say nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Reach {
+    pub(crate) read: Vec<PathBuf>,
+    pub(crate) write: Vec<PathBuf>,
+    pub(crate) network: Network,
+}
+
+/// A path that plugins may use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum GrantedPath {
+    /// Not changing it.
+    Read(PathBuf),
+    /// Changing it, too.
+    Write(PathBuf),
+}
+
+impl FromStr for GrantedPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, path) = text.split_once(':').unwrap_or_default();
+        let path = PathBuf::from(path);
+        match kind {
+            "ro" if path.is_absolute() => Ok(Self::Read(path)),
+            "rw" if path.is_absolute() => Ok(Self::Write(path)),
+            _ => Err(format!(
+                "{text:?} is neither ro:PATH nor rw:PATH with an absolute path"
+            )),
+        }
+    }
+}
+
 impl ConfinementArgs {
+    /// What all plugins may reach beside what they need.
+    pub(crate) fn reach(&self) -> Reach {
+        let mut reach = Reach {
+            read: Vec::new(),
+            write: Vec::new(),
+            network: self.plugin_network.clone(),
+        };
+        for granted in &self.plugin_paths {
+            match granted {
+                GrantedPath::Read(path) => reach.read.push(path.clone()),
+                GrantedPath::Write(path) => reach.write.push(path.clone()),
+            }
+        }
+        reach
+    }
+
     /// What this machine can do, but for what is left out.
     pub(crate) fn machine(&self) -> Machine {
         let mut machine = Machine::probe();
@@ -172,5 +240,22 @@ impl ConfinementArgs {
         ]
         .into_iter()
         .filter_map(|(wrong, text)| wrong.then_some(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_say_what_may_be_done_with_them() {
+        let read = GrantedPath::Read("/data".into());
+        assert_eq!("ro:/data".parse(), Ok(read));
+        let write = GrantedPath::Write("/a:b".into());
+        assert_eq!("rw:/a:b".parse(), Ok(write));
+        for text in ["", "/data", "ro:data", "rx:/data", "ro:"] {
+            let refusal = text.parse::<GrantedPath>().unwrap_err();
+            assert!(refusal.contains("neither ro:PATH nor rw:PATH"), "{refusal}");
+        }
     }
 }

@@ -55,7 +55,7 @@ async fn submit(committer: &Committer, payloads: &[&'static str]) -> Receipt {
             payload: Bytes::from_static(payload.as_bytes()),
         })
         .collect();
-    committer.reserve(100).await.unwrap().submit(records)
+    committer.reserve(100).await.unwrap().submit(records, None)
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +89,7 @@ async fn a_full_buffer_makes_writers_wait_and_then_refuses() {
     let held = log.committer.reserve(4096).await.unwrap();
     let error = log.committer.reserve(1).await.unwrap_err();
     assert!(matches!(error, LogError::BufferFull { bytes_max: 4096 }));
-    let receipt = held.submit(vec![]);
+    let receipt = held.submit(vec![], None);
     receipt.wait().await.unwrap();
     assert!(
         log.committer.reserve(1 << 30).await.is_ok(),

@@ -15,6 +15,7 @@ use outrigger_model::{
     clock::{SystemClock, Timestamp},
     error::{ErrorKind, Report},
     line_protocol::Precision,
+    trace::Trace,
 };
 use outrigger_storage::{
     WriteRequest,
@@ -150,12 +151,12 @@ async fn system_tables_show_triggers_of_the_database_and_logs_of_the_server() {
         .unwrap();
     assert!(arguments.contains("| t            | k            | v              |"));
     let logs = [
-        "+-------------------------------+--------------+-----------+----------+---------------+",
-        "| event_time                    | trigger_name | log_level | log_text | invocation_id |",
-        "+-------------------------------+--------------+-----------+----------+---------------+",
-        "| 1970-01-01T00:00:00.000000001 | t            | INFO      | first    | i             |",
-        "| 1970-01-01T00:00:00.000000002 | t            | INFO      | later    | i             |",
-        "+-------------------------------+--------------+-----------+----------+---------------+",
+        "+-------------------------------+--------------+-----------+----------+---------------+----------+---------+",
+        "| event_time                    | trigger_name | log_level | log_text | invocation_id | trace_id | span_id |",
+        "+-------------------------------+--------------+-----------+----------+---------------+----------+---------+",
+        "| 1970-01-01T00:00:00.000000001 | t            | INFO      | first    | i             |          |         |",
+        "| 1970-01-01T00:00:00.000000002 | t            | INFO      | later    | i             |          |         |",
+        "+-------------------------------+--------------+-----------+----------+---------------+----------+---------+",
     ];
     let sql = "SELECT * FROM system.processing_engine_logs";
     fixture.check(sql, &logs).await;
@@ -345,6 +346,7 @@ impl Fixture {
             precision: Precision::Nanosecond,
             accept_partial: false,
             no_sync: false,
+            trace: Trace::unrecorded(),
         };
         self.storage.write(request).await.unwrap();
     }
@@ -382,6 +384,7 @@ impl Fixture {
             log_level: LogLevel::Info,
             log_text: text.to_owned(),
             invocation_id: Some("i".to_owned()),
+            trace: None,
         }
     }
 

@@ -275,10 +275,10 @@ pub(super) const COMMON: &[Call] = calls! {
     SYS_sendto If(&[&[masked(3, FAST_OPEN, 0)]], EPERM), "TCP; not fast open, which connects without connect";
     SYS_sendmsg If(&[&[masked(2, FAST_OPEN, 0)]], EPERM), "as above";
     SYS_sendmmsg If(&[&[masked(3, FAST_OPEN, 0)]], EPERM), "as above";
-    SYS_recvfrom Allow, "TCP";
+    SYS_recvfrom Allow, "TCP, ssl";
     SYS_recvmsg Allow, "gRPC";
     SYS_recvmmsg Allow, "as above";
-    SYS_shutdown Allow, "TCP";
+    SYS_shutdown Allow, "TCP, the end of sending";
     SYS_getsockname Allow, "gRPC";
     SYS_getpeername Allow, "gRPC";
     SYS_getsockopt Allow, "whether connecting has worked";

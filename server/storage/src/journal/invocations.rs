@@ -6,7 +6,7 @@ use arrow::{
     array::{ArrayRef, RecordBatch, StringArray, TimestampNanosecondArray, UInt64Array},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
-use outrigger_model::clock::Timestamp;
+use outrigger_model::{clock::Timestamp, trace::TraceContext};
 
 /// How an invocation ended.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -62,6 +62,8 @@ pub struct PluginInvocation {
     pub bytes_out: u64,
     /// Lines that were logged.
     pub log_lines: u64,
+    /// The attempt's span.
+    pub trace: Option<TraceContext>,
 }
 
 type Number = (&'static str, fn(&PluginInvocation) -> u64);
@@ -102,6 +104,7 @@ pub(super) fn schema() -> SchemaRef {
         text("detail", true),
     ];
     fields.extend(NUMBERS.map(|(name, _)| Field::new(name, DataType::UInt64, false)));
+    fields.extend(["trace_id", "span_id"].map(|name| text(name, true)));
     Arc::new(Schema::new(fields))
 }
 
@@ -122,5 +125,6 @@ pub(super) fn batch(rows: &[PluginInvocation]) -> RecordBatch {
     columns.extend(NUMBERS.map(|(_, number)| -> ArrayRef {
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(number)))
     }));
+    columns.extend(super::trace_columns(rows.iter().map(|row| row.trace)));
     RecordBatch::try_new(schema(), columns).expect("the columns are made for the schema")
 }

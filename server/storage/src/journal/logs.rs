@@ -6,7 +6,7 @@ use arrow::{
     array::{ArrayRef, RecordBatch, StringArray, TimestampNanosecondArray},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
-use outrigger_model::clock::Timestamp;
+use outrigger_model::{clock::Timestamp, trace::TraceContext};
 
 /// How important a log line is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +43,8 @@ pub struct PluginLog {
     pub log_text: String,
     /// The invocation it was said in; `None` for what concerns the trigger as a whole.
     pub invocation_id: Option<String>,
+    /// The attempt at it; `None` where there is no invocation.
+    pub trace: Option<TraceContext>,
 }
 
 pub(super) fn schema() -> SchemaRef {
@@ -53,6 +55,8 @@ pub(super) fn schema() -> SchemaRef {
         Field::new("log_level", DataType::Utf8, false),
         Field::new("log_text", DataType::Utf8, false),
         Field::new("invocation_id", DataType::Utf8, true),
+        Field::new("trace_id", DataType::Utf8, true),
+        Field::new("span_id", DataType::Utf8, true),
     ]))
 }
 
@@ -65,12 +69,15 @@ pub(super) fn batch(rows: &[PluginLog]) -> RecordBatch {
         .iter()
         .map(|row| row.invocation_id.as_deref())
         .collect();
+    let [traces, spans] = super::trace_columns(rows.iter().map(|row| row.trace));
     let columns = vec![
         Arc::new(TimestampNanosecondArray::from_iter_values(times)) as ArrayRef,
         text(|row| &row.trigger_name),
         text(|row| row.log_level.as_str()),
         text(|row| &row.log_text),
         Arc::new(invocations),
+        traces,
+        spans,
     ];
     RecordBatch::try_new(schema(), columns).expect("the columns are made for the schema")
 }

@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use object_store::{ObjectStore, memory::InMemory};
 use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent};
 use outrigger_log::store::Durability;
-use outrigger_model::clock::SystemClock;
+use outrigger_model::{clock::SystemClock, trace::Trace};
 
 use super::*;
 use crate::{
@@ -55,6 +55,7 @@ impl Fixture {
             precision: Precision::Nanosecond,
             accept_partial: true,
             no_sync: false,
+            trace: Trace::unrecorded(),
         };
         self.storage.write(request).await
     }
@@ -82,6 +83,7 @@ fn log_line(text: &str) -> PluginLog {
         log_level: LogLevel::Info,
         log_text: text.to_owned(),
         invocation_id: None,
+        trace: None,
     }
 }
 
@@ -244,6 +246,7 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
         )),
         change: None,
         journal: Box::new(logs),
+        trace: Trace::unrecorded(),
     };
     assert_eq!(storage.commit(commit).await.unwrap().rejected.len(), 1);
     fixture.stop().await;
@@ -285,6 +288,7 @@ async fn a_deleted_database_is_not_brought_back_by_a_running_plugin() {
         done: None,
         change: None,
         journal: Box::new(no_rows),
+        trace: Trace::unrecorded(),
     };
     assert_eq!(
         fixture.storage.commit(commit).await.unwrap().rejected.len(),
@@ -342,6 +346,7 @@ async fn lag_is_what_has_rows_and_is_not_dealt_with() {
         )),
         change: None,
         journal: Box::new(no_rows),
+        trace: Trace::unrecorded(),
     };
     // The last entry was dealt with before the ones in front of it.
     storage.commit(dealt_with(last.0 - 1)).await.unwrap();

@@ -73,17 +73,15 @@ async fn anything_that_is_said_is_a_message_or_a_reason() {
         theirs.set_nonblocking(true).unwrap();
         let mut theirs = UnixStream::from_std(theirs).unwrap();
         let says = async move {
-            let size = random.random_range(1..700);
-            let mut parts = said.chunks(size);
-            let mut open = true;
+            let mut parts = said.chunks(random.random_range(1..700));
             // The server has closed its end where it has read enough.
-            while let Some(part) = parts.next().filter(|_| open) {
-                open = theirs.write_all(part).await.is_ok();
-            }
+            while let Some(part) = parts.next()
+                && theirs.write_all(part).await.is_ok()
+            {}
         };
         let hears = async {
             if seed % 2 == 0 {
-                let _answer: Result<Confined, ChannelError> = ours.assign(Assign::default()).await;
+                drop(ours.assign(Assign::default()).await);
             } else if ours.waiting(7).await.is_ok() {
                 let _reason: ChannelError = ours.broken().await;
             }

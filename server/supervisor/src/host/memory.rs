@@ -1,9 +1,6 @@
 //! Was it the kernel's out-of-memory killer? Nobody says so; this gathers what shows it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 /// How close to a limit a process must have been to have reached it: the killer strikes when
 /// the next page cannot be had, and others share the limit.
@@ -31,18 +28,14 @@ impl MemoryCounts {
 
     fn read(root: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-        let group = text("proc/self/cgroup");
-        let group = group.lines().find_map(|line| line.strip_prefix("0::/"));
-        let group = group.map(|group| PathBuf::from("sys/fs/cgroup").join(group));
-        let of_group = |file: &str| {
-            let path = root.join(group.as_ref()?).join(file);
-            fs::read_to_string(path).ok()
-        };
+        let groups = text("proc/self/cgroup");
+        let group = Group::V2.read(root, &groups);
+        let group = group.or_else(|| Group::V1.read(root, &groups));
         let kib = |kib: u64| kib * 1024;
         Self {
             system_kills: field(&text("proc/vmstat"), "oom_kill"),
-            group_kills: of_group("memory.events").and_then(|text| field(&text, "oom_kill")),
-            group_max: of_group("memory.max").and_then(|text| text.trim().parse().ok()),
+            group_kills: group.map(|(kills, _)| kills),
+            group_max: group.and_then(|(_, max)| max),
             system_max: field(&text("proc/meminfo"), "MemTotal:").map(kib),
         }
     }
@@ -62,12 +55,14 @@ impl MemoryCounts {
                 ));
             }
         };
-        kills(
-            self.group_kills,
-            now.group_kills,
-            "the server's control group",
-        );
-        kills(self.system_kills, now.system_kills, "this system");
+        if self.group_kills.is_some() {
+            let place = "the server's control group";
+            kills(self.group_kills, now.group_kills, place);
+        } else {
+            // A group counts each kill of its own processes, whoever's limit was reached: only
+            // without one may what happened to others have happened to this one.
+            kills(self.system_kills, now.system_kills, "this system");
+        }
         let mut limits = |limit: Option<u64>, what: &str| {
             if let Some(limit) = limit
                 && is_near(peak_bytes, limit)
@@ -84,6 +79,37 @@ impl MemoryCounts {
             found.push(format!("it had up to {} MiB", peak_bytes / MIB));
         }
         Some(found.join("; "))
+    }
+}
+
+/// Where a control group says what is asked here.
+#[derive(Clone, Copy, Debug)]
+enum Group {
+    V1,
+    V2,
+}
+
+impl Group {
+    /// How many processes of the server's group were killed, and what memory it may have.
+    fn read(self, root: &Path, groups: &str) -> Option<(u64, Option<u64>)> {
+        let (mount, marker, kills, max) = match self {
+            Self::V1 => (
+                "sys/fs/cgroup/memory",
+                ":memory:/",
+                "memory.oom_control",
+                "memory.limit_in_bytes",
+            ),
+            Self::V2 => ("sys/fs/cgroup", "0::/", "memory.events", "memory.max"),
+        };
+        let own = |line: &str| {
+            let (number, path) = line.split_once(marker)?;
+            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| path.to_owned())
+        };
+        let directory = root.join(mount).join(groups.lines().find_map(own)?);
+        let text = |file: &str| fs::read_to_string(directory.join(file)).ok();
+        let max = text(max).and_then(|text| text.trim().parse().ok());
+        Some((field(&text(kills)?, "oom_kill")?, max))
     }
 }
 
@@ -104,29 +130,58 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn machine(oom_kill: u64) -> tempfile::TempDir {
+    /// What a machine says: its files, and their texts.
+    fn machine(files: &[(&str, &str)]) -> MemoryCounts {
         let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
+        for (path, text) in files {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
-        };
-        write("proc/vmstat", "nr_free_pages 1\noom_kill 3\n");
-        write(
-            "proc/meminfo",
-            "MemTotal:        4194304 kB\nMemFree: 1 kB\n",
-        );
-        write("proc/self/cgroup", "4:memory:/x\n0::/a/b\n");
-        let events = format!("low 0\noom 9\noom_kill {oom_kill}\n");
-        write("sys/fs/cgroup/a/b/memory.events", &events);
-        write("sys/fs/cgroup/a/b/memory.max", "1073741824\n");
-        root
+        }
+        MemoryCounts::read(root.path())
+    }
+
+    /// With control groups as they are now.
+    fn unified(oom_kill: u64) -> MemoryCounts {
+        machine(&[
+            ("proc/vmstat", "nr_free_pages 1\noom_kill 3\n"),
+            (
+                "proc/meminfo",
+                "MemTotal:        4194304 kB\nMemFree: 1 kB\n",
+            ),
+            ("proc/self/cgroup", "0::/a/b\n"),
+            (
+                "sys/fs/cgroup/a/b/memory.events",
+                &format!("low 0\noom 9\noom_kill {oom_kill}\n"),
+            ),
+            ("sys/fs/cgroup/a/b/memory.max", "1073741824\n"),
+        ])
+    }
+
+    /// With those of old beside them, as recorded on a machine of this project (shortened).
+    fn hybrid(oom_kill: u64, system_kills: u64) -> MemoryCounts {
+        machine(&[
+            ("proc/vmstat", &format!("oom_kill {system_kills}\n")),
+            (
+                "proc/self/cgroup",
+                "8:pids:/\n4:memory:/process_api/8d82\n1:cpu:/\n0::/\n",
+            ),
+            ("sys/fs/cgroup/unified/cgroup.procs", ""),
+            (
+                "sys/fs/cgroup/memory/process_api/8d82/memory.oom_control",
+                &format!("oom_kill_disable 0\nunder_oom 0\noom_kill {oom_kill}\n"),
+            ),
+            (
+                "sys/fs/cgroup/memory/process_api/8d82/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+        ])
     }
 
     #[test]
     fn a_kill_in_the_group_is_evidence() {
-        let before = MemoryCounts::read(machine(1).path());
-        let after = MemoryCounts::read(machine(2).path());
+        let before = unified(1);
+        let after = unified(2);
         assert_eq!(
             before.evidence(&after, 300 * MIB).unwrap(),
             "the kernel's out-of-memory killer has struck 1 times in the server's control group \
@@ -137,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_peak_near_a_limit_is_evidence() {
-        let counts = MemoryCounts::read(machine(1).path());
+        let counts = unified(1);
         let text = counts.evidence(&counts, 1000 * MIB).unwrap();
         assert!(
             text.starts_with("its peak is near the limit of the control group, 1024 MiB"),
@@ -146,9 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn a_kill_in_a_group_of_old_is_evidence_and_one_elsewhere_is_not() {
+        let text = hybrid(0, 5).evidence(&hybrid(1, 6), 0).unwrap();
+        assert!(
+            text.contains("1 times in the server's control group"),
+            "{text}"
+        );
+        assert_eq!(hybrid(0, 5).evidence(&hybrid(0, 6), 100 * MIB), None);
+        let without_groups =
+            |kills: u64| machine(&[("proc/vmstat", &format!("oom_kill {kills}\n"))]);
+        let text = without_groups(1).evidence(&without_groups(2), 0).unwrap();
+        assert!(text.contains("1 times in this system"), "{text}");
+    }
+
+    #[test]
     fn a_machine_that_tells_nothing_gives_no_evidence() {
-        let root = tempfile::tempdir().unwrap();
-        let nothing = MemoryCounts::read(root.path());
+        let nothing = machine(&[]);
         assert_eq!(nothing, MemoryCounts::default());
         assert_eq!(nothing.evidence(&nothing, u64::MAX), None);
     }

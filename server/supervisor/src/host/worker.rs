@@ -42,6 +42,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) pid: u32,
     pub(crate) exit: watch::Receiver<Option<WorkerExit>>,
     pub(crate) output: mpsc::Receiver<OutputLine>,
+    /// For what the server says in its place.
+    pub(crate) says: mpsc::WeakSender<OutputLine>,
     /// What Python reads there.
     pub(crate) python: Arc<[PathBuf]>,
     host: HostHandle,
@@ -75,6 +77,7 @@ impl WorkerProcess {
             id: WorkerId(1),
             pid: u32::MAX,
             exit,
+            says: mpsc::channel(1).0.downgrade(),
             output,
             python: Arc::default(),
             host: HostHandle(mpsc::unbounded_channel().0),
@@ -150,6 +153,7 @@ impl WorkerRecord {
             return;
         };
         let (sender, output) = mpsc::channel(OUTPUT_LINES_MAX);
+        let says = sender.downgrade();
         self.output = Some(sender);
         let (exit, host) = (self.exit.subscribe(), host.clone());
         // Whoever no longer wants it drops it, which kills it.
@@ -158,6 +162,7 @@ impl WorkerRecord {
             pid,
             exit,
             output,
+            says,
             python,
             host,
         })));

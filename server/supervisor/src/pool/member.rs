@@ -8,7 +8,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{Instrument, info, info_span};
 
 use super::{Job, Message, PoolHandle, state::Seat};
 use crate::{
@@ -164,9 +164,13 @@ impl MemberTask {
             plugin,
             invocation,
             submitted,
+            mut waiting,
             reply,
         } = job;
-        let invoke = self.invoke(&plugin, invocation, granted);
+        waiting.set("process.pid", u64::from(self.worker.pid()));
+        drop(waiting);
+        let lines = log_span(&invocation);
+        let invoke = self.invoke(&plugin, invocation, granted).instrument(lines);
         let concluded = shutdown.run_until_cancelled(invoke).await;
         let mut concluded = concluded.unwrap_or_else(|| {
             let text = "the server is shutting down".to_owned();
@@ -196,13 +200,15 @@ impl MemberTask {
         let scope = Scope {
             binding: plugin.binding.clone(),
             invocation: invocation.id.clone(),
+            trace: invocation.trace.clone(),
         };
         if self.last.is_none() {
             info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
         }
         self.last = Some((scope, Allowance::new()));
         self.refresh_directory().await;
-        let bound = self.worker.bind(plugin, self.post.config.load_max).await;
+        let load_max = self.post.config.load_max;
+        let bound = self.worker.bind(plugin, load_max, &invocation.trace).await;
         let bind_time = granted.elapsed();
         let mut concluded = match bound {
             Ok(()) => {
@@ -234,6 +240,12 @@ impl MemberTask {
             other => other,
         }
     }
+}
+
+/// What the server's own log lines say about where they come from.
+fn log_span(invocation: &Invocation) -> tracing::Span {
+    let trace_id = invocation.trace.context().trace_id;
+    info_span!("invocation", invocation = %invocation.id, %trace_id)
 }
 
 /// An invocation that gave nothing, because its plugin did not run.

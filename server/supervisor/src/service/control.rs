@@ -95,13 +95,18 @@ impl SupervisorService for Control {
             .map_err(|_invalid| Status::invalid_argument("the lines are not UTF-8"))?;
         let target = (!request.target.is_empty()).then_some(request.target);
         let (count, bytes) = (count_lines(&lines), lines.len() as u64);
+        let (mut span, scope) = active.begin_call("write_sync");
         let write = self
             .registry
             .backend
-            .write(&active.scope, target, lines, request.no_sync);
+            .write(&scope, target, lines, request.no_sync);
         let error = active
             .call(async { Ok(write.await.err().map(|error| error.message)) })
             .await?;
+        if let Some(span) = &mut span {
+            span.set("lines", count);
+            error.as_ref().inspect(|error| span.fail(error));
+        }
         if error.is_none() {
             let moved = &active.moved;
             moved.lines_out.fetch_add(count, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use outrigger_model::error::ErrorKind;
+use outrigger_model::{error::ErrorKind, trace::Span};
 use outrigger_proto::v1::{FlightTicket, Query, Value as ProtoValue, flight_ticket, value};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,11 +48,26 @@ impl Data {
             target,
             parameters,
         };
-        let query = self.registry.backend.query(&active.scope, request);
-        let QueryStream { schema, batches } = active
+        let (mut span, scope) = active.begin_call("query");
+        if let Some(span) = &mut span {
+            span.set("query.text", request.text.as_str());
+        }
+        let query = self.registry.backend.query(&scope, request);
+        let begun = active
             .call(async { query.await.map_err(|error| status(&error)) })
-            .await?;
-        let batches = batches.map_err(|error| FlightError::from(status(&error)));
+            .await;
+        let QueryStream { schema, batches } = begun.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(&error.message());
+            }
+        })?;
+        // The span ends with the stream.
+        let batches = batches.map_err(move |error| {
+            if let Some(span) = &mut span {
+                span.fail(&error);
+            }
+            FlightError::from(status(&error))
+        });
         Ok(encode(schema, batches.boxed()))
     }
 }
@@ -80,7 +95,10 @@ impl FlightService for Data {
             .registry
             .authorize(&ticket.invocation, &ticket.key, peer.as_deref())?;
         let stream = match ticket.what {
-            Some(flight_ticket::What::Batch(index)) => batch(&active, index)?,
+            Some(flight_ticket::What::Batch(index)) => {
+                let (span, _) = active.begin_call("fetch rows");
+                until_over(batch(&active, index)?, span)
+            }
             Some(flight_ticket::What::Query(query)) => self.query(&active, query).await?,
             None => return Err(Status::invalid_argument("the ticket asks for nothing")),
         };
@@ -155,6 +173,15 @@ impl FlightService for Data {
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         Err(only_do_get())
     }
+}
+
+/// The stream, and a span that ends with it.
+fn until_over(stream: FlightStream, span: Option<Span>) -> FlightStream {
+    let keep = move |item| {
+        let _kept = &span;
+        item
+    };
+    stream.map(keep).boxed()
 }
 
 fn only_do_get() -> Status {

@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     io,
+    os::unix::net::UnixStream as StdUnixStream,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
+    sync::mpsc,
     time::{Duration, Instant, Sleep, sleep},
 };
 use tonic::transport::server::Connected;
@@ -36,20 +38,67 @@ pub(super) const UNPROVEN_MAX: Duration = Duration::from_secs(10);
 const UNPROVEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How long to wait when the kernel has no descriptor left: some will be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many connections that were made for workers may wait to be admitted.
+const BROKERED_MAX: usize = 256;
+
+/// How connections that wait to be admitted come, whoever has made them.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    listener: UnixListener,
+    brokered: mpsc::Receiver<Brokered>,
+}
+
+/// A connection that the server has made for a worker, and which process asked for it: the
+/// kernel would say that it was the server.
+type Brokered = (u32, StdUnixStream);
+
+/// Where the connections of workers come in that cannot make them themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct Entrance(mpsc::Sender<Brokered>);
+
+impl Entrance {
+    /// Lets a connection in that this process has asked for. Where too many wait, it is closed.
+    pub(crate) fn admit(&self, process: u32, stream: StdUnixStream) {
+        drop(self.0.try_send((process, stream)));
+    }
+}
+
+impl Arrivals {
+    /// What comes at the listener, and at the entrance beside it.
+    pub(super) fn new(listener: UnixListener) -> (Self, Entrance) {
+        let (entrance, brokered) = mpsc::channel(BROKERED_MAX);
+        (Self { listener, brokered }, Entrance(entrance))
+    }
+
+    /// The next one, and the process at its other end.
+    async fn next(&mut self) -> io::Result<(UnixStream, u32)> {
+        tokio::select! {
+            accepted = self.listener.accept() => {
+                let (socket, _address) = accepted?;
+                let pid = socket.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok());
+                let unknown = || io::Error::other("the peer's process is unknown");
+                Ok((socket, pid.ok_or_else(unknown)?))
+            }
+            Some((pid, stream)) = self.brokered.recv() => {
+                Ok((UnixStream::from_std(stream)?, pid))
+            }
+        }
+    }
+}
 
 /// The connections that are admitted. Never ends: one that cannot be accepted must not end
 /// all others.
 pub(super) fn incoming(
-    listener: UnixListener,
+    arrivals: Arrivals,
     workers_max: usize,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let door = Arc::new(Door::for_workers(workers_max));
-    stream::unfold((listener, door), |(listener, door)| async move {
+    stream::unfold((arrivals, door), |(mut arrivals, door)| async move {
         loop {
-            match listener.accept().await {
-                Ok((socket, _address)) => {
-                    if let Some(connection) = Connection::admit(socket, &door) {
-                        return Some((Ok(connection), (listener, door)));
+            match arrivals.next().await {
+                Ok((socket, pid)) => {
+                    if let Some(connection) = Connection::admit(socket, pid, &door) {
+                        return Some((Ok(connection), (arrivals, door)));
                     }
                 }
                 Err(error) => {
@@ -135,9 +184,7 @@ struct Probation {
 }
 
 impl Connection {
-    fn admit(socket: UnixStream, door: &Arc<Door>) -> Option<Self> {
-        let pid = socket.peer_cred().ok()?.pid()?;
-        let pid = u32::try_from(pid).ok()?;
+    fn admit(socket: UnixStream, pid: u32, door: &Arc<Door>) -> Option<Self> {
         let seat = door.enter(pid)?;
         Some(Self {
             socket,
@@ -256,12 +303,26 @@ mod tests {
         let path = directory.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let client = UnixStream::connect(&path).await.unwrap();
-        let connection = Box::pin(incoming(listener, 1))
+        let (arrivals, _entrance) = Arrivals::new(listener);
+        let connection = Box::pin(incoming(arrivals, 1))
             .next()
             .await
             .unwrap()
             .unwrap();
         (client, connection)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_made_for_a_worker_has_the_workers_pid() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+        let (arrivals, entrance) = Arrivals::new(listener);
+        let (ours, _theirs) = StdUnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        entrance.admit(4711, ours);
+        let mut incoming = Box::pin(incoming(arrivals, 1));
+        let connection = incoming.next().await.unwrap().unwrap();
+        assert_eq!(connection.connect_info().pid, 4711);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! so that a plugin that floods neither fills the log nor crowds out others. Each level has
 //! an allowance of its own: what is said in passing never crowds out an error.
 
-use outrigger_model::clock::Timestamp;
+use tokio::time::{Duration, Instant};
 
 use crate::backend::LogLevel;
 
@@ -14,8 +14,8 @@ const LINES_PER_SECOND: f64 = 200.0;
 const BYTES_BURST: f64 = 4.0 * 1024.0 * 1024.0;
 const BYTES_PER_SECOND: f64 = 256.0 * 1024.0;
 
-/// How often is said that lines are dropped, besides at the end, in nanoseconds.
-const REPORT_EVERY_NS: i64 = 10_000_000_000;
+/// How often is said that lines are dropped, besides at the end.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What an invocation may still log.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Allowance {
     pub(super) dropped: u64,
     /// Lines that were logged.
     pub(super) passed: u64,
-    reported: Option<Timestamp>,
+    reported: Option<Instant>,
 }
 
 /// What may still be logged at one level.
@@ -36,7 +36,7 @@ struct Bucket {
     share: f64,
     lines: f64,
     bytes: f64,
-    last: Option<Timestamp>,
+    last: Option<Instant>,
 }
 
 impl Bucket {
@@ -50,13 +50,11 @@ impl Bucket {
         }
     }
 
-    fn takes(&mut self, bytes: usize, now: Timestamp) -> bool {
-        let elapsed = self
-            .last
-            .map_or(0, |last| now.0.saturating_sub(last.0))
-            .max(0);
+    fn takes(&mut self, bytes: usize, now: Instant) -> bool {
+        let elapsed = self.last.map(|last| now.duration_since(last));
+        let seconds = elapsed.unwrap_or_default().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-        let (seconds, bytes) = (elapsed as f64 / 1e9, bytes as f64);
+        let bytes = bytes as f64;
         self.last = self.last.max(Some(now));
         let full = |burst: f64| burst * self.share;
         self.lines = (self.lines + seconds * full(LINES_PER_SECOND)).min(full(LINES_BURST));
@@ -84,7 +82,7 @@ impl Allowance {
     }
 
     /// Whether a line of that many bytes may be logged; if not, it is counted.
-    pub(super) fn takes(&mut self, level: LogLevel, bytes: usize, now: Timestamp) -> bool {
+    pub(super) fn takes(&mut self, level: LogLevel, bytes: usize, now: Instant) -> bool {
         let bucket = match level {
             LogLevel::Info => &mut self.info,
             LogLevel::Warn => &mut self.warn,
@@ -100,11 +98,10 @@ impl Allowance {
     }
 
     /// What to say about dropped lines while more may come: not too often.
-    pub(super) fn report_meanwhile(&mut self, now: Timestamp) -> Option<String> {
-        let since = |reported: Timestamp| now.0.saturating_sub(reported.0);
+    pub(super) fn report_meanwhile(&mut self, now: Instant) -> Option<String> {
         if self
             .reported
-            .is_some_and(|last| since(last) < REPORT_EVERY_NS)
+            .is_some_and(|last| now.duration_since(last) < REPORT_EVERY)
         {
             return None;
         }
@@ -130,7 +127,7 @@ mod tests {
         level: LogLevel,
         count: usize,
         bytes: usize,
-        now: Timestamp,
+        now: Instant,
     ) -> usize {
         (0..count)
             .filter(|_| allowance.takes(level, bytes, now))
@@ -139,14 +136,14 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_a_flood_is_counted() {
-        let (mut allowance, start) = (Allowance::new(), Timestamp(0));
+        let (mut allowance, start) = (Allowance::new(), Instant::now());
         let count = passed(&mut allowance, LogLevel::Info, 5_000, 10, start);
         assert_eq!(count, 2_000);
         let report = allowance.report().unwrap();
         assert!(report.starts_with("3000 lines were dropped"), "{report}");
         assert_eq!(allowance.report(), None);
         // A second later there is room again.
-        let later = Timestamp(1_000_000_000);
+        let later = start + Duration::from_secs(1);
         let count = passed(&mut allowance, LogLevel::Info, 5_000, 10, later);
         assert_eq!(count, 200);
     }
@@ -159,14 +156,14 @@ mod tests {
             LogLevel::Info,
             1_000,
             64 * 1024,
-            Timestamp(0),
+            Instant::now(),
         );
         assert_eq!(count, 64);
     }
 
     #[test]
     fn a_flood_of_information_leaves_room_for_errors() {
-        let (mut allowance, now) = (Allowance::new(), Timestamp(0));
+        let (mut allowance, now) = (Allowance::new(), Instant::now());
         passed(&mut allowance, LogLevel::Info, 5_000, 10, now);
         passed(&mut allowance, LogLevel::Warn, 5_000, 10, now);
         assert!(allowance.takes(LogLevel::Error, 10, now));
@@ -174,10 +171,10 @@ mod tests {
 
     #[test]
     fn that_lines_are_dropped_is_not_said_too_often() {
-        let mut allowance = Allowance::new();
+        let (mut allowance, start) = (Allowance::new(), Instant::now());
         let mut reports = 0;
         for second in 0..25 {
-            let now = Timestamp(second * 1_000_000_000);
+            let now = start + Duration::from_secs(second);
             passed(&mut allowance, LogLevel::Info, 5_000, 10, now);
             reports += usize::from(allowance.report_meanwhile(now).is_some());
         }

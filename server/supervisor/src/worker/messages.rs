@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outrigger_model::clock::Timestamp;
+use outrigger_model::{clock::Timestamp, trace::TraceContext};
 use outrigger_proto::v1::{
     Arguments, Bind, Invoke, Log, Package, PluginError, RequestEvent, ScheduleEvent, SingleFile,
     SourceFile, TableRef, Timings, WriteEvent, bind, from_worker, invoke, log::Level,
@@ -86,7 +86,12 @@ pub(super) fn bind(plugin: &Plugin) -> Bind {
     }
 }
 
-pub(super) fn invoke(invocation: &Invocation, key: InvocationKey, budget: usize) -> Invoke {
+pub(super) fn invoke(
+    invocation: &Invocation,
+    key: InvocationKey,
+    budget: usize,
+    trace: TraceContext,
+) -> Invoke {
     Invoke {
         invocation: invocation.id.to_string(),
         attempt: invocation.attempt,
@@ -94,6 +99,7 @@ pub(super) fn invoke(invocation: &Invocation, key: InvocationKey, budget: usize)
         timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
         lines_bytes_max: budget as u64,
         event: Some(event(&invocation.event)),
+        trace_parent: trace.to_string(),
     }
 }
 
@@ -215,6 +221,7 @@ pub(super) fn log_line(log: Log, started: Timestamp, now: Timestamp) -> LogLine 
 
 #[cfg(test)]
 mod tests {
+    use outrigger_model::trace::Trace;
     use outrigger_proto::v1::Completed;
 
     use super::*;
@@ -278,6 +285,7 @@ mod tests {
         Scope {
             binding: BindingKey("b".into()),
             invocation: InvocationId("1-2-3".into()),
+            trace: Trace::unrecorded(),
         }
     }
 }

@@ -12,13 +12,14 @@ use super::{collect::count_lines, messages};
 use crate::{
     invocation::{Event, Finished, Usage},
     registry::Active,
-    usage::{ProcessUsage, reset_peak},
+    usage::{ProcessUsage, Watched},
 };
 
 /// Measures one invocation.
 #[derive(Debug)]
 pub(super) struct Meter {
     started: Instant,
+    process: Watched,
     before: ProcessUsage,
     active: Option<Arc<Active>>,
     usage: Usage,
@@ -26,7 +27,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn start(pid: u32, event: &Event) -> Self {
+    pub(super) fn start(process: Watched, event: &Event) -> Self {
         let rows_in = match event {
             Event::Writes(tables) => {
                 let batches = tables.iter().flat_map(|table| &table.batches);
@@ -34,13 +35,14 @@ impl Meter {
             }
             Event::Schedule { .. } | Event::Request(_) => 0,
         };
-        reset_peak(pid);
+        process.reset_peak();
         Self {
             started: Instant::now(),
-            before: ProcessUsage::of(pid),
+            process,
+            before: process.usage(),
             active: None,
             usage: Usage {
-                pid,
+                pid: process.pid(),
                 rows_in,
                 ..Usage::default()
             },
@@ -68,7 +70,7 @@ impl Meter {
     pub(super) fn finish(self, exit: Option<ProcessUsage>, log_lines: u64) -> Usage {
         let mut usage = self.usage;
         let process = exit
-            .unwrap_or_else(|| ProcessUsage::of(usage.pid))
+            .unwrap_or_else(|| self.process.usage())
             .since(self.before);
         if let Some(active) = self.active {
             let moved = &active.moved;

@@ -1,6 +1,6 @@
 //! A worker before it belongs to a plugin: a process with one thread that waits on its channel.
 
-use std::sync::Arc;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use outrigger_proto::v1::{Assign, Confined as Told};
 use tokio::{
@@ -115,7 +115,10 @@ impl Spare {
         let prepared = prepare(confiner, plugin, &process, token).await?;
         let clean_up = clean_up(confiner, &process, prepared.leftovers.clone());
         tasks.spawn(clean_up);
-        let attach = attach(&mut process, channel, prepared.assign, link);
+        let brokerage = confiner.brokerage(plugin, &process);
+        let pid = process.pid;
+        let broker = |listener| drop(tasks.spawn(brokerage.run(pid, listener)));
+        let attach = attach(&mut process, (channel, prepared.assign), link, broker);
         let (confined, link) = timeout(config.worker_start_max, attach)
             .await
             .unwrap_or(Err(HostError::WorkerNotReady(config.worker_start_max)))?;
@@ -182,12 +185,16 @@ fn clean_up(
 /// Assigns the worker and waits for its hello.
 async fn attach(
     process: &mut WorkerProcess,
-    channel: Channel,
-    assign: Assign,
+    (channel, assign): (Channel, Assign),
     link: oneshot::Receiver<Link>,
+    broker: impl FnOnce(OwnedFd),
 ) -> Result<(Told, Link), HostError> {
     let confined = match channel.assign(assign).await {
-        Ok(confined) => confined,
+        Ok((confined, listener)) => {
+            // Its first connection is the one to this server.
+            listener.map(broker);
+            confined
+        }
         Err(error) => return Err(unusable(process, error).await),
     };
     let refused = || HostError::WorkerEnded("its hello was refused".to_owned());

@@ -17,6 +17,7 @@ use crate::{
     backend::{Backend, BackendError, QueryRequest, QueryStream},
     peer::Peer,
     private::PrivateRoot,
+    usage::ProcessUsage,
 };
 
 const RUN: &str = "1-2-3";
@@ -82,6 +83,7 @@ fn scope() -> Scope {
     Scope {
         binding: BindingKey("b".into()),
         invocation: crate::invocation::InvocationId(RUN.into()),
+        trace: Trace::unrecorded(),
     }
 }
 
@@ -175,7 +177,7 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
     for seed in 0..5_000 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut worker = worker(said(&mut random));
-        let active = Active::new([0; 16], 1, scope(), Vec::new());
+        let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
         let asked = random.random();
         let mut allowance = Allowance::new();
         let exchange = worker.exchange(&registry, &active, BUDGET, asked, &mut allowance);
@@ -198,6 +200,36 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
     // Else the generator would show nothing.
     for count in [finished, failed, violations, ended] {
         assert!(count > 20, "{finished} {failed} {violations} {ended}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_nothing_but_log_is_ended() {
+    let log = |text: &str| {
+        let (invocation, text) = (RUN.to_owned(), text.to_owned());
+        let log = Log {
+            invocation,
+            level: 1,
+            text,
+            ..Log::default()
+        };
+        let message = Some(from_worker::Message::Log(log));
+        frame(&FromWorker { message }.encode_to_vec()).freeze()
+    };
+    for (count, is_ended) in [(FLOOD_MAX, false), (FLOOD_MAX + 10_000, true)] {
+        let said = Bytes::from(log("x").repeat(count as usize));
+        let (mut worker, registry) = (worker(said), Registry::new(Arc::new(Listening)));
+        let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
+        let mut allowance = Allowance::new();
+        let exchange = worker.exchange(&registry, &active, BUDGET, false, &mut allowance);
+        match (exchange.await, is_ended) {
+            (Err(Break::Violation(what)), true) => {
+                assert_eq!(what, "it logged 1000000 lines more than are stored");
+            }
+            (Err(Break::Ended), false) => {}
+            (other, _) => panic!("{count}: {other:?}"),
+        }
+        assert!(allowance.dropped > 0);
     }
 }
 

@@ -225,6 +225,7 @@ impl Workers {
             attempt: 1,
             timeout,
             unwanted: CancellationToken::new(),
+            trace: wanted.trace,
             event,
         };
         let concluded = self.supervisor.invoke(plugin, invocation).await;
