@@ -63,8 +63,7 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     _try(out, "own memory", memory)
 
     def objects():
-        import outrigger_plugin_host._messages as m
-        tokens = [o for o in gc.get_objects() if type(o).__name__ in ("Assign", "ToHost", "StartWorker")]
-        return len(tokens) - 1 if len(tokens) > 1 else None
+        tokens = {bytes(o.token) for o in gc.get_objects() if type(o).__name__ == "Assign"}
+        return "%d tokens" % len(tokens) if len(tokens) > 1 else None
     _try(out, "assignments of others", objects)
     return out

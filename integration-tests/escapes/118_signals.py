@@ -50,7 +50,9 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     U = signal.SIGUSR1
     _try(out, "kill", lambda: os.kill(victim, U) or "sent")
     _try(out, "kill 0 (is it there)", lambda: os.kill(victim, 0) or "known")
-    _try(out, "killpg", lambda: os.killpg(os.getpgid(victim), 0) or "known")
+    group = os.getpgid(victim)
+    # Group 1 would mean every process there is.
+    _try(out, "killpg", lambda: (os.killpg(group, 0) or "known") if group > 1 else None)
     _try(out, "tgkill", lambda: sysc(234, victim, victim, int(U)) == 0 and "sent")
     _try(out, "tkill", lambda: sysc(200, victim, int(U)) == 0 and "sent")
 

@@ -48,7 +48,7 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     _try(out, "environment of the victim", lambda: _secrets(run("cat", "/proc/%s/environ" % a["server_pid"]).stdout))
     _try(out, "read the token", lambda: _secrets(run("cat", a["token_file"]).stdout))
     _try(out, "signal the victim", lambda: run("kill", "-USR1", a["server_pid"]).returncode == 0 and "sent" or None)
-    _try(out, "touch beside the data", lambda: run("touch", a["db_file"] + ".evil").returncode == 0 and "made" or None)
+    _try(out, "touch beside the data", lambda: run("touch", a["db_file"] + ".evil") and os.path.exists(a["db_file"] + ".evil") and "made" or None)
     _try(out, "root by su", lambda: b"uid=0" in run("su", "-c", "id").stdout and os.getuid() != 0 and "root" or None)
     _try(out, "unshare", lambda: run("unshare", "-Ur", "true").returncode == 0 and "a namespace" or None)
 

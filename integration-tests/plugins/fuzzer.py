@@ -98,9 +98,10 @@ def valid(rng, run, key):
     keys = rng.choice((key, key, b"", rng.randbytes(16)))
     number = rng.choice(NUMBERS)
     small = number & 0xFFFFFFFF
-    header = m.Header(name=text[:90], value=text[:90])
-    response = m.Response(status=small, headers=[header] * rng.randrange(40), body=some_bytes(rng))
-    error = m.PluginError(type=text[:200], message=text, traceback=text)
+    header = {"name": text[:90], "value": text[:90]}
+    headers = [header] * rng.randrange(40)
+    response = {"status": small, "headers": headers, "body": some_bytes(rng)}
+    error = {"type": text[:200], "message": text, "traceback": text}
     to_stream = (
         m.FromWorker(hello=m.Hello(protocol=small, token=some_bytes(rng), pid=small)),
         m.FromWorker(ready=m.Ready(revision=text)),

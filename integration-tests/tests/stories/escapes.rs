@@ -13,10 +13,37 @@ mod snapshot;
 mod table;
 mod victim;
 
+use futures::future::join_all;
+
 use self::{
     attempts::Attempt,
     house::{Confinement, House, Outcome, User},
 };
+
+/// What is known to get out of `strict`, and why. One that does not any more fails the story too,
+/// so that this list says what is true.
+const OPEN: [(&str, &str); 5] = [
+    (
+        "021_scan_proc",
+        "Landlock grants /proc/self as a whole, and with it /proc/self/net and mountinfo",
+    ),
+    (
+        "029_become_root",
+        "workers of a server that runs as root are root, without any capability",
+    ),
+    (
+        "055_impersonate_worker",
+        "paths of Unix sockets need the broker, and /proc/net/unix names them",
+    ),
+    ("067_pathname_unix", "paths of Unix sockets need the broker"),
+    (
+        "122_metadata_and_link_local",
+        "ranges of addresses need the broker",
+    ),
+];
+
+/// What of it only a server of root suffers.
+const OF_ROOT: &str = "029_become_root";
 
 /// Who runs servers that are not root's: nobody.
 const ORDINARY: u32 = 65_534;
@@ -52,12 +79,17 @@ async fn the_table_of_attempts_and_layers_is_true() {
     let Some(user) = ordinary() else { return };
     let attempts = Attempt::all();
     let mut columns = Vec::new();
-    for confinement in Confinement::all() {
-        let column = confinement.name.clone();
-        let outcomes = outcomes(confinement, user, &attempts).await;
+    // Most of the time passes until deadlines do, so that a few servers fit beside each other.
+    for some in Confinement::all().chunks(3) {
+        let runs = some.iter().map(async |confinement| {
+            let outcomes = outcomes(confinement.clone(), user, &attempts).await;
+            (confinement.name.clone(), outcomes)
+        });
+        columns.extend(join_all(runs).await);
+    }
+    for (column, outcomes) in &columns {
         let escaped = outcomes.iter().filter(|outcome| outcome.escaped()).count();
         println!("{column}: {escaped} of {} escape", outcomes.len());
-        columns.push((column, outcomes));
     }
     table::check(&attempts, &columns);
 }
@@ -78,6 +110,7 @@ fn ordinary() -> Option<User> {
 
 async fn nothing_escapes(confinement: Confinement, user: User) {
     let attempts = Attempt::all();
+    let as_root = matches!(user, User::Ours) && nix::unistd::geteuid().is_root();
     let outcomes = outcomes(confinement, user, &attempts).await;
     let held = outcomes.iter().filter(|outcome| !outcome.escaped()).count();
     println!("{held} of {} attempts were held", outcomes.len());
@@ -86,6 +119,16 @@ async fn nothing_escapes(confinement: Confinement, user: User) {
         let tolerated = attempt.is_tolerated();
         let word = if tolerated { &[][..] } else { &outcome.word };
         let bad = word.iter().chain(&outcome.effects).chain(&outcome.damage);
+        if let Some((_, why)) = OPEN.iter().find(|(name, _)| *name == attempt.name) {
+            let mended = outcome.ran && !outcome.escaped() && (as_root || attempt.name != OF_ROOT);
+            if mended {
+                failures.push(format!("{} is held: take it off the list", attempt.name));
+            } else {
+                println!("open: {}: {why}", attempt.name);
+            }
+            failures.extend(outcome.damage.iter().cloned());
+            continue;
+        }
         failures.extend(bad.map(|what| format!("{}: {what}", attempt.name)));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -104,7 +147,7 @@ async fn outcomes(confinement: Confinement, user: User, attempts: &[Attempt]) ->
             continue;
         }
         let outcome = house.run(attempt).await;
-        println!("{:34} {outcome}", attempt.name);
+        println!("{} {:34} {outcome}", confinement.name, attempt.name);
         outcomes.push(outcome);
     }
     house.close(attempts, &mut outcomes).await;

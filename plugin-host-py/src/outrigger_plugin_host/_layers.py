@@ -19,15 +19,22 @@ from typing import TYPE_CHECKING, Any
 from outrigger_plugin_host import _messages as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LIMITS = "limits"
+CAPABILITIES = "capabilities"
 NO_NEW_PRIVILEGES = "no_new_privileges"
 LANDLOCK = "landlock"
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITIES_MAX = 64
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
@@ -86,6 +93,7 @@ def confine(confinement: Any) -> Applied:
     if confinement.limits:
         layer(LIMITS, lambda: _limit(confinement.limits))
     if confinement.no_new_privileges:
+        layer(CAPABILITIES, _give_up_capabilities)
         layer(NO_NEW_PRIVILEGES, _give_up_new_privileges)
     if confinement.HasField("landlock"):
         layer(LANDLOCK, lambda: _landlock(confinement.landlock))
@@ -105,6 +113,27 @@ def _lower(wanted: int, present: int) -> int:
     if wanted >= _UNLIMITED:
         return present
     return wanted if present == resource.RLIM_INFINITY else min(wanted, present)
+
+
+def _give_up_capabilities() -> None:
+    """Have none, and none to be had by executing something: root is then a user like others."""
+    if not any(_capabilities()):
+        return
+    for number in range(_CAPABILITIES_MAX):
+        # Refused to those who have none themselves; then no_new_privs is what keeps them out.
+        _LIBC.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+    _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _call(_CAPSET[platform.machine()], header, bytes(24))
+
+
+def _capabilities() -> Iterator[int]:
+    """Yield the sets of capabilities that this process has."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            name, _, value = line.partition(":")
+            if name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+                yield int(value, 16)
 
 
 def _give_up_new_privileges() -> None:

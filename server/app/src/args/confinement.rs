@@ -13,6 +13,10 @@ const OPEN_FILES_MAX: u64 = 4096;
 /// keeps a plugin from using up all that the machine can have. Root is exempt.
 const PROCESSES_MAX: u64 = 8192;
 
+/// Bytes that a worker may lock into memory: what Linux gives to ordinary users. Root's would be
+/// without a limit.
+const LOCKED_MEMORY_MAX: u64 = 8 * 1024 * 1024;
+
 /// Arguments about confinement.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Plugin sandbox")]
@@ -196,6 +200,7 @@ impl ConfinementArgs {
             open_files: Some(OPEN_FILES_MAX),
             processes: Some(PROCESSES_MAX),
             file_size: Some(self.plugin_private_size.0 as u64),
+            locked_memory: Some(LOCKED_MEMORY_MAX),
             ..Limits::default()
         }
     }

@@ -230,7 +230,6 @@ pub(super) const COMMON: &[Call] = calls! {
     SYS_umask Allow, "tempfile";
     SYS_fchmod Pretend, "tarfile and shutil change modes in passing; Landlock has no say about modes";
     SYS_fchmodat Pretend, "as above, by any path: the server's files have the same owner";
-    SYS_fchmodat2 Pretend, "as above";
     SYS_utimensat Pretend, "as above, times";
     SYS_fchown Refuse(EPERM), "as for every user but root";
     SYS_fchownat Refuse(EPERM), "as above";
