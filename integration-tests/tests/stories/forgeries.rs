@@ -114,9 +114,12 @@ async fn no_line_is_forged_in_a_log_of_json() {
             "invocation",
             "level",
             "log_level",
+            "span",
+            "spans",
             "target",
             "text",
             "timestamp",
+            "trace_id",
             "trigger",
         ];
         assert_eq!(keys, expected);
