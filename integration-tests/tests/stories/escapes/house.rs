@@ -228,7 +228,10 @@ impl House {
     /// Lets one attempt try.
     pub(super) async fn run(&mut self, attempt: &Attempt) -> Outcome {
         let began = Instant::now();
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            ran: true,
+            ..Outcome::default()
+        };
         self.server
             .write_plugin(&format!("{}.py", attempt.name), &attempt.source);
         give(&[&self.server.plugin_directory()], self.user);
