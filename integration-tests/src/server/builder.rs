@@ -144,9 +144,14 @@ impl Builder {
     /// shared one, which must have been made.
     pub fn own_virtual_environment(self) -> Self {
         let shared = target_directory(&self.settings.binary).join("integration-venv");
+        self.copied_environment(&shared)
+    }
+
+    /// The same, of another one.
+    pub fn copied_environment(self, shared: &Path) -> Self {
         let location = self.files.directory().join("venv");
-        let _lock = start::lock(&shared);
-        let copied = command("cp").arg("-a").arg(&shared).arg(&location).status();
+        let _lock = start::lock(shared);
+        let copied = command("cp").arg("-a").arg(shared).arg(&location).status();
         assert!(
             copied.is_ok_and(|status| status.success()),
             "copy {}",

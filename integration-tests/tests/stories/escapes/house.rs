@@ -186,8 +186,8 @@ impl House {
             .allow_log(r#""level":"ERROR""#, "attempts provoke all kinds of them");
         let home = builder.directory().display().to_string();
         builder = builder.variable("HOME", &home);
-        let environment = environment(&builder, user).await;
-        builder = builder.virtual_environment(&environment);
+        let environment = builder.directory().join("venv");
+        builder = builder.copied_environment(&self::environment(user).await);
         match user {
             Some(user) => builder = builder.as_user(user),
             None if nix::unistd::geteuid().is_root() => builder = builder.private_mounts(),
@@ -228,7 +228,10 @@ impl House {
     /// Lets one attempt try.
     pub(super) async fn run(&mut self, attempt: &Attempt) -> Outcome {
         let began = Instant::now();
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            ran: true,
+            ..Outcome::default()
+        };
         self.server
             .write_plugin(&format!("{}.py", attempt.name), &attempt.source);
         give(&[&self.server.plugin_directory()], self.user);
@@ -526,9 +529,8 @@ fn memory_mib(pid: u32) -> u64 {
         / 1024
 }
 
-/// An environment of the server's own, since attempts may spoil it.
-async fn environment(builder: &Builder, user: Option<u32>) -> PathBuf {
-    let own = builder.directory().join("venv");
+/// The environment to be copied, which attempts then may spoil.
+async fn environment(user: Option<u32>) -> PathBuf {
     let target = Path::new(BINARY)
         .ancestors()
         .nth(2)
@@ -546,22 +548,7 @@ async fn environment(builder: &Builder, user: Option<u32>) -> PathBuf {
     if !shared.join("bin/python").exists() {
         drop(first.start().await);
     }
-    copy(&shared, &own);
-    give(&[&own], user);
-    own
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "stories start programs as a user does, not as the server does"
-)]
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(
-        copied.is_ok_and(|status| status.success()),
-        "copy {}",
-        from.display()
-    );
+    shared
 }
 
 /// Whether a server can run as this user: its binary and a Python are within reach.
