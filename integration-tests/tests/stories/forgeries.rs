@@ -109,13 +109,13 @@ async fn no_line_is_forged_in_a_log_of_json() {
     for line in baited {
         let object = line.as_object().expect("an object");
         let mut keys: Vec<_> = object.keys().map(String::as_str).collect();
+        // Where the server stands while it passes the line on, in its own words.
+        keys.retain(|key| !["span", "spans"].contains(key));
         keys.sort_unstable();
         let expected = [
             "invocation",
             "level",
             "log_level",
-            "span",
-            "spans",
             "target",
             "text",
             "timestamp",
