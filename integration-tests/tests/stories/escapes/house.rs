@@ -63,7 +63,7 @@ impl User {
 /// How much workers may take here: less than by default, so that attempts end soon.
 const SIZES: [(&str, &str); 3] = [
     ("--plugin-private-size", "128mb"),
-    ("--plugin-private-files", "20000"),
+    ("--plugin-private-files", "5000"),
     ("--plugin-address-space", "2gb"),
 ];
 
@@ -298,6 +298,7 @@ impl House {
             ("db_sock", socket),
             ("real_server_pid", self.server.pid().to_string()),
             ("api_port", port.clone()),
+            ("bound_files", "12000".to_owned()),
             ("neighbour_file", self.neighbours_file.clone()),
             ("story", directory.display().to_string()),
             // Enough for a loop in C that no machine ends within the limit.
