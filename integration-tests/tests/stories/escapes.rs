@@ -17,7 +17,7 @@ use futures::future::join_all;
 
 use self::{
     attempts::Attempt,
-    house::{Confinement, House, Outcome, User},
+    house::{Confinement, House, Outcome, User, say},
 };
 
 /// What is known to get out of `strict`, and why. One that does not any more fails the story too,
@@ -46,7 +46,7 @@ const ORDINARY: u32 = 65_534;
 #[tokio::test]
 async fn nothing_escapes_from_strict_as_root() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: these tests do not run as root");
+        say("skipped: these tests do not run as root");
         return;
     }
     nothing_escapes(Confinement::strict(), User::Ours).await;
@@ -84,7 +84,7 @@ async fn the_table_of_attempts_and_layers_is_true() {
     }
     for (column, outcomes) in &columns {
         let escaped = outcomes.iter().filter(|outcome| outcome.escaped()).count();
-        println!("{column}: {escaped} of {} escape", outcomes.len());
+        say(&format!("{column}: {escaped} of {} escape", outcomes.len()));
     }
     table::check(&attempts, &columns);
 }
@@ -97,7 +97,9 @@ fn ordinary() -> Option<User> {
     match house::may_run_as(ORDINARY) {
         Ok(()) => Some(User::Other(ORDINARY)),
         Err(why) => {
-            println!("skipped: user {ORDINARY} cannot run the server: {why}");
+            say(&format!(
+                "skipped: user {ORDINARY} cannot run the server: {why}"
+            ));
             None
         }
     }
@@ -108,7 +110,7 @@ async fn nothing_escapes(confinement: Confinement, user: User) {
     let as_root = matches!(user, User::Ours) && nix::unistd::geteuid().is_root();
     let outcomes = outcomes(confinement, user, &attempts).await;
     let held = outcomes.iter().filter(|outcome| !outcome.escaped()).count();
-    println!("{held} of {} attempts were held", outcomes.len());
+    say(&format!("{held} of {} attempts were held", outcomes.len()));
     let mut failures = Vec::new();
     for (attempt, outcome) in attempts.iter().zip(&outcomes) {
         let tolerated = attempt.is_tolerated();
@@ -119,7 +121,7 @@ async fn nothing_escapes(confinement: Confinement, user: User) {
             if mended {
                 failures.push(format!("{} is held: take it off the list", attempt.name));
             } else {
-                println!("open: {}: {why}", attempt.name);
+                say(&format!("open: {}: {why}", attempt.name));
             }
             failures.extend(outcome.damage.iter().cloned());
             continue;
@@ -142,7 +144,10 @@ async fn outcomes(confinement: Confinement, user: User, attempts: &[Attempt]) ->
             continue;
         }
         let outcome = house.run(attempt).await;
-        println!("{} {:34} {outcome}", confinement.name, attempt.name);
+        say(&format!(
+            "{} {:34} {outcome}",
+            confinement.name, attempt.name
+        ));
         outcomes.push(outcome);
     }
     house.close(attempts, &mut outcomes).await;

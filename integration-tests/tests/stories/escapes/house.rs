@@ -42,6 +42,12 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     return {'file': path, 'kept': kept, 'sum': sum(json.loads('[1, 2]'))}
 ";
 
+/// Tells who runs the stories what came of what.
+#[expect(clippy::print_stdout, reason = "the test runner shows it")]
+pub(super) fn say(text: &str) {
+    println!("{text}");
+}
+
 /// Whose server it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum User {
@@ -63,7 +69,7 @@ impl User {
 /// How much workers may take here: less than by default, so that attempts end soon.
 const SIZES: [(&str, &str); 3] = [
     ("--plugin-private-size", "128mb"),
-    ("--plugin-private-files", "20000"),
+    ("--plugin-private-files", "5000"),
     ("--plugin-address-space", "2gb"),
 ];
 
@@ -211,9 +217,9 @@ impl House {
             calm.processes > 2,
             "the server's processes are not seen: {calm:?}"
         );
-        println!("calm: {calm:?}");
+        say(&format!("calm: {calm:?}"));
         if calm.descriptors == 0 {
-            println!("the server's descriptors are not seen, because these tests are not root");
+            say("the server's descriptors are not seen, because these tests are not root");
         }
         Self {
             server,
@@ -276,11 +282,11 @@ impl House {
         }
         outcome.effects.extend(self.canaries.harmed(&attempt.name));
         outcome.effects.extend(self.stored(attempt).await);
-        println!(
+        say(&format!(
             "{:34} took {:.1} s",
             attempt.name,
             began.elapsed().as_secs_f32()
-        );
+        ));
         outcome
     }
 
@@ -298,6 +304,7 @@ impl House {
             ("db_sock", socket),
             ("real_server_pid", self.server.pid().to_string()),
             ("api_port", port.clone()),
+            ("bound_files", "12000".to_owned()),
             ("neighbour_file", self.neighbours_file.clone()),
             ("story", directory.display().to_string()),
             // Enough for a loop in C that no machine ends within the limit.
@@ -340,14 +347,17 @@ impl House {
                     .word
                     .push(format!("no answer: {} {start}", reply.status));
             } else {
-                println!("{:34} ended: {} {start}", attempt.name, reply.status);
+                say(&format!(
+                    "{:34} ended: {} {start}",
+                    attempt.name, reply.status
+                ));
             }
             return Value::Null;
         }
         let escaped = said["escaped"].as_array().cloned().unwrap_or_default();
         let escaped = escaped.iter().filter_map(Value::as_str).map(str::to_owned);
         outcome.word.extend(escaped);
-        println!("{:34} says {}", attempt.name, shortened(&said));
+        say(&format!("{:34} says {}", attempt.name, shortened(&said)));
         said["info"].clone()
     }
 
@@ -404,7 +414,7 @@ impl House {
         assert!(!panicked, "the server has panicked");
         let memory = memory_mib(self.server.pid());
         let grown = memory.saturating_sub(self.calm.memory_mib);
-        println!("the server has grown by {grown} MiB to {memory}");
+        say(&format!("the server has grown by {grown} MiB to {memory}"));
         assert!(
             grown < GROWTH_MIB_MAX,
             "the server has grown by {grown} MiB"
