@@ -58,7 +58,7 @@ def varint(number):
 
 
 def field(rng, depth=0):
-    """A field of any type, nested at random; its length may lie."""
+    """Make a field of any type, nested at random; its length may lie."""
     number, wire = rng.randrange(1, 12), rng.choice((0, 1, 2, 2, 2, 5))
     head = varint(number << 3 | wire)
     if wire == 0:
@@ -165,8 +165,9 @@ def calls(rng, path, run, key, rounds):
                 method = channel.unary_stream(DO_GET, same, same)
                 what = code(lambda m=method, d=data: list(m(d, timeout=5)))
             else:
+                sent = message(rng, call)
                 method = channel.unary_unary(PREFIX + rng.choice(UNARY), same, same)
-                what = code(lambda m=method, d=message(rng, call): m(d, timeout=5))
+                what = code(lambda m=method, d=sent: m(d, timeout=5))
             told[what] = told.get(what, 0) + 1
     return told
 
@@ -182,7 +183,9 @@ def frames(rng, path, rounds):
                 for _ in range(rng.randrange(1, 40)):
                     body = rng.randbytes(rng.randrange(0, 64))
                     length = len(body) if rng.random() < 0.9 else rng.randrange(1 << 24)
-                    head = length.to_bytes(3, "big") + bytes([rng.randrange(12), rng.randrange(256)])
+                    head = length.to_bytes(3, "big") + bytes(
+                        [rng.randrange(12), rng.randrange(256)]
+                    )
                     one.sendall(head + rng.choice(NUMBERS).to_bytes(8, "big")[-4:] + body)
                 one.recv(4096)
             except OSError:

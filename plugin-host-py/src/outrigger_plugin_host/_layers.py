@@ -14,6 +14,7 @@ import platform
 import resource
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outrigger_plugin_host import _messages as pb
@@ -129,11 +130,10 @@ def _give_up_capabilities() -> None:
 
 def _capabilities() -> Iterator[int]:
     """Yield the sets of capabilities that this process has."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            name, _, value = line.partition(":")
-            if name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-                yield int(value, 16)
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            yield int(value, 16)
 
 
 def _give_up_new_privileges() -> None:
