@@ -165,8 +165,9 @@ def calls(rng, path, run, key, rounds):
                 method = channel.unary_stream(DO_GET, same, same)
                 what = code(lambda m=method, d=data: list(m(d, timeout=5)))
             else:
+                sent = message(rng, call)
                 method = channel.unary_unary(PREFIX + rng.choice(UNARY), same, same)
-                what = code(lambda m=method, d=message(rng, call): m(d, timeout=5))
+                what = code(lambda m=method, d=sent: m(d, timeout=5))
             told[what] = told.get(what, 0) + 1
     return told
 

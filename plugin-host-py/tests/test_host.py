@@ -372,8 +372,9 @@ def test_a_worker_is_confined_before_it_connects(host: HostProcess, fake: FakeSe
     limits = [{"resource": resource.RLIMIT_NOFILE, "soft": 200, "hard": 200}]
     confinement = {"limits": limits, "no_new_privileges": True}
     spare.assign(fake.socket, confinement=confinement)
-    names = [(layer.name, layer.state) for layer in spare.next("confined").layers]
-    assert names == [("limits", pb.STATE_ENFORCED), ("no_new_privileges", pb.STATE_ENFORCED)]
+    states = [(layer.name, layer.state) for layer in spare.next("confined").layers]
+    names = ("limits", "capabilities", "no_new_privileges")
+    assert states == [(name, pb.STATE_ENFORCED) for name in names]
     assert fake.next().pid == spare.pid
     assert resource.prlimit(spare.pid, resource.RLIMIT_NOFILE) == (200, 200)
 

@@ -135,7 +135,17 @@ def test_a_limit_that_the_kernel_does_not_know_is_reported() -> None:
 def test_no_privileges_come_back() -> None:
     status = "'NoNewPrivs:\\t1' in Path('/proc/self/status').read_text()"
     report, holds = confine(pb.Confinement(no_new_privileges=True), status)
-    assert (report, holds) == ([["no_new_privileges", pb.STATE_ENFORCED, ""]], True)
+    names = ("capabilities", "no_new_privileges")
+    assert (report, holds) == ([[name, pb.STATE_ENFORCED, ""] for name in names], True)
+
+
+def test_root_has_no_capability_left() -> None:
+    sets = (
+        "[line for line in Path('/proc/self/status').read_text().splitlines() if line[:3] == 'Cap']"
+    )
+    _, left = confine(pb.Confinement(no_new_privileges=True), sets)
+    bounding = "" if os.geteuid() == 0 else "CapBnd"
+    assert [line for line in left if int(line.split()[1], 16) and line[:6] != bounding] == []
 
 
 @needs_landlock(1)
@@ -202,7 +212,8 @@ def test_a_filter_decides_about_calls() -> None:
 @pytest.mark.parametrize("code", [b"", b"\0" * 7, b"\xff" * 8])
 def test_a_filter_that_is_none_is_reported(code: bytes) -> None:
     seccomp = [{"layer": "seccomp", "filter": code}]
-    [_, [name, state, reason]], _ = confine(pb.Confinement(no_new_privileges=True, seccomp=seccomp))
+    report, _ = confine(pb.Confinement(no_new_privileges=True, seccomp=seccomp))
+    name, state, reason = report[-1]
     assert (name, state) == ("seccomp", pb.STATE_DEGRADED)
     assert reason
 

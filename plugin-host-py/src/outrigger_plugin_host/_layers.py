@@ -130,11 +130,10 @@ def _give_up_capabilities() -> None:
 
 def _capabilities() -> Iterator[int]:
     """Yield the sets of capabilities that this process has."""
-    with Path("/proc/self/status").open(encoding="ascii") as status:
-        for line in status:
-            name, _, value = line.partition(":")
-            if name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-                yield int(value, 16)
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            yield int(value, 16)
 
 
 def _give_up_new_privileges() -> None:

@@ -305,6 +305,8 @@ impl House {
             ("real_server_pid", self.server.pid().to_string()),
             ("api_port", port.clone()),
             ("bound_files", "12000".to_owned()),
+            // Less than a worker may keep: who looks after that counts memory in files too.
+            ("bound_mb", "96".to_owned()),
             ("neighbour_file", self.neighbours_file.clone()),
             ("story", directory.display().to_string()),
             // Enough for a loop in C that no machine ends within the limit.
