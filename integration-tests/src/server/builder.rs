@@ -168,6 +168,9 @@ impl Builder {
     /// Sets a flag to a value.
     pub fn flag(mut self, flag: &str, value: &str) -> Self {
         self.settings.set(flag, Some(value.to_owned()));
+        if (flag, value) == ("--sandbox", "off") {
+            return self.allow_log("plugins are not confined", "the story wants it so");
+        }
         self
     }
 

@@ -198,7 +198,9 @@ const HANGING: &str = "
 import os, time
 
 def process_writes(influxdb3_local, table_batches, args=None):
-    while not os.path.exists('go'):
+    # What comes while it runs appears in its own directory only afterwards.
+    plugins = os.path.dirname(os.path.realpath('hanging.py'))
+    while not os.path.exists(os.path.join(plugins, 'go')):
         time.sleep(0.01)
 ";
 

@@ -41,6 +41,12 @@ async fn a_worker_that_the_kernel_kills_for_want_of_memory_is_named_so() {
     let server = arena_builder(server(), GREEDY).start().await;
     if let Ok(group) = &group {
         group.add(server.pid());
+        // The spawner has begun already, and what it starts is where it is.
+        let children = format!("/proc/{0}/task/{0}/children", server.pid());
+        let children = std::fs::read_to_string(children).expect("list the server's children");
+        for child in children.split_whitespace() {
+            group.add(child.parse().expect("a process"));
+        }
     }
     let arena = Arena::on(server).await;
     if let Err(reason) = &group {

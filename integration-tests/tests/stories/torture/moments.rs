@@ -60,6 +60,12 @@ impl Stage {
         self.server.database("db")
     }
 
+    /// Where the trigger keeps files.
+    fn own_directory(&self) -> PathBuf {
+        let state = self.server.data_directory().join("node/plugin-state");
+        state.join("trigger-1")
+    }
+
     fn log(&self) -> PathBuf {
         self.server.data_directory().join("node/log")
     }
@@ -72,16 +78,16 @@ impl Stage {
     async fn returned(&self, n: i64) -> Cast {
         let db = self.db();
         db.write(format!("rows n={n}i {n}")).await;
-        let plugins = self.server.directory().join("plugins");
+        let own = self.own_directory();
         let began = eventually("the plugin runs", async || {
-            fs::read_to_string(plugins.join(format!("began-{n}"))).map_err(|e| e.to_string())
+            fs::read_to_string(own.join(format!("began-{n}"))).map_err(|e| e.to_string())
         })
         .await;
         self.until_at_rest().await;
         let log = self.log();
         fs::rename(&log, log.with_file_name("log.away")).expect("take the log away");
         fs::write(&log, "").expect("nothing can be made in a file");
-        fs::write(plugins.join(format!("end-{n}")), "").expect("let the plugin return");
+        fs::write(own.join(format!("end-{n}")), "").expect("let the plugin return");
         let state = "SELECT state FROM system.plugin_workers WHERE trigger_name = 't'";
         db.until(state, json!([{ "state": "bound" }])).await;
         eventually("the log refuses its report", async || {
@@ -131,8 +137,8 @@ impl Stage {
 
     /// The trigger goes on, and nothing came late.
     async fn goes_on(&self, n: i64) {
-        let plugins = self.server.directory().join("plugins");
-        fs::write(plugins.join(format!("end-{n}")), "").expect("nothing to wait for");
+        let own = self.own_directory();
+        fs::write(own.join(format!("end-{n}")), "").expect("nothing to wait for");
         self.db().write(format!("rows n={n}i {n}")).await;
         self.counted(n).await;
     }
