@@ -123,7 +123,7 @@ async fn a_worker_that_hangs_before_its_hello_is_replaced() {
         let logs = db.logs("t").await;
         let found = logs
             .iter()
-            .any(|row| row.text.contains("the worker did not connect within 30s"));
+            .any(|row| row.text.contains("the worker was not ready within 30s"));
         found.then_some(()).ok_or(format!("{logs:#?}"))
     })
     .await;
