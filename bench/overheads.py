@@ -13,6 +13,7 @@ import _from_flush
 import _late_plugins
 import _many_triggers
 import _round_trips
+import _sandbox_costs
 import _worker_memory
 from _report import circumstances
 from _server import Bench
@@ -24,6 +25,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "flush": _from_flush.run,
     "requests": _round_trips.run,
     "starts": _cold_starts.run,
+    "sandbox": _sandbox_costs.run,
     "kills": _late_plugins.run,
     "memory": _worker_memory.run,
     "many": _many_triggers.run,
