@@ -39,25 +39,37 @@ def memory(pid: int) -> Memory:
 def children(pid: int) -> list[int]:
     """Return the processes that this one has started and that still are there."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        # A thread may have ended meanwhile.
-        with contextlib.suppress(OSError):
-            found += map(int, (task / "children").read_text().split())
+    # It, or a thread of it, may have ended meanwhile.
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (task / "children").read_text().split())
     return sorted(found)
 
 
-def host(server: int) -> int | None:
-    """Return the plugin host of a server, if it has one.
+def is_of_host(pid: int) -> bool:
+    """Whether this is a plugin host or a worker, which is forked from one."""
+    return b"outrigger_plugin_host" in command(pid)
 
-    It is below the server's spawner and a keeper of its own, which have the server's command.
+
+def hosts(server: int) -> list[int]:
+    """Return the plugin hosts of a server.
+
+    They are below the server's spawner and keepers of their own, which have the server's command.
     """
-    below = children(server)
+    found, below = [], children(server)
     while below:
         process = below.pop(0)
-        if b"outrigger_plugin_host" in command(process):
-            return process
-        below += children(process)
-    return None
+        if is_of_host(process):
+            found.append(process)
+        else:
+            below += children(process)
+    return found
+
+
+def host(server: int) -> int | None:
+    """Return the plugin host of a server, if it has one."""
+    return next(iter(hosts(server)), None)
 
 
 def workers(server: int) -> list[int]:

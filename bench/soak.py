@@ -27,6 +27,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from _processes import children, hosts, is_of_host
 from _server import Server
 
 # Each run reports under a name of its own: a batch that counts twice shows as two reports.
@@ -75,7 +76,6 @@ LEAK_MIB_MAX = 12.0
 LEAK_SHARE_MAX = 0.25
 SERVER_ERROR = 500
 SETTLE_S = 240
-HOST = b"outrigger_plugin_host"
 
 
 class Processes:
@@ -96,30 +96,10 @@ class Processes:
 
     def below(self) -> dict[int, bool]:
         """Return the pids of hosts and workers, and whether each is a worker."""
-        hosts = [pid for pid in children(self._server) if HOST in command(pid)]
-        found = dict.fromkeys(hosts, False)
-        for host in hosts:
+        found = dict.fromkeys(hosts(self._server), False)
+        for host in list(found):
             found.update(dict.fromkeys(children(host), True))
         return found
-
-
-def children(pid: int) -> list[int]:
-    """Return the pids of a process's children, of all its threads."""
-    found = []
-    try:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (thread / "children").read_text().split()]
-    except OSError:
-        pass
-    return found
-
-
-def command(pid: int) -> bytes:
-    """Return a process's command line."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def kill_one(processes: Processes, *, worker: bool) -> bool:
@@ -286,9 +266,9 @@ def run(server: Server, seconds: float) -> list[str]:
     left = soak._processes.below()  # noqa: SLF001
     server.stop()
     deadline = time.monotonic() + 10
-    while any(HOST in command(pid) for pid in left) and time.monotonic() < deadline:
+    while any(is_of_host(pid) for pid in left) and time.monotonic() < deadline:
         time.sleep(0.1)
-    wrong += [f"process {pid} is left over" for pid in left if HOST in command(pid)]
+    wrong += [f"process {pid} is left over" for pid in left if is_of_host(pid)]
     return wrong
 
 
