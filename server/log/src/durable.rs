@@ -2,7 +2,7 @@
 //! every directory that names it.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -35,4 +35,37 @@ async fn sync(path: &Path) -> Result<(), (PathBuf, io::Error)> {
         .await
         .unwrap_or_else(|panic| Err(io::Error::other(panic)))
         .map_err(|error| (path.to_owned(), error))
+}
+
+/// Removes every file below `top` that a put was writing when the process was killed:
+/// `LocalFileSystem` gives them the object's name with `#` and a number behind it.
+pub(crate) async fn remove_unfinished(top: PathBuf) -> io::Result<usize> {
+    let removed = spawn_blocking(move || {
+        let (mut directories, mut removed) = (vec![top], 0);
+        while let Some(directory) = directories.pop() {
+            let entries = match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    directories.push(entry.path());
+                } else if is_unfinished(&entry.file_name().to_string_lossy()) {
+                    fs::remove_file(entry.path())?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    });
+    removed
+        .await
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
+fn is_unfinished(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.rsplit_once('#')
+        .is_some_and(|(_, number)| is_number(number))
 }

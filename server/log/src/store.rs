@@ -177,6 +177,15 @@ impl EntryStore {
         self.sync(&path).await
     }
 
+    /// Removes an entry that nothing needs any more; that it is gone already is fine.
+    pub async fn remove(&self, sequence: Sequence) -> Result<(), LogError> {
+        let path = self.path(sequence);
+        match self.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(Self::failed("remove", &path, source)),
+        }
+    }
+
     /// Makes an entry durable that is there.
     pub async fn make_durable(&self, sequence: Sequence) -> Result<(), LogError> {
         self.sync(&self.path(sequence)).await
