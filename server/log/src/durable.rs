@@ -2,10 +2,12 @@
 //! every directory that names it.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{fs::File, task::spawn_blocking};
 
 /// Makes `file` and its name durable. The directories from `root` down to the
@@ -17,6 +19,27 @@ pub(crate) async fn sync_file(root: &Path, file: &Path) -> Result<(), (PathBuf, 
     while let Some(path) = directory.filter(|path| path.starts_with(root)) {
         sync(path).await?;
         directory = path.parent();
+    }
+    Ok(())
+}
+
+/// How many syncs are under way at a time: a file system makes several durable at once.
+const SYNCS_AT_A_TIME: usize = 16;
+
+/// Makes files and their names durable, as [`sync_file`] does, but each directory only once.
+pub(crate) async fn sync_files(
+    root: &Path,
+    files: Vec<PathBuf>,
+) -> Result<(), (PathBuf, io::Error)> {
+    let above = files.iter().flat_map(|file| file.ancestors().skip(1));
+    let directories: BTreeSet<PathBuf> = above
+        .filter(|path| path.starts_with(root))
+        .map(Path::to_owned)
+        .collect();
+    for paths in [files, directories.into_iter().collect()] {
+        let syncs = stream::iter(paths).map(|path| async move { sync(&path).await });
+        let syncs = syncs.buffer_unordered(SYNCS_AT_A_TIME);
+        syncs.try_collect::<Vec<()>>().await?;
     }
     Ok(())
 }

@@ -40,6 +40,21 @@ impl Objects {
     /// Writes an object durably. Must not be there yet, unless with the same content: then
     /// an earlier attempt had got further than its answer said.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<(), LogError> {
+        self.put(path, bytes).await?;
+        self.durability.sync(path, true).await
+    }
+
+    /// Writes many objects likewise; that costs less than one by one.
+    pub async fn create_all(&self, objects: Vec<(Path, Bytes)>) -> Result<(), LogError> {
+        let mut paths = Vec::with_capacity(objects.len());
+        for (path, bytes) in objects {
+            self.put(&path, bytes).await?;
+            paths.push(path);
+        }
+        self.durability.sync_all(&paths).await
+    }
+
+    async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), LogError> {
         let options = PutOptions {
             mode: PutMode::Create,
             ..PutOptions::default()
@@ -55,7 +70,7 @@ impl Objects {
             }
             Err(source) => return Err(failed("write", path, source)),
         }
-        self.durability.sync(path, true).await
+        Ok(())
     }
 
     /// The bytes of an object.
@@ -121,7 +136,8 @@ mod tests {
         let (one, two) = (objects.path("a/b/1"), objects.path("a/2"));
         objects.create(&one, "x".into()).await.unwrap();
         objects.create(&one, "x".into()).await.unwrap();
-        objects.create(&two, "y".into()).await.unwrap();
+        let both = vec![(one.clone(), "x".into()), (two.clone(), "y".into())];
+        objects.create_all(both).await.unwrap();
         let other = objects.create(&one, "z".into()).await;
         assert!(matches!(other, Err(LogError::Fenced { .. })), "{other:?}");
         assert_eq!(objects.list("a").await.unwrap(), [two, one.clone()]);

@@ -49,6 +49,17 @@ impl Durability {
     }
 }
 
+impl Durability {
+    /// Makes many objects durable that were just written, with all directories above them.
+    pub(crate) async fn sync_all(&self, paths: &[Path]) -> Result<(), LogError> {
+        let Self::FileSystem { root } = self else {
+            return Ok(());
+        };
+        let files: Vec<PathBuf> = paths.iter().map(|path| root.join(path.as_ref())).collect();
+        durable::sync_files(root, files).await.map_err(not_durable)
+    }
+}
+
 /// The name of an entry's object: the only place that knows its format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct EntryName(Sequence);

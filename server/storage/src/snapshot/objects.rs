@@ -122,6 +122,10 @@ impl SnapshotObjects {
         self.0.create(path, bytes).await
     }
 
+    pub(crate) async fn create_all(&self, objects: Vec<(Path, Bytes)>) -> Result<(), LogError> {
+        self.0.create_all(objects).await
+    }
+
     pub(crate) async fn remove(&self, path: &str) -> Result<(), LogError> {
         self.0.remove(&Path::from(path)).await
     }

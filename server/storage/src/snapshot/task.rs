@@ -205,20 +205,20 @@ impl SnapshotTask {
                 SnapshotError::Encode { table, source }
             })?;
         let objects = &self.parts.objects;
-        let mut files = Vec::with_capacity(encoded.len());
+        let (mut files, mut new) = (Vec::new(), Vec::new());
         for file in encoded {
             let path = objects.file_path((database, table), file.min_time, window, cut.sequence);
-            let size_bytes = file.bytes.len() as u64;
-            objects.create(&path, file.bytes).await?;
             files.push(Arc::new(ParquetFile {
                 path: path.to_string(),
-                size_bytes,
+                size_bytes: file.bytes.len() as u64,
                 row_count: file.rows as u64,
                 min_time: file.min_time,
                 max_time: file.max_time,
                 sequence: cut.sequence.0,
             }));
+            new.push((path, file.bytes));
         }
+        objects.create_all(new).await?;
         Ok(files)
     }
 
