@@ -92,6 +92,14 @@ SOAK_SECONDS ?= 600
 soak: build
 	$(PYTHON) bench/soak.py --binary $(TARGET)/debug/influxdb3 --venv $(TARGET)/bench-venv --seconds $(SOAK_SECONDS)
 
+# How often `make crash` kills the server.
+CRASH_CYCLES ?= 100
+
+## crash: kill the server at random moments while it works, and check that nothing acknowledged is lost
+.PHONY: crash
+crash: build
+	$(PYTHON) bench/crash.py --binary $(TARGET)/debug/influxdb3 --cycles $(CRASH_CYCLES)
+
 ## escapes: run every attempt to escape without each layer in turn, and store the table
 .PHONY: escapes
 escapes:

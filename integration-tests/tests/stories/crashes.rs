@@ -78,12 +78,36 @@ async fn overlapping_runs_that_fail_at_random_count_every_row_once_over_twenty_k
     survive(server, trigger, 20).await;
 }
 
-/// Kills the server so many times while it works, and checks it after each.
+/// Snapshots all the time: kills come while files are written, named and removed too.
+fn with_snapshots(server: Builder) -> Builder {
+    server
+        .flag("--wal-snapshot-size", "2")
+        .flag("--snapshotted-wal-files-to-keep", "0")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_kills_while_snapshots_are_made_lose_no_row_and_count_none_twice() {
+    let server = with_snapshots(server().plugin("counting.py", COUNTING));
+    let made = survive(server, |it| it, 30).await;
+    assert!(made > 20, "{made} snapshots");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overlapping_runs_count_every_row_once_over_kills_and_snapshots() {
+    let server = with_snapshots(server().plugin("counting.py", FAILING))
+        .allow_log("a plugin's worker ended", "the plugin ends it at random")
+        .flag("--trigger-concurrency", "4");
+    let trigger = |it: TriggerBuilder| it.error_behavior("retry").asynchronous();
+    survive(server, trigger, 20).await;
+}
+
+/// Kills the server so many times while it works, and checks it after each. Returns how many
+/// snapshots it has made.
 async fn survive(
     builder: Builder,
     settings: impl FnOnce(TriggerBuilder) -> TriggerBuilder,
     rounds: usize,
-) {
+) -> usize {
     let mut server = builder.start().await;
     let db = server.database("db").create().await;
     let trigger = db.trigger("counting", "counting.py").spec("table:stream");
@@ -105,6 +129,7 @@ async fn survive(
     // Whatever was still under way would be counted by now that a later write is.
     db.write(lines(next)).await;
     until_all_is_counted(&db).await;
+    server.count_logged("made a snapshot")
 }
 
 /// When the server is killed; writes go on all the time.

@@ -3,13 +3,10 @@
 use std::{fs, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use object_store::{ObjectStore, memory::InMemory};
-use outrigger_log::{
-    commit,
-    store::{Durability, EntryStore},
-};
+use outrigger_log::{commit, store::Durability};
 use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate, trace::Tracer};
 use outrigger_query::QueryEngine;
-use outrigger_storage::Storage;
+use outrigger_storage::{Settings, Storage, Stores, snapshot};
 use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{
     Board, DryRunConfig, DryRuns, Gauges, PinnedSources, Plugins, Repository, TriggerService,
@@ -37,14 +34,18 @@ impl Drop for Running {
 /// Everything an API needs; requests may have 1000 bytes, and there is the plugin `p.py`.
 pub(crate) async fn deps() -> (Deps, Running) {
     let store = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
-    let entries = EntryStore::new(store.clone(), "n", Durability::Store);
-    let config = commit::Config {
+    let stores = Stores::new(store.clone(), "n", Durability::Store);
+    let log = commit::Config {
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
         buffer_wait_max: Duration::from_secs(5),
     };
+    let settings = Settings {
+        log,
+        snapshots: snapshot::Config::default(),
+    };
     let clock = Arc::new(SystemClock::default());
-    let (storage, task) = Storage::open(entries, clock, config).await.unwrap();
+    let (storage, task) = Storage::open(stores, clock, settings).await.unwrap();
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(task.run(shutdown.clone()));
     let limits = outrigger_query::Config {

@@ -2,6 +2,7 @@
 //! only by itself; what it means together is [`crate::config`]'s.
 
 mod confinement;
+mod storage;
 mod traces;
 mod workers;
 
@@ -12,6 +13,7 @@ use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::{
     confinement::{ConfinementArgs, Reach},
+    storage::StorageArgs,
     traces::{TraceArgs, TracesExporter},
     workers::WorkerArgs,
 };
@@ -171,6 +173,9 @@ pub struct Args {
         help_heading = "Plugins"
     )]
     pub(crate) disable_package_management: bool,
+
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
 
     #[command(flatten)]
     pub(crate) workers: WorkerArgs,

@@ -10,7 +10,6 @@ use std::{
 };
 
 use outrigger_api::{Api, Deps, Instance, Metrics};
-use outrigger_log::LogError;
 use outrigger_model::{
     clock::SystemClock,
     shutdown::{Phase, Shutdown},
@@ -18,7 +17,7 @@ use outrigger_model::{
 };
 use outrigger_query::QueryEngine;
 use outrigger_sandbox::Launcher;
-use outrigger_storage::Storage;
+use outrigger_storage::{OpenError, Storage};
 use outrigger_supervisor::{
     Confinement, Supervisor, SupervisorError,
     environment::{self, EnvironmentError, Management, Packages, VirtualEnvironment},
@@ -33,7 +32,7 @@ use uuid::Uuid;
 use crate::{
     args::PackageManager,
     config::{Config, PluginsConfig, StoreConfig},
-    node::{Node, NodeError},
+    node::{Node, NodeError, NodeLock},
     run_directory::RunDirectory,
     traces::Traces,
 };
@@ -57,8 +56,8 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) enum ComposeError {
     #[error("open the stored data")]
     Node(#[from] NodeError),
-    #[error("replay the log")]
-    Log(#[from] LogError),
+    #[error(transparent)]
+    Storage(#[from] OpenError),
     #[error("start the launching thread")]
     Launcher(#[source] io::Error),
     #[error("make a directory for the workers' socket")]
@@ -77,6 +76,8 @@ pub(crate) struct Server {
     pub(crate) api: Api,
     pub(crate) storage: Storage,
     pub(crate) shutdown: Shutdown,
+    /// Nobody else uses the stored data while this is held.
+    pub(crate) _lock: Option<NodeLock>,
     /// To be finished when everything else has ended.
     pub(crate) traces: Traces,
     // The workers' socket is in it; removed when dropped.
@@ -87,10 +88,10 @@ pub(crate) struct Server {
 /// server that could not be put together.
 pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Server, ComposeError> {
     let traces = Traces::start(config.traces.as_ref(), &config.node_id);
-    let node = Node::open(&config.store, &config.node_id)?;
+    let mut node = Node::open(&config.store, &config.node_id)?;
     let cluster_uuid = node.cluster_uuid().await?;
     let clock = Arc::new(SystemClock::default());
-    let (storage, task) = Storage::open(node.entries(), clock, config.log.clone()).await?;
+    let (storage, task) = Storage::open(node.stores(), clock, config.storage.clone()).await?;
     let log = shutdown.gate(Phase::Log);
     log.tasks().spawn(task.run(log.token().clone()));
 
@@ -150,6 +151,7 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
         api,
         storage,
         shutdown,
+        _lock: node.lock(),
         traces,
         _run_directory: run_directory,
     })

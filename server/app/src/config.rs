@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) max_request_bytes: ByteSize,
     pub(crate) listener_file: Option<PathBuf>,
     pub(crate) store: StoreConfig,
-    pub(crate) log: outrigger_log::commit::Config,
+    pub(crate) storage: outrigger_storage::Settings,
     pub(crate) plugins: PluginsConfig,
     pub(crate) repository: Repository,
     /// The kinds of triggers that can be created.
@@ -154,11 +154,7 @@ impl Args {
             max_request_bytes: ByteSize(self.max_http_request_size),
             listener_file: self.tcp_listener_file_path.clone(),
             store,
-            log: outrigger_log::commit::Config {
-                flush_interval: self.wal_flush_interval,
-                buffer_bytes_max: WRITE_BUFFER_BYTES_MAX.0,
-                buffer_wait_max: WRITE_WAIT_MAX,
-            },
+            storage: self.storage_settings(),
             plugins,
             repository: Repository::new(self.plugin_repo.clone(), self.plugin_repo_timeout),
             allowed_triggers: self.allowed_triggers(),
@@ -181,6 +177,17 @@ impl Args {
             traces,
             shutdown_phase_max: self.shutdown_timeout,
         })
+    }
+
+    fn storage_settings(&self) -> outrigger_storage::Settings {
+        outrigger_storage::Settings {
+            log: outrigger_log::commit::Config {
+                flush_interval: self.wal_flush_interval,
+                buffer_bytes_max: WRITE_BUFFER_BYTES_MAX.0,
+                buffer_wait_max: WRITE_WAIT_MAX,
+            },
+            snapshots: self.storage.snapshots(),
+        }
     }
 
     fn node_id(&self) -> Result<String, String> {

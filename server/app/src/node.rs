@@ -1,19 +1,20 @@
 //! What is known about this node before anything else: where its data lies, and the
 //! id of the cluster that it is.
 
+mod lock;
+
 use std::{fs, io, path::PathBuf, sync::Arc};
 
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory,
     path::Path,
 };
-use outrigger_log::{
-    LogError,
-    store::{Durability, EntryStore},
-};
+use outrigger_log::{LogError, store::Durability};
+use outrigger_storage::Stores;
 use outrigger_triggers::PinnedSources;
 use uuid::Uuid;
 
+pub(crate) use self::lock::NodeLock;
 use crate::config::StoreConfig;
 
 /// Why the stored data cannot be used.
@@ -23,6 +24,15 @@ pub(crate) enum NodeError {
     /// The data directory cannot be made.
     #[error("make the data directory {path}")]
     Directory { path: PathBuf, source: io::Error },
+    /// Another server runs on the same data.
+    #[error(
+        "{holder} uses the data of this node already ({path}): two servers run with the same \
+         --node-id on the same object store; stop one of them"
+    )]
+    Taken { holder: String, path: PathBuf },
+    /// The lock cannot be taken.
+    #[error("lock {path}")]
+    Lock { path: PathBuf, source: io::Error },
     /// The object store cannot be used.
     #[error("open the object store")]
     Store(#[from] object_store::Error),
@@ -40,35 +50,41 @@ pub(crate) struct Node {
     store: Arc<dyn ObjectStore>,
     durability: Durability,
     id: String,
+    lock: Option<NodeLock>,
 }
 
 impl Node {
     /// Opens the store; makes the data directory if it is not there.
     pub(crate) fn open(config: &StoreConfig, node_id: &str) -> Result<Self, NodeError> {
-        let (store, durability): (Arc<dyn ObjectStore>, _) = match config {
-            StoreConfig::Memory => (Arc::new(InMemory::new()), Durability::Store),
+        let (store, durability, lock): (Arc<dyn ObjectStore>, _, _) = match config {
+            StoreConfig::Memory => (Arc::new(InMemory::new()), Durability::Store, None),
             StoreConfig::File(path) => {
                 fs::create_dir_all(path).map_err(|source| NodeError::Directory {
                     path: path.clone(),
                     source,
                 })?;
+                let lock = NodeLock::take(&path.join(node_id))?;
                 let store = LocalFileSystem::new_with_prefix(path)?;
-                (
-                    Arc::new(store),
-                    Durability::FileSystem { root: path.clone() },
-                )
+                let durability = Durability::FileSystem { root: path.clone() };
+                (Arc::new(store), durability, Some(lock))
             }
         };
         Ok(Self {
             store,
             durability,
             id: node_id.to_owned(),
+            lock,
         })
     }
 
-    /// Its log.
-    pub(crate) fn entries(&self) -> EntryStore {
-        EntryStore::new(self.store.clone(), &self.id, self.durability.clone())
+    /// Its log, and what lies beside it.
+    pub(crate) fn stores(&self) -> Stores {
+        Stores::new(self.store.clone(), &self.id, self.durability.clone())
+    }
+
+    /// What keeps others from it, to be held as long as it is used.
+    pub(crate) fn lock(&mut self) -> Option<NodeLock> {
+        self.lock.take()
     }
 
     /// What it keeps of the plugin repository.

@@ -7,6 +7,7 @@
 pub mod change;
 mod error;
 pub mod grants;
+pub mod image;
 pub mod progress;
 pub mod state;
 pub mod trigger;

@@ -32,6 +32,15 @@ impl Progress {
         }
     }
 
+    /// The ranges beyond the cursor that are dealt with.
+    pub fn beyond(&self) -> impl Iterator<Item = EntryRange> {
+        let range = |(after, through): (&Sequence, &Sequence)| EntryRange {
+            after: *after,
+            through: *through,
+        };
+        self.beyond.iter().map(range)
+    }
+
     /// Every entry up to this one is dealt with. Moves only forward.
     pub fn cursor(&self) -> Sequence {
         self.cursor

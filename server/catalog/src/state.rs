@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use outrigger_model::{
     ids::{DatabaseId, Sequence, TableId, TriggerId},
     names::{DatabaseName, INTERNAL_DATABASE},
-    schema::TableSchema,
+    schema::{ColumnType, TableSchema},
 };
 
 use crate::{
     CatalogChange, CatalogError,
+    image::{CatalogImage, DatabaseImage, TableImage, TriggerImage},
     progress::{EntryRange, Progress},
     trigger::{Pin, Trigger, TriggerDefinition, TriggerEvent},
 };
@@ -56,6 +57,71 @@ impl Database {
                 database: self.name.to_string(),
                 trigger: name.to_owned(),
             })
+    }
+
+    fn image(&self) -> DatabaseImage {
+        let table = |table: &Arc<Table>| TableImage {
+            id: table.id,
+            name: table.name.clone(),
+            columns: table
+                .schema
+                .columns()
+                .filter(|(_, column)| *column != ColumnType::Time)
+                .map(|(name, column)| (name.to_owned(), column))
+                .collect(),
+        };
+        let trigger = |trigger: &Arc<Trigger>| TriggerImage {
+            id: trigger.id,
+            definition: trigger.definition.clone(),
+            since: trigger.since,
+            cursor: trigger.progress.cursor(),
+            beyond: trigger
+                .progress
+                .beyond()
+                .map(|range| (range.after, range.through))
+                .collect(),
+        };
+        DatabaseImage {
+            id: self.id,
+            name: self.name.clone(),
+            tables: self.tables.values().map(table).collect(),
+            triggers: self.triggers.values().map(trigger).collect(),
+        }
+    }
+
+    fn from_image(image: DatabaseImage) -> Self {
+        let table = |image: TableImage| {
+            let mut schema = TableSchema::default();
+            for (name, column) in &image.columns {
+                schema.add(name, *column);
+            }
+            let (id, name) = (image.id, image.name);
+            (name.clone(), Arc::new(Table { id, name, schema }))
+        };
+        let trigger = |image: TriggerImage| {
+            let mut progress = Progress::up_to(image.cursor);
+            for (after, through) in image.beyond {
+                progress.complete(EntryRange { after, through });
+            }
+            let trigger = Trigger {
+                id: image.id,
+                definition: image.definition,
+                since: image.since,
+                progress,
+            };
+            (trigger.definition.name.clone(), Arc::new(trigger))
+        };
+        let tables: BTreeMap<String, Arc<Table>> = image.tables.into_iter().map(table).collect();
+        Self {
+            id: image.id,
+            name: image.name,
+            table_names: tables
+                .values()
+                .map(|table| (table.id, table.name.clone()))
+                .collect(),
+            tables,
+            triggers: image.triggers.into_iter().map(trigger).collect(),
+        }
     }
 }
 
@@ -330,6 +396,38 @@ impl Catalog {
         }
     }
 
+    /// All of it, for a snapshot.
+    pub fn image(&self) -> CatalogImage {
+        let databases = self.databases.values();
+        CatalogImage {
+            last_database: self.last_database,
+            last_table: self.last_table,
+            last_trigger: self.last_trigger,
+            databases: databases.map(|database| database.image()).collect(),
+        }
+    }
+
+    /// The catalog that the image was made of.
+    pub fn from_image(image: CatalogImage) -> Self {
+        let mut catalog = Self {
+            last_database: image.last_database,
+            last_table: image.last_table,
+            last_trigger: image.last_trigger,
+            ..Self::default()
+        };
+        for image in image.databases {
+            catalog.names.insert(image.id, image.name.clone());
+            let ids = image.triggers.iter().map(|trigger| trigger.id);
+            catalog
+                .trigger_homes
+                .extend(ids.map(|trigger| (trigger, image.id)));
+            let name = image.name.clone();
+            let database = Arc::new(Database::from_image(image));
+            catalog.databases.insert(name, database);
+        }
+        catalog
+    }
+
     fn on_create_database(&mut self, id: DatabaseId, name: DatabaseName) {
         self.last_database = self.last_database.max(id);
         self.names.insert(id, name.clone());
@@ -392,8 +490,6 @@ fn unknown(what: &'static str, id: u32) -> CatalogError {
 
 #[cfg(test)]
 mod tests {
-    use outrigger_model::schema::ColumnType;
-
     use super::*;
     use crate::{grants::Grants, trigger::ErrorBehavior};
 

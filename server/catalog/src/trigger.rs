@@ -133,6 +133,16 @@ pub struct Trigger {
     pub progress: Progress,
 }
 
+impl TriggerDefinition {
+    /// Whether it follows what is written.
+    pub fn follows_the_log(&self) -> bool {
+        matches!(
+            self.event,
+            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. }
+        )
+    }
+}
+
 impl Trigger {
     /// It was enabled: what lies before is not delivered any more.
     pub(crate) fn start_at(&mut self, sequence: Sequence) {

@@ -119,6 +119,11 @@ impl Committer {
         &self.0.metrics
     }
 
+    /// Whether something has ended the log for good.
+    pub fn has_failed(&self) -> bool {
+        self.0.failure.borrow().is_some()
+    }
+
     /// Waits until something has ended the log for good, and says what.
     pub async fn failed(&self) -> LogError {
         let mut failure = self.0.failure.subscribe();

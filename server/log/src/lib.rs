@@ -9,6 +9,7 @@ mod durable;
 pub mod entry;
 mod error;
 mod metrics;
+pub mod objects;
 pub mod replay;
 pub mod store;
 

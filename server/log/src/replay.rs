@@ -1,4 +1,5 @@
-//! How the views come back after a start: every entry is applied again, in order.
+//! How the views come back after a start: every entry behind the snapshot is applied again,
+//! in order.
 
 use std::sync::Arc;
 
@@ -11,21 +12,21 @@ use crate::{
     store::EntryStore,
 };
 
-/// Applies every entry to `view` and returns the last one's sequence.
+/// Applies every entry behind `after` to `view` and returns the last one's sequence; `after`
+/// itself if there is none. What lies before is not looked at.
 ///
 /// The last entry may be torn: the server died while it wrote it, so nobody was
 /// told that it is there. It is put aside with a warning. Any other entry that
 /// cannot be read was acknowledged, and the replay fails; so does the last one if it
 /// is whole but of another version.
-pub async fn replay(store: &EntryStore, view: &dyn View) -> Result<Sequence, LogError> {
-    let sequences = store.sequences().await?;
-    let Some(first) = sequences.first().copied() else {
-        return Ok(Sequence(0));
-    };
-    if first != Sequence(1) {
-        return Err(gap(store, Sequence(1), first));
-    }
-    let mut last = Sequence(0);
+pub async fn replay(
+    store: &EntryStore,
+    view: &dyn View,
+    after: Sequence,
+) -> Result<Sequence, LogError> {
+    let mut sequences = store.sequences().await?;
+    sequences.retain(|sequence| *sequence > after);
+    let mut last = after;
     for (index, &sequence) in sequences.iter().enumerate() {
         if sequence != last.next() {
             return Err(gap(store, last.next(), sequence));
@@ -96,9 +97,24 @@ mod tests {
     async fn a_torn_tail_is_dropped_and_its_number_used_again() {
         let (store, seen) = (with_entries(3).await, Seen::default());
         store.create(Sequence(4), torn(4)).await.unwrap();
-        assert_eq!(replay(&store, &seen).await.unwrap(), Sequence(3));
+        let replayed = replay(&store, &seen, Sequence(0)).await;
+        assert_eq!(replayed.unwrap(), Sequence(3));
         assert_eq!(*seen.0.lock(), [1, 2, 3]);
         assert_eq!(store.sequences().await.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_a_snapshot_covers_is_not_looked_at() {
+        let (store, seen) = (with_entries(4).await, Seen::default());
+        store.remove(Sequence(1)).await.unwrap();
+        store.remove(Sequence(1)).await.unwrap();
+        let replayed = replay(&store, &seen, Sequence(2)).await;
+        assert_eq!(replayed.unwrap(), Sequence(4));
+        assert_eq!(*seen.0.lock(), [3, 4]);
+        let nothing = replay(&store, &seen, Sequence(7)).await;
+        assert_eq!(nothing.unwrap(), Sequence(7));
+        let gap = replay(&store, &seen, Sequence(0)).await;
+        assert!(matches!(gap, Err(LogError::Gap { .. })), "{gap:?}");
     }
 
     #[tokio::test]
@@ -106,7 +122,9 @@ mod tests {
         let store = with_entries(1).await;
         store.create(Sequence(2), torn(2)).await.unwrap();
         store.create(Sequence(3), encoded(3)).await.unwrap();
-        let error = replay(&store, &Seen::default()).await.unwrap_err();
+        let error = replay(&store, &Seen::default(), Sequence(0))
+            .await
+            .unwrap_err();
         let text = Report(&error).to_string();
         assert!(text.contains("n/log/00000000000000000002.entry"), "{text}");
         assert!(text.contains("byte"), "{text}");
@@ -120,7 +138,9 @@ mod tests {
         let checksum = crc32fast::hash(&newer[..24]);
         newer[24..28].copy_from_slice(&checksum.to_le_bytes());
         store.create(Sequence(2), newer.into()).await.unwrap();
-        let error = replay(&store, &Seen::default()).await.unwrap_err();
+        let error = replay(&store, &Seen::default(), Sequence(0))
+            .await
+            .unwrap_err();
         let version = DecodeError::Version { version: 2 };
         assert!(matches!(error, LogError::Corrupt { source, .. } if source == version));
         assert_eq!(
@@ -134,7 +154,9 @@ mod tests {
     async fn a_missing_entry_stops_the_replay() {
         let store = with_entries(1).await;
         store.create(Sequence(3), encoded(3)).await.unwrap();
-        let error = replay(&store, &Seen::default()).await.unwrap_err();
+        let error = replay(&store, &Seen::default(), Sequence(0))
+            .await
+            .unwrap_err();
         assert!(matches!(
             error,
             LogError::Gap {

@@ -49,6 +49,17 @@ impl Durability {
     }
 }
 
+impl Durability {
+    /// Makes many objects durable that were just written, with all directories above them.
+    pub(crate) async fn sync_all(&self, paths: &[Path]) -> Result<(), LogError> {
+        let Self::FileSystem { root } = self else {
+            return Ok(());
+        };
+        let files: Vec<PathBuf> = paths.iter().map(|path| root.join(path.as_ref())).collect();
+        durable::sync_files(root, files).await.map_err(not_durable)
+    }
+}
+
 /// The name of an entry's object: the only place that knows its format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct EntryName(Sequence);
@@ -175,6 +186,15 @@ impl EntryStore {
             Err(source) => return Err(Self::failed("write", &path, source)),
         }
         self.sync(&path).await
+    }
+
+    /// Removes an entry that nothing needs any more; that it is gone already is fine.
+    pub async fn remove(&self, sequence: Sequence) -> Result<(), LogError> {
+        let path = self.path(sequence);
+        match self.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(Self::failed("remove", &path, source)),
+        }
     }
 
     /// Makes an entry durable that is there.

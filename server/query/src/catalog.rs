@@ -12,7 +12,7 @@ use datafusion::{
 };
 use outrigger_storage::Snapshot;
 
-use crate::{live::LiveTable, rows::RowsTable, system::SystemTables};
+use crate::{live::LiveTable, system::SystemTables, table::StoredTable};
 
 /// The one catalog of a query.
 pub(crate) const CATALOG: &str = "public";
@@ -48,12 +48,8 @@ impl SchemaProvider for UserTables {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let table = self.0.tables().get(name).map(|view| {
-            let view = view.clone();
-            let schema = view.schema().arrow();
-            Arc::new(RowsTable::new(schema, move || view.batches())) as Arc<dyn TableProvider>
-        });
-        Ok(table)
+        let view = self.0.tables().get(name).cloned();
+        Ok(view.map(|view| Arc::new(StoredTable::new(view)) as Arc<dyn TableProvider>))
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -24,7 +24,7 @@ use crate::{
     LiveTable, Param, Plan, QueryError,
     catalog::{CATALOG, SYSTEM_SCHEMA, USER_SCHEMA, catalog_list},
     metrics::Metrics,
-    param,
+    param, table,
 };
 
 /// What queries may use.
@@ -70,9 +70,11 @@ impl QueryEngine {
     /// An engine that queries `storage`.
     pub fn new(storage: Storage, config: Config) -> Self {
         let session = session_config(config);
+        let runtime = runtime(config);
+        table::register(&runtime, storage.files());
         let base = SessionStateBuilder::new()
             .with_config(session)
-            .with_runtime_env(runtime(config))
+            .with_runtime_env(runtime)
             .with_default_features()
             .build();
         let base = Arc::new(base);

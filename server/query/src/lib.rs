@@ -13,6 +13,7 @@ mod param;
 mod plan;
 mod rows;
 mod system;
+mod table;
 
 pub use engine::{Config, QueryEngine, TableInfo};
 pub use error::{EngineError, QueryError};

@@ -74,7 +74,10 @@ impl Plan {
             .map_err(QueryError::execution)?;
         let batches =
             execute_stream(physical, self.state.task_ctx()).map_err(QueryError::execution)?;
+        let logical = self.logical;
         let batches = batches.map(move |batch| {
+            // Its tables' views keep the files where they are that are still to be read.
+            let _held = &logical;
             conform(&batch.map_err(QueryError::execution)?, &schema)
                 .map_err(|error| QueryError::execution(DataFusionError::from(error)))
         });

@@ -90,7 +90,18 @@ impl Recent {
                 *bytes -= entries.pop_front().map_or(0, |oldest| oldest.bytes());
             }
         }
+        // Entries that are recalled lie before it.
+        self.last.send_modify(|last| *last = sequence.max(*last));
+    }
+
+    /// Nothing is kept of the entries up to this one.
+    pub(crate) fn start_behind(&self, sequence: Sequence) {
         self.last.send_replace(sequence);
+    }
+
+    /// The last applied entry, and every one that follows.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Sequence> {
+        self.last.subscribe()
     }
 
     /// How much memory it takes.
@@ -184,7 +195,7 @@ impl Feed {
 
     /// The last applied entry, and every one that follows.
     pub fn subscribe(&self) -> watch::Receiver<Sequence> {
-        self.state.recent.last.subscribe()
+        self.state.recent.subscribe()
     }
 
     /// How far a trigger lags that wants the rows of one table, or of all its database's.
@@ -193,8 +204,25 @@ impl Feed {
     }
 
     /// The rows of the entries behind `after` that pass the filter: as many entries as
-    /// there are up to `until` and as fit, or a good number of entries without any.
+    /// there are up to `until` and as fit, or a good number of entries without any. Entries
+    /// that are gone have none.
     pub async fn read(
+        &self,
+        after: Sequence,
+        until: Option<Sequence>,
+        filter: &Filter,
+    ) -> Result<Delivery, LogError> {
+        loop {
+            let removed = self.state.removed();
+            let read = self.read_kept(after.max(removed), until, filter).await;
+            // An entry may have gone while this was about to read it.
+            if read.is_ok() || self.state.removed() == removed {
+                return read;
+            }
+        }
+    }
+
+    async fn read_kept(
         &self,
         after: Sequence,
         until: Option<Sequence>,
@@ -260,24 +288,29 @@ impl Feed {
             object: self.store.object(sequence),
             reason,
         })?;
-        let tables = meanings.into_iter().filter_map(|meaning| match meaning {
-            Meaning::Rows {
-                database,
-                table,
-                batch,
-                origin,
-            } => Some(TableRows {
-                database,
-                table,
-                batch,
-                origin,
-            }),
-            _ => None,
-        });
-        Ok(Arc::new(EntryRows {
-            sequence,
-            tables: tables.collect(),
-        }))
+        Ok(Arc::new(rows_of(sequence, meanings)))
+    }
+}
+
+/// The rows among an entry's records.
+pub(crate) fn rows_of(sequence: Sequence, meanings: Vec<Meaning>) -> EntryRows {
+    let tables = meanings.into_iter().filter_map(|meaning| match meaning {
+        Meaning::Rows {
+            database,
+            table,
+            batch,
+            origin,
+        } => Some(TableRows {
+            database,
+            table,
+            batch,
+            origin,
+        }),
+        _ => None,
+    });
+    EntryRows {
+        sequence,
+        tables: tables.collect(),
     }
 }
 

@@ -53,6 +53,13 @@ impl Recollection {
         written.drain(..surplus);
     }
 
+    /// Entries up to this one are gone: nobody will see them.
+    pub(crate) fn forget(&self, through: Sequence) {
+        let mut written = self.0.lock();
+        let gone = written.partition_point(|written| written.entry <= through);
+        written.drain(..gone);
+    }
+
     /// How much memory it takes.
     pub(crate) fn held_bytes(&self) -> usize {
         self.0.lock().capacity() * size_of::<Written>()

@@ -1,24 +1,33 @@
 //! What was written and can be read: the write path (validate, log, apply,
-//! publish), the memtables it fills, and the feed that triggers follow.
+//! publish), the memtables it fills, the Parquet files that snapshots make of them, and
+//! the feed that triggers follow.
 //!
-//! Everything lives in memory and comes back by replaying the log; Parquet files
-//! and snapshots have their place beside `memtable`.
+//! Everything is derived from the log, and comes back from the last snapshot and the log's
+//! entries behind it.
 
 mod error;
 pub mod feed;
+mod files;
 pub mod journal;
 mod lag;
 mod memtable;
 mod merge;
 mod metrics;
+mod open;
+pub mod points;
 mod record;
 mod rehearsal;
+pub mod snapshot;
 mod state;
+#[cfg(test)]
+mod testing;
 mod validate;
 mod write;
 
 pub use error::{WriteError, WriteErrorBody};
+pub use files::ParquetFile;
 pub use lag::Lag;
+pub use open::{OpenError, Settings, StorageTask, Stores};
 pub use rehearsal::{Rehearsal, Rehearsed};
 pub use state::{Snapshot, TableView};
 pub use write::{

@@ -27,6 +27,10 @@ const CHUNK_BYTES_MAX: usize = 32 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
     chunks: Arc<Vec<RecordBatch>>,
+    // The first so many chunks are about to become files, and don't change any more.
+    frozen: usize,
+    // How many rows there ever were.
+    appended: u64,
     // Hashes of (tags, time) of every row: tells when two rows may be the same point.
     keys: HashSet<u64>,
     may_overlap: bool,
@@ -37,6 +41,7 @@ pub(crate) struct Memtable {
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
     chunks: Arc<Vec<RecordBatch>>,
+    appended: u64,
     may_overlap: bool,
     merged: Arc<OnceLock<RecordBatch>>,
 }
@@ -53,11 +58,12 @@ impl Memtable {
     /// Appends rows that are never merged.
     pub(crate) fn append(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
         self.merged = Arc::default();
+        self.appended += batch.num_rows() as u64;
         let chunks = Arc::make_mut(&mut self.chunks);
         chunks.push(batch);
         // As in a log-structured merge tree: chunks grow geometrically, so that
         // many tiny writes don't make many tiny chunks.
-        while let [.., previous, last] = chunks.as_slice() {
+        while let [.., previous, last] = &chunks[self.frozen..] {
             let rows = previous.num_rows() + last.num_rows();
             let bytes = slice_bytes(previous) + slice_bytes(last);
             let grown = previous.num_rows() > 2 * last.num_rows();
@@ -90,6 +96,30 @@ impl Memtable {
         chunks.drain(..dropped);
     }
 
+    /// All rows that there are are about to become files; they stay until that is done.
+    pub(crate) fn freeze(&mut self) -> Rows {
+        self.frozen = self.chunks.len();
+        self.rows()
+    }
+
+    /// The frozen rows are in files: forgets them.
+    pub(crate) fn forget_frozen(&mut self) {
+        let rest: Vec<RecordBatch> = self.chunks[self.frozen..].to_vec();
+        self.frozen = 0;
+        self.merged = Arc::default();
+        self.keys = HashSet::new();
+        self.may_overlap = false;
+        for key in rest.iter().flat_map(point_keys) {
+            self.may_overlap |= !self.keys.insert(key);
+        }
+        self.chunks = Arc::new(rest);
+    }
+
+    /// Whether there are no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
     /// How many bytes of memory it takes beside its rows.
     pub(crate) fn index_bytes(&self) -> usize {
         self.keys.capacity() * (size_of::<u64>() + 1)
@@ -98,6 +128,7 @@ impl Memtable {
     pub(crate) fn rows(&self) -> Rows {
         Rows {
             chunks: self.chunks.clone(),
+            appended: self.appended,
             may_overlap: self.may_overlap,
             merged: self.merged.clone(),
         }
@@ -105,6 +136,16 @@ impl Memtable {
 }
 
 impl Rows {
+    /// The rows as they were written, in parts.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.chunks.iter()
+    }
+
+    /// How many rows there ever were, which says whether they are the same as others.
+    pub(crate) fn appended(&self) -> u64 {
+        self.appended
+    }
+
     /// How many bytes of memory they take.
     pub(crate) fn held_bytes(&self) -> usize {
         let chunks = self.chunks.iter().chain(self.merged.get());
@@ -219,6 +260,29 @@ mod tests {
             "+-----+-----+---+-------------------------------+",
         ];
         assert_eq!(shown, expected.join("\n"));
+    }
+
+    #[test]
+    fn frozen_rows_stay_until_they_are_forgotten() {
+        let mut table = Memtable::default();
+        insert(&mut table, "m,t=a f=1,g=1 1");
+        insert(&mut table, "m,t=a g=2 1");
+        let frozen = table.freeze();
+        insert(&mut table, "m,t=a f=3 1\nm,t=b f=4 1");
+        insert(&mut table, "m,t=c f=5 1");
+        let rows = |rows: &Rows| {
+            let batches = rows.batches(&schema()).unwrap();
+            batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+        };
+        assert_eq!((rows(&frozen), rows(&table.rows())), (1, 3));
+        table.forget_frozen();
+        assert!(!table.may_overlap && table.keys.len() == 3);
+        assert_eq!((rows(&frozen), rows(&table.rows())), (1, 3));
+        insert(&mut table, "m,t=c f=6 1");
+        assert!(table.may_overlap);
+        table.freeze();
+        table.forget_frozen();
+        assert!(table.is_empty() && table.index_bytes() == 0);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use prometheus::{
-    IntCounterVec, IntGaugeVec, Opts,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 
-use crate::state::State;
+use crate::{files::ParquetFile, state::State};
 
 /// Who wrote.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,74 @@ impl Metrics {
 
     pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![Box::new(self.lines.clone())]
+    }
+}
+
+/// Seconds.
+const SNAPSHOT_BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Counts what snapshots do. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotMetrics {
+    seconds: Histogram,
+    failed: IntCounter,
+    files: IntCounter,
+    bytes: IntCounter,
+    skipped: IntCounter,
+}
+
+impl Default for SnapshotMetrics {
+    fn default() -> Self {
+        let counter = |name, help| IntCounter::new(name, help).expect("the name is valid");
+        let seconds = HistogramOpts::new(
+            "outrigger_snapshot_seconds",
+            "Making a snapshot: writing rows as Parquet and the object that names them",
+        );
+        let seconds = seconds.buckets(SNAPSHOT_BUCKETS.to_vec());
+        Self {
+            seconds: Histogram::with_opts(seconds).expect("the name is valid"),
+            failed: counter(
+                "outrigger_snapshot_failures_total",
+                "Snapshots that could not be made, and were tried again",
+            ),
+            files: counter("outrigger_parquet_files_total", "Parquet files written"),
+            bytes: counter(
+                "outrigger_parquet_bytes_total",
+                "Bytes of Parquet files written",
+            ),
+            skipped: counter(
+                "outrigger_trigger_skipped_entries_total",
+                "Log entries that were removed before a trigger had seen them",
+            ),
+        }
+    }
+}
+
+impl SnapshotMetrics {
+    pub(crate) fn made<'a>(&self, seconds: f64, files: impl Iterator<Item = &'a Arc<ParquetFile>>) {
+        self.seconds.observe(seconds);
+        for file in files {
+            self.files.inc();
+            self.bytes.inc_by(file.size_bytes);
+        }
+    }
+
+    pub(crate) fn failed(&self) {
+        self.failed.inc();
+    }
+
+    pub(crate) fn skipped(&self, entries: u64) {
+        self.skipped.inc_by(entries);
+    }
+
+    pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.seconds.clone()),
+            Box::new(self.failed.clone()),
+            Box::new(self.files.clone()),
+            Box::new(self.bytes.clone()),
+            Box::new(self.skipped.clone()),
+        ]
     }
 }
 

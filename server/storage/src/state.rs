@@ -1,12 +1,15 @@
-//! The views of the log that this server keeps: catalog, memtables, journals, feed.
+//! The views of the log that this server keeps: catalog, memtables, files, journals, feed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use outrigger_catalog::Catalog;
+use outrigger_catalog::{Catalog, CatalogChange};
 use outrigger_log::{View, entry::Entry};
 use outrigger_model::{
     clock::Clock,
@@ -17,11 +20,13 @@ use outrigger_model::{
 use parking_lot::RwLock;
 
 use crate::{
-    feed::{EntryRows, Recent, TableRows},
+    feed::{EntryRows, Recent, TableRows, rows_of},
+    files::ParquetFile,
     journal::JournalTable,
     lag::Recollection,
     memtable::{Memtable, Rows},
     record::Meaning,
+    snapshot::Stored,
 };
 
 /// All views, published together: whoever looks sees whole entries only.
@@ -30,6 +35,8 @@ pub(crate) struct State {
     published: RwLock<Published>,
     pub(crate) recent: Recent,
     pub(crate) recollection: Recollection,
+    // Log entries up to this one may be gone.
+    removed: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -37,7 +44,33 @@ pub(crate) struct State {
 struct Published {
     catalog: Arc<Catalog>,
     tables: HashMap<TableId, Memtable>,
+    files: HashMap<TableId, Files>,
     journals: HashMap<JournalTable, Memtable>,
+    /// The last entry that is in them.
+    last: Sequence,
+}
+
+/// The files of one table, in the order in which they were made.
+pub(crate) type Files = Arc<Vec<Arc<ParquetFile>>>;
+
+/// All views behind one log entry, for a snapshot.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    pub(crate) sequence: Sequence,
+    pub(crate) catalog: Arc<Catalog>,
+    /// The rows that are not in files yet.
+    pub(crate) tables: Vec<(DatabaseId, TableId, Rows)>,
+    pub(crate) files: HashMap<TableId, Files>,
+    pub(crate) journals: Vec<(JournalTable, Rows)>,
+}
+
+/// What a snapshot brings back.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) sequence: Sequence,
+    pub(crate) catalog: Catalog,
+    pub(crate) files: HashMap<TableId, Files>,
+    pub(crate) journals: Vec<(JournalTable, Vec<RecordBatch>)>,
 }
 
 /// A table's rows at one moment.
@@ -45,6 +78,7 @@ struct Published {
 pub struct TableView {
     schema: TableSchema,
     rows: Rows,
+    files: Files,
 }
 
 impl TableView {
@@ -53,8 +87,15 @@ impl TableView {
         &self.schema
     }
 
-    /// The rows, each point once, with the columns of [`TableSchema::arrow`]. May take
-    /// time where points were overwritten; don't call it on an async thread.
+    /// The files that have the rest of its rows, in the order in which they were made. They
+    /// stay where they are as long as this view is kept.
+    pub fn files(&self) -> &Arc<Vec<Arc<ParquetFile>>> {
+        &self.files
+    }
+
+    /// The rows in memory, each point once, with the columns of [`TableSchema::arrow`]; they
+    /// are newer than those in files. May take time where points were overwritten; don't
+    /// call it on an async thread.
     pub fn batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
         self.rows.batches(&self.schema.arrow())
     }
@@ -94,8 +135,111 @@ impl State {
             published: RwLock::default(),
             recent: Recent::default(),
             recollection: Recollection::default(),
+            removed: AtomicU64::new(0),
             clock,
         }
+    }
+
+    /// Continues where a snapshot was made, before anything is applied. Entries up to
+    /// `removed` are gone.
+    pub(crate) fn restore(&self, restored: Restored, removed: Sequence) -> Result<(), ArrowError> {
+        let mut journals = HashMap::new();
+        for (table, batches) in restored.journals {
+            let rows: &mut Memtable = journals.entry(table).or_default();
+            batches
+                .into_iter()
+                .try_for_each(|batch| rows.append(batch))?;
+        }
+        self.recent.start_behind(restored.sequence);
+        self.forget_entries(removed);
+        *self.published.write() = Published {
+            catalog: Arc::new(restored.catalog),
+            tables: HashMap::new(),
+            files: restored.files,
+            journals,
+            last: restored.sequence,
+        };
+        Ok(())
+    }
+
+    /// Remembers an entry that the snapshot covers, because a trigger has still to see it.
+    pub(crate) fn recall(&self, entry: &Entry) -> Result<(), String> {
+        let rows = rows_of(entry.sequence, decode(entry)?);
+        self.recollection.push(&rows, self.clock.now());
+        self.recent.push(rows);
+        Ok(())
+    }
+
+    /// The clock that gives points their time.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The last entry that is applied.
+    pub(crate) fn last(&self) -> Sequence {
+        self.published.read().last
+    }
+
+    /// Log entries up to this one may be gone.
+    pub(crate) fn removed(&self) -> Sequence {
+        Sequence(self.removed.load(Ordering::Acquire))
+    }
+
+    /// Nobody may ask for entries up to this one any more.
+    pub(crate) fn forget_entries(&self, through: Sequence) {
+        self.removed.fetch_max(through.0, Ordering::AcqRel);
+        self.recollection.forget(through);
+    }
+
+    /// All views at this moment. The rows of the cut don't change from now on.
+    pub(crate) fn cut(&self) -> Cut {
+        let published = &mut *self.published.write();
+        let catalog = published.catalog.clone();
+        let mut tables = Vec::new();
+        for database in catalog.databases() {
+            for table in database.tables.values() {
+                if let Some(memtable) = published.tables.get_mut(&table.id) {
+                    tables.push((database.id, table.id, memtable.freeze()));
+                }
+            }
+        }
+        let journals = published.journals.iter();
+        Cut {
+            sequence: published.last,
+            tables,
+            files: published.files.clone(),
+            journals: journals
+                .map(|(table, rows)| (*table, rows.rows()))
+                .collect(),
+            catalog,
+        }
+    }
+
+    /// Files take the place of the rows of the last cut.
+    pub(crate) fn publish_files(&self, stored: &Stored) {
+        let published = &mut *self.published.write();
+        for (id, new) in &stored.files {
+            // Else it was deleted meanwhile.
+            if let Some(memtable) = published.tables.get_mut(id) {
+                memtable.forget_frozen();
+                let files = published.files.entry(*id).or_default();
+                Arc::make_mut(files).extend(new.iter().cloned());
+            }
+        }
+        published.tables.retain(|_, memtable| !memtable.is_empty());
+    }
+
+    /// All files of all tables.
+    pub(crate) fn files(&self) -> Vec<Arc<ParquetFile>> {
+        let published = self.published.read();
+        let files = published.files.values();
+        files.flat_map(|files| files.iter().cloned()).collect()
+    }
+
+    /// How many bytes of memory the rows of tables take, journals not counted.
+    pub(crate) fn rows_bytes(&self) -> usize {
+        let (index, tables) = self.published.read().tables();
+        index + held_bytes(&tables)
     }
 
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
@@ -106,14 +250,12 @@ impl State {
     pub(crate) fn held_bytes(&self) -> [(&'static str, usize); 4] {
         let (index, tables, journals) = {
             let published = self.published.read();
-            let index: usize = published.tables.values().map(Memtable::index_bytes).sum();
-            let tables: Vec<Rows> = published.tables.values().map(Memtable::rows).collect();
+            let (index, tables) = published.tables();
             let journals: Vec<Rows> = published.journals.values().map(Memtable::rows).collect();
             (index, tables, journals)
         };
         // Nobody waits for the counting.
-        let bytes = |rows: &[Rows]| rows.iter().map(Rows::held_bytes).sum::<usize>();
-        let (rows, journals) = (index + bytes(&tables), bytes(&journals));
+        let (rows, journals) = (index + held_bytes(&tables), held_bytes(&journals));
         [
             ("rows", rows),
             ("journals", journals),
@@ -135,6 +277,7 @@ impl State {
                 TableView {
                     schema: table.schema.clone(),
                     rows,
+                    files: published.files.get(&table.id).cloned().unwrap_or_default(),
                 },
             )
         };
@@ -156,6 +299,10 @@ impl State {
     }
 }
 
+fn held_bytes(rows: &[Rows]) -> usize {
+    rows.iter().map(Rows::held_bytes).sum()
+}
+
 impl View for State {
     fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
         let meanings = decode(&entry)?;
@@ -167,6 +314,7 @@ impl View for State {
                     .apply(entry.sequence, meaning, &mut rows)
                     .map_err(|error| Report(error.as_ref()).to_string())?;
             }
+            published.last = entry.sequence;
         }
         self.recollection.push(&rows, self.clock.now());
         self.recent.push(rows);
@@ -183,6 +331,12 @@ pub(crate) fn decode(entry: &Entry) -> Result<Vec<Meaning>, String> {
 }
 
 impl Published {
+    /// The rows of all tables in memory, and the bytes that are taken beside them.
+    fn tables(&self) -> (usize, Vec<Rows>) {
+        let index = self.tables.values().map(Memtable::index_bytes).sum();
+        (index, self.tables.values().map(Memtable::rows).collect())
+    }
+
     fn apply(
         &mut self,
         sequence: Sequence,
@@ -211,8 +365,11 @@ impl Published {
                 }
             }
             Meaning::Catalog(change) => {
+                let deletes = matches!(change, CatalogChange::DeleteDatabase { .. });
                 Arc::make_mut(&mut self.catalog).apply(sequence, change)?;
-                self.drop_deleted_tables();
+                if deletes {
+                    self.drop_deleted_tables();
+                }
             }
             Meaning::Done { trigger, range } => {
                 Arc::make_mut(&mut self.catalog).complete(trigger, range);
@@ -227,18 +384,11 @@ impl Published {
     }
 
     fn drop_deleted_tables(&mut self) {
-        let live = self
-            .catalog
-            .databases()
-            .map(|database| database.tables.len())
-            .sum::<usize>();
-        if self.tables.len() > live {
-            let ids: std::collections::HashSet<TableId> = self
-                .catalog
-                .databases()
-                .flat_map(|database| database.tables.values().map(|table| table.id))
-                .collect();
-            self.tables.retain(|id, _| ids.contains(id));
-        }
+        let databases = self.catalog.databases();
+        let live: HashSet<TableId> = databases
+            .flat_map(|database| database.tables.values().map(|table| table.id))
+            .collect();
+        self.tables.retain(|id, _| live.contains(id));
+        self.files.retain(|id, _| live.contains(id));
     }
 }

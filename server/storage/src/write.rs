@@ -6,12 +6,12 @@
 
 use std::{fmt, sync::Arc};
 
+use object_store::ObjectStore;
 use outrigger_catalog::{Catalog, CatalogChange, CatalogError, progress::EntryRange};
 use outrigger_log::{
     LogError,
-    commit::{self, Committer, CommitterTask, Receipt, committer},
+    commit::{self, Committer, Receipt},
     entry::Record,
-    replay::replay,
     store::EntryStore,
 };
 use outrigger_model::{
@@ -23,13 +23,12 @@ use outrigger_model::{
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     WriteError,
     feed::Feed,
     journal::JournalRows,
-    metrics::{Memory, Metrics, Writer},
+    metrics::{Memory, Metrics, SnapshotMetrics, Writer},
     record::Meaning,
     rehearsal::Rehearsal,
     state::{Snapshot, State},
@@ -126,52 +125,40 @@ pub struct Committed {
     pub journal: JournalRows,
 }
 
-/// The task that writes the log.
-#[derive(Debug)]
-pub struct StorageTask(CommitterTask<State>);
-
-impl StorageTask {
-    /// Runs until `shutdown`, then makes durable what was accepted.
-    pub async fn run(self, shutdown: CancellationToken) {
-        self.0.run(shutdown).await;
-    }
-}
-
 /// Reads and writes everything that is stored. Clones are handles to the same storage.
 #[derive(Clone, Debug)]
 pub struct Storage {
     state: Arc<State>,
     store: Arc<EntryStore>,
+    files: Arc<dyn ObjectStore>,
     staged: Arc<Mutex<Arc<Catalog>>>,
     /// Held by whoever changes the staged catalog, while the change is prepared.
     schema_turn: Arc<tokio::sync::Mutex<()>>,
     committer: Committer,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    snapshots: SnapshotMetrics,
 }
 
 impl Storage {
-    /// Replays the log and continues it.
-    pub async fn open(
-        store: EntryStore,
-        clock: Arc<dyn Clock>,
-        config: commit::Config,
-    ) -> Result<(Self, StorageTask), LogError> {
-        let (store, state) = (Arc::new(store), Arc::new(State::new(clock.clone())));
-        let last = replay(&store, state.as_ref()).await?;
-        let staged = Arc::new(Mutex::new(state.catalog()));
-        let (committer, task) = committer(store.clone(), state.clone(), last, config);
-        let schema_turn = Arc::default();
-        let storage = Self {
+    /// Continues the log that `state` is derived from.
+    pub(crate) fn new(
+        state: Arc<State>,
+        (store, files): (Arc<EntryStore>, Arc<dyn ObjectStore>),
+        committer: Committer,
+        snapshots: SnapshotMetrics,
+    ) -> Self {
+        Self {
+            staged: Arc::new(Mutex::new(state.catalog())),
+            schema_turn: Arc::default(),
+            clock: state.clock().clone(),
+            metrics: Metrics::default(),
             state,
             store,
-            staged,
-            schema_turn,
+            files,
             committer,
-            clock,
-            metrics: Metrics::default(),
-        };
-        Ok((storage, StorageTask(task)))
+            snapshots,
+        }
     }
 
     /// The catalog as it is published.
@@ -190,6 +177,11 @@ impl Storage {
         self.state.snapshot(None)
     }
 
+    /// Where the files of tables lie.
+    pub fn files(&self) -> &Arc<dyn ObjectStore> {
+        &self.files
+    }
+
     /// What triggers follow.
     pub fn feed(&self) -> Feed {
         Feed::new(self.state.clone(), self.store.clone())
@@ -204,6 +196,7 @@ impl Storage {
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         let mut collectors = self.metrics.collectors();
         collectors.extend(self.committer.metrics().collectors());
+        collectors.extend(self.snapshots.collectors());
         collectors.push(Box::new(Memory::new(self.state.clone())));
         collectors
     }

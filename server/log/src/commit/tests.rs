@@ -80,7 +80,10 @@ async fn shutdown_flushes_what_is_buffered() {
     let late = log.committer.reserve(1).await.unwrap_err();
     assert!(matches!(late, LogError::Stopped));
     let view = Applied::default();
-    assert_eq!(replay(&log.store, &view).await.unwrap(), Sequence(1));
+    assert_eq!(
+        replay(&log.store, &view, Sequence(0)).await.unwrap(),
+        Sequence(1)
+    );
 }
 
 #[tokio::test(start_paused = true)]

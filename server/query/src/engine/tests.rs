@@ -1,3 +1,5 @@
+mod stored;
+
 use std::{sync::Arc, time::Duration};
 
 use arrow::{
@@ -7,10 +9,7 @@ use arrow::{
 };
 use object_store::{ObjectStore, memory::InMemory};
 use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent};
-use outrigger_log::{
-    commit,
-    store::{Durability, EntryStore},
-};
+use outrigger_log::{commit, store::Durability};
 use outrigger_model::{
     clock::{SystemClock, Timestamp},
     error::{ErrorKind, Report},
@@ -18,8 +17,9 @@ use outrigger_model::{
     trace::Trace,
 };
 use outrigger_storage::{
-    WriteRequest,
+    Settings, Stores, WriteRequest,
     journal::{JournalRows, LogLevel, PluginInvocation, PluginLog},
+    snapshot,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -313,15 +313,20 @@ impl Drop for Fixture {
 impl Fixture {
     /// A database `db` with the table `cpu` in it.
     async fn start() -> Self {
+        Self::start_with(snapshot::Config::default()).await
+    }
+
+    async fn start_with(snapshots: snapshot::Config) -> Self {
         let store = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
-        let entries = EntryStore::new(store, "n", Durability::Store);
-        let config = commit::Config {
+        let stores = Stores::new(store, "n", Durability::Store);
+        let log = commit::Config {
             flush_interval: Duration::from_millis(1),
             buffer_bytes_max: 1 << 20,
             buffer_wait_max: Duration::from_secs(5),
         };
+        let settings = Settings { log, snapshots };
         let clock = Arc::new(SystemClock::default());
-        let (storage, task) = Storage::open(entries, clock, config).await.unwrap();
+        let (storage, task) = Storage::open(stores, clock, settings).await.unwrap();
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(task.run(shutdown.clone()));
         let config = Config {

@@ -6,11 +6,15 @@ use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent}
 use outrigger_log::store::Durability;
 use outrigger_model::{clock::SystemClock, trace::Trace};
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::{
-    Lag,
+    Lag, Settings, Stores,
     feed::Filter,
     journal::{JournalTable, LogLevel, PluginLog},
+    snapshot,
+    testing::points,
 };
 
 struct Fixture {
@@ -20,18 +24,22 @@ struct Fixture {
 }
 
 async fn start(store: &Arc<InMemory>) -> Fixture {
-    let entries = EntryStore::new(
+    let stores = Stores::new(
         store.clone() as Arc<dyn ObjectStore>,
         "n",
         Durability::Store,
     );
-    let config = commit::Config {
+    let log = commit::Config {
         flush_interval: Duration::from_millis(10),
         buffer_bytes_max: 1 << 20,
         buffer_wait_max: Duration::from_secs(5),
     };
+    let settings = Settings {
+        log,
+        snapshots: snapshot::Config::default(),
+    };
     let clock = Arc::new(SystemClock::default());
-    let (storage, task) = Storage::open(entries, clock, config).await.unwrap();
+    let (storage, task) = Storage::open(stores, clock, settings).await.unwrap();
     let shutdown = CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the fixture owns the task")]
     let task = tokio::spawn(task.run(shutdown.clone()));
@@ -60,10 +68,8 @@ impl Fixture {
         self.storage.write(request).await
     }
 
-    fn rows(&self, table: &str) -> usize {
-        let snapshot = self.storage.snapshot("db").unwrap();
-        let batches = snapshot.tables()[table].batches().unwrap();
-        batches.iter().map(RecordBatch::num_rows).sum()
+    async fn rows(&self, table: &str) -> usize {
+        points(&self.storage, "db", table).await.num_rows()
     }
 
     fn logs(&self) -> usize {
@@ -103,7 +109,7 @@ async fn what_was_acknowledged_is_read_at_once_and_after_a_restart() {
     let store = Arc::new(InMemory::new());
     let first = start(&store).await;
     first.write("m,t=a f=1 1\nm,t=b f=2 1").await.unwrap();
-    assert_eq!(first.rows("m"), 2);
+    assert_eq!(first.rows("m").await, 2);
     first
         .storage
         .append(&log_rows(vec![log_line("x")]))
@@ -112,9 +118,13 @@ async fn what_was_acknowledged_is_read_at_once_and_after_a_restart() {
     first.stop().await;
 
     let second = start(&store).await;
-    assert_eq!((second.rows("m"), second.logs()), (2, 1));
+    assert_eq!((second.rows("m").await, second.logs()), (2, 1));
     second.write("m,t=a f=3 1").await.unwrap();
-    assert_eq!(second.rows("m"), 2, "the same point was written again");
+    assert_eq!(
+        second.rows("m").await,
+        2,
+        "the same point was written again"
+    );
     second.stop().await;
 }
 
@@ -132,7 +142,7 @@ async fn bad_lines_are_reported_and_good_ones_stored() {
             .collect::<Vec<_>>(),
         [2, 3]
     );
-    assert_eq!(fixture.rows("m"), 1);
+    assert_eq!(fixture.rows("m").await, 1);
     assert!(matches!(
         fixture.write("# nothing").await,
         Err(WriteError::Empty)
@@ -159,7 +169,7 @@ async fn many_writers_agree_on_a_new_table() {
     for result in futures::future::join_all(writes).await {
         result.unwrap();
     }
-    assert_eq!(fixture.rows("m"), 50);
+    assert_eq!(fixture.rows("m").await, 50);
     assert_eq!(
         fixture
             .storage
@@ -252,7 +262,7 @@ async fn a_commit_is_whole_and_the_feed_goes_on_behind_its_cursor() {
     fixture.stop().await;
 
     let after = start(&store).await;
-    assert_eq!((after.rows("report"), after.logs()), (1, 1));
+    assert_eq!((after.rows("report").await, after.logs()), (1, 1));
     let catalog = after.storage.catalog();
     assert!(catalog.database("x").is_err(), "rejected as a whole");
     let cursor = catalog

@@ -1,0 +1,241 @@
+"""Is what was acknowledged there, whenever the server is killed?
+
+Several writers write points and replace parts of older ones; the server is killed with SIGKILL at
+random moments, while it writes its log, makes snapshots and removes what they replace, and starts
+again. After each start every point that was acknowledged must be there with its last values, and
+nothing else, except the one write of each writer that was under way: all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import calendar
+import http.client
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+FIELDS = ("a", "b", "c")
+READY_MAX_S = 60.0
+PAUSE_S = 0.01
+SPACING_NS = 3_000_000_000
+EPOCH_NS = 1_700_000_000_000_000_000
+NO_CONTENT = 204
+OK = 200
+SETTINGS = {
+    "--wal-flush-interval": "20ms",
+    "--wal-snapshot-size": "7",
+    "--snapshotted-wal-files-to-keep": "3",
+    "--gen1-duration": "1m",
+}
+
+Model = dict[tuple[str, int], dict[str, int]]
+
+
+class Server:
+    """A real server that is killed and started again on the same data."""
+
+    def __init__(self, binary: Path, directory: Path) -> None:
+        """Make nothing yet."""
+        self.binary = binary
+        self.directory = directory
+        self.address = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        listener = self.directory / "address"
+        listener.unlink(missing_ok=True)
+        command = [str(self.binary), "serve", "--node-id", "crash", "--without-auth"]
+        command += ["--http-bind", "127.0.0.1:0", "--tcp-listener-file-path", str(listener)]
+        command += ["--data-dir", str(self.directory / "data")]
+        for flag, value in SETTINGS.items():
+            command += [flag, value]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
+        deadline = time.monotonic() + READY_MAX_S
+        while not listener.exists() or not listener.read_text().endswith("\n"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"the server does not start; its log: {self.tail()}")
+            time.sleep(PAUSE_S)
+        self.address = listener.read_text().strip()
+
+    def kill(self) -> None:
+        """Kill it, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def tail(self) -> str:
+        """Show the end of its log."""
+        return (self.directory / "log").read_text(errors="replace")[-4000:]
+
+    def logged(self, text: str) -> int:
+        """Count the lines of its log with that text."""
+        return (self.directory / "log").read_text(errors="replace").count(text)
+
+
+class Writer:
+    """Writes to a table of its own, and knows what must be in it."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        """Begin with nothing."""
+        self.table = f"w{number}"
+        self.random = random.Random(seed)  # noqa: S311
+        self.acknowledged: Model = {}
+        self.under_way: Model = {}
+        self.keys: list[tuple[str, int]] = []
+        self.points = 0
+        self.value = 0
+
+    def _lines(self) -> tuple[str, Model]:
+        changes: Model = {}
+        for _ in range(self.random.randint(1, 30)):
+            if self.keys and self.random.random() < 0.4:
+                # Mostly recent ones, as clients do.
+                recent = self.keys[-100:] if self.random.random() < 0.99 else self.keys
+                key = self.random.choice(recent)
+            else:
+                time_ns = EPOCH_NS + len(self.keys) * SPACING_NS
+                key = (f"t{self.random.randrange(5)}", time_ns)
+                self.keys.append(key)
+            for field in self.random.sample(FIELDS, self.random.randint(1, len(FIELDS))):
+                self.value += 1
+                changes.setdefault(key, {})[field] = self.value
+        lines = []
+        for (tag, time_ns), fields in changes.items():
+            text = ",".join(f"{field}={value}i" for field, value in fields.items())
+            lines.append(f"{self.table},tag={tag} {text} {time_ns}")
+        return "\n".join(lines), changes
+
+    def run(self, address: str) -> None:
+        """Write until nobody answers."""
+        connection = http.client.HTTPConnection(address, timeout=READY_MAX_S)
+        while True:
+            text, changes = self._lines()
+            self.under_way = changes
+            try:
+                connection.request("POST", "/api/v3/write_lp?db=crash", text)
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException):
+                return
+            if answer.status != NO_CONTENT:
+                sys.exit(f"a write was refused: {answer.status} {body!r}")
+            self.points += len(changes)
+            merge(self.acknowledged, changes)
+            self.under_way = {}
+
+    def check(self, address: str) -> int:
+        """Compare what is there with what must be; return the number of points lost."""
+        rows = query(address, f"SELECT * FROM {self.table}")  # noqa: S608
+        found: Model = {}
+        for row in rows:
+            key = (row["tag"], nanoseconds(row["time"]))
+            if key in found:
+                sys.exit(f"{self.table}: the point {key} is there twice")
+            values = {name: row.get(name) for name in FIELDS}
+            found[key] = {name: value for name, value in values.items() if value is not None}
+        if found == self.acknowledged:
+            self.under_way = {}
+            return 0
+        expected = {key: dict(fields) for key, fields in self.acknowledged.items()}
+        merge(expected, self.under_way)
+        if found == expected:
+            self.acknowledged, self.under_way = expected, {}
+            return 0
+        wrong = [key for key, fields in expected.items() if found.get(key) != fields]
+        invented = [key for key in found if key not in expected]
+        print(f"{self.table}: {len(wrong)} points differ, {len(invented)} are invented")
+        for key in wrong[:5]:
+            print(f"  {key}: {found.get(key)} instead of {expected[key]}")
+        return len(wrong) + len(invented)
+
+
+def merge(model: Model, changes: Model) -> None:
+    """Let later values replace earlier ones, field by field."""
+    for key, fields in changes.items():
+        model.setdefault(key, {}).update(fields)
+
+
+def nanoseconds(text: str) -> int:
+    """Read a time as the server shows it; the writers use whole seconds."""
+    moment = time.strptime(text.split(".")[0] + " UTC", "%Y-%m-%dT%H:%M:%S %Z")
+    return calendar.timegm(moment) * 1_000_000_000
+
+
+def query(address: str, sql: str) -> list[dict[str, Any]]:
+    """Ask the server; a table that was never made has no rows."""
+    connection = http.client.HTTPConnection(address, timeout=READY_MAX_S)
+    parameters = urllib.parse.urlencode({"db": "crash", "q": sql, "format": "json"})
+    connection.request("GET", f"/api/v3/query_sql?{parameters}")
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    if answer.status == OK:
+        rows: list[dict[str, Any]] = json.loads(body)
+        return rows
+    if b"not found" in body:
+        return []
+    sys.exit(f"a query failed: {answer.status} {body!r}")
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--binary", type=Path, default=Path("target/debug/influxdb3"))
+    parser.add_argument("--cycles", type=int, default=100)
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Kill and check; return what the process exits with."""
+    options = arguments()
+    print(f"seed {options.seed}")
+    moments = random.Random(options.seed)  # noqa: S311
+    writers = [Writer(number, options.seed + number) for number in range(options.writers)]
+    verified = lost = 0
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="outrigger-crash-") as directory:
+        server = Server(options.binary.absolute(), Path(directory))
+        try:
+            server.start()
+            for _ in range(options.cycles):
+                threads = [
+                    threading.Thread(target=writer.run, args=[server.address]) for writer in writers
+                ]
+                for thread in threads:
+                    thread.start()
+                time.sleep(moments.uniform(0.05, 0.8))
+                server.kill()
+                for thread in threads:
+                    thread.join()
+                server.start()
+                for writer in writers:
+                    lost += writer.check(server.address)
+                    verified += len(writer.acknowledged)
+                if lost:
+                    break
+        finally:
+            server.kill()
+        snapshots = server.logged("made a snapshot")
+        orphans = server.logged("removed what an earlier snapshot has left")
+    print(
+        f"cycles {options.cycles}, points written {sum(writer.points for writer in writers)}, "
+        f"points verified {verified}, points lost {lost}, snapshots {snapshots}, "
+        f"starts with leftovers of a snapshot {orphans}, {time.monotonic() - began:.0f} s"
+    )
+    return 1 if lost or not snapshots else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+//! What can be said about how rows leave memory and the log.
+
+use std::{num::NonZeroU64, str::FromStr, time::Duration};
+
+use outrigger_model::bytes::ByteSize;
+use outrigger_storage::snapshot;
+
+/// What rows may take of the machine's memory, if nothing is said.
+const MEMORY_PERCENT: u8 = 50;
+/// But not more than this.
+const MEMORY_MAX: ByteSize = ByteSize::mib(256);
+
+/// Arguments about snapshots.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Storage")]
+pub(crate) struct StorageArgs {
+    /// Span of time of a Parquet file: 1m, 5m or 10m; cannot change after the first snapshot
+    #[arg(
+        long,
+        env = "INFLUXDB3_GEN1_DURATION",
+        default_value = "10m",
+        value_parser = gen1_duration,
+        value_name = "DURATION"
+    )]
+    gen1_duration: Duration,
+
+    /// After how many log entries a snapshot is made
+    #[arg(
+        long,
+        visible_alias = "wal-files-per-snapshot",
+        env = "INFLUXDB3_WAL_SNAPSHOT_SIZE",
+        default_value = "600",
+        value_name = "NUMBER"
+    )]
+    wal_snapshot_size: NonZeroU64,
+
+    /// Make a snapshot when rows in memory take more than this, for example 512mb or 20%
+    /// [default: 50%, at most 256mb]
+    #[arg(
+        long,
+        visible_alias = "force-snapshot-mem-size",
+        env = "INFLUXDB3_FORCE_SNAPSHOT_MEM_THRESHOLD",
+        value_name = "SIZE"
+    )]
+    force_snapshot_mem_threshold: Option<MemoryShare>,
+
+    /// How many log entries are kept that snapshots have made needless
+    #[arg(
+        long,
+        env = "INFLUXDB3_NUM_WAL_FILES_TO_KEEP",
+        default_value_t = 300,
+        value_name = "NUMBER"
+    )]
+    snapshotted_wal_files_to_keep: u64,
+
+    /// How many log entries a trigger may lag behind before the oldest are removed unseen
+    #[arg(
+        long,
+        env = "INFLUXDB3_TRIGGER_MAX_LAG",
+        default_value_t = 100_000,
+        value_name = "NUMBER"
+    )]
+    trigger_max_lag: u64,
+}
+
+impl StorageArgs {
+    pub(crate) fn snapshots(&self) -> snapshot::Config {
+        let memory = match &self.force_snapshot_mem_threshold {
+            Some(share) => share.bytes(),
+            None => MemoryShare::Percent(MEMORY_PERCENT).bytes().min(MEMORY_MAX),
+        };
+        snapshot::Config {
+            window: self.gen1_duration,
+            entries: self.wal_snapshot_size,
+            memory,
+            entries_kept: self.snapshotted_wal_files_to_keep,
+            lag_max: self.trigger_max_lag,
+        }
+    }
+}
+
+fn gen1_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = [1, 5, 10].map(Duration::from_mins);
+    if allowed.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err("it must be 1m, 5m or 10m".to_owned())
+    }
+}
+
+/// A size, or a part of the machine's memory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum MemoryShare {
+    Percent(u8),
+    Bytes(ByteSize),
+}
+
+impl MemoryShare {
+    fn bytes(&self) -> ByteSize {
+        match self {
+            Self::Percent(percent) => ByteSize(machine_memory() / 100 * usize::from(*percent)),
+            Self::Bytes(bytes) => *bytes,
+        }
+    }
+}
+
+impl FromStr for MemoryShare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.trim().strip_suffix('%') else {
+            let bytes = text.parse().map(Self::Bytes);
+            return bytes.map_err(|error: outrigger_model::bytes::ByteSizeError| error.to_string());
+        };
+        match percent.trim().parse() {
+            Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
+            _ => Err(format!("{text:?} is not a percentage from 1% to 100%")),
+        }
+    }
+}
+
+/// All of the machine's memory; where the system does not say, none that would matter.
+fn machine_memory() -> usize {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse().ok());
+    kibibytes.map_or(MEMORY_MAX.0, |kibibytes: usize| {
+        kibibytes.saturating_mul(1024)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_said_in_percent_or_bytes() {
+        let read = |text: &str| text.parse::<MemoryShare>();
+        assert_eq!(read("50%"), Ok(MemoryShare::Percent(50)));
+        assert_eq!(read("2gb"), Ok(MemoryShare::Bytes(ByteSize::mib(2048))));
+        assert_eq!(read("7"), Ok(MemoryShare::Bytes(ByteSize::mib(7))));
+        for nonsense in ["0%", "101%", "%", "x"] {
+            assert!(read(nonsense).is_err(), "{nonsense}");
+        }
+        assert!(MemoryShare::Percent(50).bytes() > ByteSize::mib(64));
+    }
+
+    #[test]
+    fn files_span_what_influxdb_knows() {
+        assert_eq!(gen1_duration("5m"), Ok(Duration::from_mins(5)));
+        assert!(gen1_duration("2m").is_err());
+    }
+}

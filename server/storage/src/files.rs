@@ -1,0 +1,27 @@
+//! Rows that have left memory: Parquet files, each with the points of one table in a span of
+//! time.
+
+mod encode;
+mod windows;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::encode::{decode_rows, encode_journal, encode_points};
+
+/// A Parquet file of a table. It has each point at most once, sorted by tags and time.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ParquetFile {
+    /// The object's name in the store.
+    pub path: String,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// Its rows.
+    pub row_count: u64,
+    /// The first time in it, in nanoseconds since the epoch.
+    pub min_time: i64,
+    /// The last.
+    pub max_time: i64,
+    /// It has what was written up to this log entry: where files have the same point, the
+    /// values of the file with the higher number win.
+    pub sequence: u64,
+}

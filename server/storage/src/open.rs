@@ -1,0 +1,277 @@
+//! How storage comes back at a start: the last snapshot, then the log behind it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use object_store::ObjectStore;
+use outrigger_catalog::Catalog;
+use outrigger_log::{
+    LogError,
+    commit::{self, Committer, CommitterTask, committer},
+    objects::Objects,
+    replay::replay,
+    store::{Durability, EntryStore},
+};
+use outrigger_model::{clock::Clock, ids::Sequence};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    Storage,
+    files::decode_rows,
+    journal::JournalTable,
+    metrics::SnapshotMetrics,
+    snapshot::{
+        Config, SnapshotError, SnapshotObjects, SnapshotTask, Snapshots, StoredJournals, followers,
+        image::SnapshotImage,
+    },
+    state::{Restored, State},
+};
+
+/// Where everything is stored.
+#[derive(Debug)]
+pub struct Stores {
+    /// The log.
+    pub entries: EntryStore,
+    /// What lies beside it.
+    pub objects: Objects,
+}
+
+impl Stores {
+    /// What lies under `<node_id>/` in `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, node_id: &str, durability: Durability) -> Self {
+        Self {
+            entries: EntryStore::new(store.clone(), node_id, durability.clone()),
+            objects: Objects::new(store, node_id, durability),
+        }
+    }
+}
+
+/// How it is stored.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The log.
+    pub log: commit::Config,
+    /// Snapshots.
+    pub snapshots: Config,
+}
+
+/// Why storage cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The snapshot cannot be read.
+    #[error("read the last snapshot")]
+    Snapshot(#[from] SnapshotError),
+    /// The log cannot be read.
+    #[error("replay the log")]
+    Log(#[from] LogError),
+}
+
+/// The task that writes the log and makes snapshots.
+#[derive(Debug)]
+pub struct StorageTask {
+    log: CommitterTask<State>,
+    committer: Committer,
+    snapshots: SnapshotTask,
+}
+
+impl StorageTask {
+    /// Runs until `shutdown`, then makes durable what was accepted, and a last snapshot.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self {
+            log,
+            committer,
+            mut snapshots,
+        } = self;
+        let stopped = CancellationToken::new();
+        let writing = async {
+            log.run(shutdown).await;
+            stopped.cancel();
+        };
+        tokio::join!(writing, snapshots.run(stopped.clone()));
+        // A log that has failed may be another server's.
+        if !committer.has_failed() {
+            snapshots.finish().await;
+        }
+    }
+}
+
+impl Storage {
+    /// Reads the last snapshot, replays the log behind it, and continues it. Nothing else may
+    /// write to the same stores.
+    pub async fn open(
+        stores: Stores,
+        clock: Arc<dyn Clock>,
+        mut settings: Settings,
+    ) -> Result<(Self, StorageTask), OpenError> {
+        let Stores { entries, objects } = stores;
+        let (entries, objects) = (Arc::new(entries), SnapshotObjects::new(objects));
+        let state = Arc::new(State::new(clock));
+        let opened = objects.open().await?;
+        if let Some(image) = &opened.image {
+            settings.snapshots.window = window(image, settings.snapshots.window);
+        }
+        let restored = read(&objects, opened.image.as_ref()).await?;
+        let covered = restored.sequence;
+        let kept = entries.sequences().await?;
+        let removed = removed(&kept, covered);
+        let journals = restore(&state, restored, removed, opened.image.as_ref())?;
+        recall(&entries, &state, covered).await?;
+        let last = replay(&entries, state.as_ref(), covered).await?;
+        // Only now is it known that the snapshot can be continued.
+        let failed = SnapshotError::from;
+        objects.remove_orphans(&opened).await.map_err(failed)?;
+        let (committer, log) = committer(entries.clone(), state.clone(), last, settings.log);
+        let metrics = SnapshotMetrics::default();
+        let files = objects.objects().store().clone();
+        let snapshots = SnapshotTask::new(Snapshots {
+            state: state.clone(),
+            entries: entries.clone(),
+            objects,
+            config: settings.snapshots,
+            metrics: metrics.clone(),
+            covered,
+            journals,
+        });
+        let task = StorageTask {
+            log,
+            committer: committer.clone(),
+            snapshots,
+        };
+        let storage = Self::new(state, (entries, files), committer, metrics);
+        Ok((storage, task))
+    }
+}
+
+/// The first snapshot decides how large windows are.
+fn window(image: &SnapshotImage, asked: Duration) -> Duration {
+    let window = Duration::from_secs(image.window_seconds);
+    if window != asked {
+        warn!(
+            ?asked,
+            ?window,
+            "--gen1-duration cannot change after the first snapshot: what it was then is used"
+        );
+    }
+    window
+}
+
+async fn read(
+    objects: &SnapshotObjects,
+    image: Option<&SnapshotImage>,
+) -> Result<Restored, SnapshotError> {
+    let Some(image) = image else {
+        return Ok(Restored::default());
+    };
+    let mut journals = Vec::new();
+    for journal in &image.journals {
+        // One that this server does not know is a newer one's, and stays what it is.
+        let Some(table) = JournalTable::from_number(journal.table) else {
+            continue;
+        };
+        let rows = decode_rows(objects.read(&journal.path).await?);
+        let rows = rows.map_err(|source| SnapshotError::Decode {
+            object: journal.path.clone(),
+            source,
+        })?;
+        journals.push((table, rows));
+    }
+    let files = image.tables.iter().map(|table| {
+        let files = table.files.iter().cloned().map(Arc::new);
+        (table.table, Arc::new(files.collect()))
+    });
+    info!(
+        sequence = image.sequence.0,
+        tables = image.tables.len(),
+        "read the last snapshot"
+    );
+    Ok(Restored {
+        sequence: image.sequence,
+        catalog: Catalog::from_image(image.catalog.clone()),
+        files: files.collect(),
+        journals,
+    })
+}
+
+/// Puts the snapshot's views in place. Returns its journals: they need not be stored again
+/// until they get rows.
+fn restore(
+    state: &State,
+    restored: Restored,
+    removed: Sequence,
+    image: Option<&SnapshotImage>,
+) -> Result<StoredJournals, SnapshotError> {
+    let rows = |rows: &[arrow::array::RecordBatch]| -> u64 {
+        rows.iter().map(|batch| batch.num_rows() as u64).sum()
+    };
+    let appended: HashMap<JournalTable, u64> = restored
+        .journals
+        .iter()
+        .map(|(table, batches)| (*table, rows(batches)))
+        .collect();
+    let object = || image.map_or_else(String::new, |image| format!("snapshot {}", image.sequence));
+    state
+        .restore(restored, removed)
+        .map_err(|error| SnapshotError::Decode {
+            object: object(),
+            source: error.into(),
+        })?;
+    let journals = image.into_iter().flat_map(|image| &image.journals);
+    let journals = journals.filter_map(|journal| {
+        let table = JournalTable::from_number(journal.table)?;
+        Some((table, (*appended.get(&table)?, journal.path.clone())))
+    });
+    Ok(journals.collect())
+}
+
+/// The last of the entries that are gone, of those that the snapshot covers: what lies before
+/// it, if anything, was to be removed too.
+fn removed(kept: &[Sequence], covered: Sequence) -> Sequence {
+    let mut removed = covered;
+    let covered = kept.iter().rev().filter(|entry| **entry <= covered);
+    for entry in covered {
+        if *entry != removed {
+            break;
+        }
+        removed = Sequence(removed.0.saturating_sub(1));
+    }
+    removed
+}
+
+/// Looks at the entries again that the snapshot covers, and that a trigger has still to see.
+async fn recall(entries: &EntryStore, state: &State, covered: Sequence) -> Result<(), LogError> {
+    let catalog = state.catalog();
+    let cursors = followers(&catalog).map(|(_, trigger)| trigger.progress.cursor());
+    let Some(slowest) = cursors.min() else {
+        return Ok(());
+    };
+    for sequence in slowest.max(state.removed()).0 + 1..=covered.0 {
+        let entry = entries.read(Sequence(sequence)).await?;
+        state.recall(&entry).map_err(|reason| LogError::Apply {
+            object: entries.object(Sequence(sequence)),
+            reason,
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_has_no_gap() {
+        let check = |kept: &[u64], covered, expected| {
+            let kept: Vec<Sequence> = kept.iter().copied().map(Sequence).collect();
+            let removed = removed(&kept, Sequence(covered));
+            assert_eq!(removed, Sequence(expected), "{kept:?} {covered}");
+        };
+        check(&[], 0, 0);
+        check(&[1, 2, 3], 0, 0);
+        check(&[1, 2, 3], 3, 0);
+        check(&[4, 5, 6, 7], 6, 3);
+        check(&[2, 5, 6, 7], 6, 4);
+        check(&[7, 8], 6, 6);
+        check(&[], 6, 6);
+    }
+}

@@ -1,0 +1,370 @@
+//! When a snapshot is made, and what happens then, in which order.
+//!
+//! Rows stay readable in memory until the snapshot that has them in files is durable; then
+//! both change places at once. What is not needed any more goes after that: at whatever point
+//! this is interrupted, a start finds all of it, in files or in the log.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use outrigger_log::{LogError, store::EntryStore};
+use outrigger_model::{
+    error::Report,
+    ids::{DatabaseId, Sequence, TableId},
+};
+use tokio::{task::spawn_blocking, time::interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Config, SnapshotError, SnapshotObjects,
+    image::{JournalFile, SnapshotImage, TableFiles},
+    trim::trim,
+};
+use crate::{
+    files::{ParquetFile, encode_journal, encode_points},
+    journal::JournalTable,
+    memtable::Rows,
+    metrics::SnapshotMetrics,
+    state::{Cut, State},
+};
+
+/// How often is looked whether rows take too much memory, and whether a file can go.
+const LOOK: Duration = Duration::from_secs(1);
+/// How soon a failed snapshot is tried again: first, and at the most.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_mins(1);
+
+/// Where the task continues.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    pub(crate) state: Arc<State>,
+    pub(crate) entries: Arc<EntryStore>,
+    pub(crate) objects: SnapshotObjects,
+    pub(crate) config: Config,
+    pub(crate) metrics: SnapshotMetrics,
+    /// What the snapshot covers that the server has started from.
+    pub(crate) covered: Sequence,
+    /// Its journals.
+    pub(crate) journals: StoredJournals,
+}
+
+/// The journals of a snapshot: how many rows they had ever had, and where they are.
+pub(crate) type StoredJournals = HashMap<JournalTable, (u64, String)>;
+
+/// Makes snapshots.
+#[derive(Debug)]
+pub(crate) struct SnapshotTask {
+    parts: Snapshots,
+    /// The last snapshot: what it covers.
+    covered: Sequence,
+    journals: StoredJournals,
+    /// A cut that could not be stored yet.
+    pending: Option<Cut>,
+    failures: u32,
+    not_before: Instant,
+    /// Files that no snapshot names any more, but perhaps a query.
+    leaving: Vec<Arc<ParquetFile>>,
+    /// Of the last snapshot, to see which leave.
+    files: Vec<Arc<ParquetFile>>,
+}
+
+/// What of a cut became durable.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The new files of each table.
+    pub(crate) files: HashMap<TableId, Vec<Arc<ParquetFile>>>,
+    journals: StoredJournals,
+}
+
+impl SnapshotTask {
+    pub(crate) fn new(parts: Snapshots) -> Self {
+        Self {
+            covered: parts.covered,
+            journals: parts.journals.clone(),
+            files: parts.state.files(),
+            pending: None,
+            failures: 0,
+            not_before: Instant::now(),
+            leaving: Vec::new(),
+            parts,
+        }
+    }
+
+    /// Makes snapshots until `stopped`.
+    pub(crate) async fn run(&mut self, stopped: CancellationToken) {
+        let mut entries = self.parts.state.recent.subscribe();
+        let mut looks = interval(LOOK);
+        loop {
+            let look = tokio::select! {
+                () = stopped.cancelled() => return,
+                _ = looks.tick() => true,
+                changed = entries.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_closed) => return,
+                },
+            };
+            if look {
+                self.remove_leaving().await;
+            }
+            if self.is_due(look) {
+                self.attempt().await;
+            }
+        }
+    }
+
+    /// Makes a last one, if there is anything new.
+    pub(crate) async fn finish(&mut self) {
+        if self.pending.is_some() || self.parts.state.last() > self.covered {
+            self.attempt().await;
+        }
+        self.remove_leaving().await;
+    }
+
+    fn is_due(&self, measure: bool) -> bool {
+        if Instant::now() < self.not_before {
+            return false;
+        }
+        let new = self.parts.state.last().0.saturating_sub(self.covered.0);
+        let (entries, memory) = (self.parts.config.entries.get(), self.parts.config.memory.0);
+        let is_large = || measure && new > 0 && self.parts.state.rows_bytes() > memory;
+        self.pending.is_some() || new >= entries || is_large()
+    }
+
+    async fn attempt(&mut self) {
+        let cut = match self.pending.take() {
+            Some(cut) => cut,
+            None => self.parts.state.cut(),
+        };
+        let started = Instant::now();
+        match self.store(&cut).await {
+            Ok((image, stored)) => {
+                self.failures = 0;
+                let seconds = started.elapsed().as_secs_f64();
+                let files: usize = stored.files.values().map(Vec::len).sum();
+                self.parts
+                    .metrics
+                    .made(seconds, stored.files.values().flatten());
+                info!(
+                    sequence = image.sequence.0,
+                    files, seconds, "made a snapshot"
+                );
+                self.committed(cut, stored).await;
+            }
+            Err(error) => {
+                self.failures += 1;
+                let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(6)) / 2;
+                let pause = pause.min(RETRY_MOST);
+                self.parts.metrics.failed();
+                warn!(error = %Report(&error), retry_after = ?pause, "cannot make a snapshot, rows stay in memory and the log is kept");
+                self.not_before = Instant::now() + pause;
+                self.pending = Some(cut);
+            }
+        }
+    }
+
+    /// Makes a cut durable: its files, then the one object that names them.
+    async fn store(&self, cut: &Cut) -> Result<(SnapshotImage, Stored), SnapshotError> {
+        let mut files: HashMap<TableId, Vec<Arc<ParquetFile>>> = HashMap::new();
+        for (database, table, rows) in &cut.tables {
+            let made = self
+                .store_table(cut, (*database, *table), rows.clone())
+                .await?;
+            files.insert(*table, made);
+        }
+        let mut journals = HashMap::new();
+        for (table, rows) in &cut.journals {
+            let path = self.store_journal(cut.sequence, *table, rows).await?;
+            journals.insert(*table, (rows.appended(), path));
+        }
+        let stored = Stored { files, journals };
+        let image = self.image(cut, &stored);
+        self.parts.objects.write(&image).await?;
+        Ok((image, stored))
+    }
+
+    async fn store_table(
+        &self,
+        cut: &Cut,
+        (database, table): (DatabaseId, TableId),
+        rows: Rows,
+    ) -> Result<Vec<Arc<ParquetFile>>, SnapshotError> {
+        let schema = cut.catalog.database_by_id(database);
+        let Some(schema) = schema.and_then(|database| database.table_by_id(table)) else {
+            return Ok(Vec::new());
+        };
+        let (schema, window) = (schema.schema.arrow(), self.parts.config.window);
+        let encoded = spawn_blocking(move || encode_points(&rows, &schema, window)).await;
+        let encoded = encoded
+            .map_err(SnapshotError::Panicked)?
+            .map_err(|source| {
+                let table = table.to_string();
+                SnapshotError::Encode { table, source }
+            })?;
+        let objects = &self.parts.objects;
+        let (mut files, mut new) = (Vec::new(), Vec::new());
+        for file in encoded {
+            let path = objects.file_path((database, table), file.min_time, window, cut.sequence);
+            files.push(Arc::new(ParquetFile {
+                path: path.to_string(),
+                size_bytes: file.bytes.len() as u64,
+                row_count: file.rows as u64,
+                min_time: file.min_time,
+                max_time: file.max_time,
+                sequence: cut.sequence.0,
+            }));
+            new.push((path, file.bytes));
+        }
+        objects.create_all(new).await?;
+        Ok(files)
+    }
+
+    /// A journal is stored as a whole: what is kept of it is bounded.
+    async fn store_journal(
+        &self,
+        sequence: Sequence,
+        table: JournalTable,
+        rows: &Rows,
+    ) -> Result<String, SnapshotError> {
+        if let Some((appended, path)) = self.journals.get(&table)
+            && *appended == rows.appended()
+        {
+            return Ok(path.clone());
+        }
+        let rows = rows.clone();
+        let encoded = spawn_blocking(move || encode_journal(&rows, &table.schema())).await;
+        let encoded = encoded
+            .map_err(SnapshotError::Panicked)?
+            .map_err(|source| {
+                let table = format!("{table:?}");
+                SnapshotError::Encode { table, source }
+            })?;
+        let path = self.parts.objects.journal_path(table, sequence);
+        self.parts.objects.create(&path, encoded).await?;
+        Ok(path.to_string())
+    }
+
+    fn image(&self, cut: &Cut, stored: &Stored) -> SnapshotImage {
+        let mut tables: HashMap<TableId, Vec<ParquetFile>> = HashMap::new();
+        let new = stored.files.iter();
+        let all = cut
+            .files
+            .iter()
+            .map(|(table, files)| (table, files.as_ref()))
+            .chain(new);
+        for (table, files) in all {
+            let files = files.iter().map(|file| ParquetFile::clone(file));
+            tables.entry(*table).or_default().extend(files);
+        }
+        let mut tables: Vec<TableFiles> = tables
+            .into_iter()
+            .filter(|(_, files)| !files.is_empty())
+            .map(|(table, files)| TableFiles { table, files })
+            .collect();
+        tables.sort_by_key(|table| table.table);
+        let mut journals: Vec<JournalFile> = stored
+            .journals
+            .iter()
+            .map(|(table, (_, path))| JournalFile {
+                table: table.number(),
+                path: path.clone(),
+            })
+            .collect();
+        journals.sort_by_key(|journal| journal.table);
+        SnapshotImage {
+            sequence: cut.sequence,
+            window_seconds: self.parts.config.window.as_secs(),
+            catalog: cut.catalog.image(),
+            tables,
+            journals,
+        }
+    }
+
+    /// The snapshot is durable: files take the place of rows, and what it replaces goes.
+    async fn committed(&mut self, cut: Cut, stored: Stored) {
+        let before = std::mem::replace(&mut self.covered, cut.sequence);
+        self.parts.state.publish_files(&stored);
+        let named = cut.files.values().flat_map(|files| files.iter());
+        let named = named
+            .chain(stored.files.values().flatten())
+            .cloned()
+            .collect();
+        // Rows that nobody reads any more are given back here.
+        drop(cut);
+        let mut unneeded = Vec::new();
+        for (table, (_, path)) in std::mem::replace(&mut self.journals, stored.journals) {
+            if self
+                .journals
+                .get(&table)
+                .is_none_or(|(_, new)| *new != path)
+            {
+                unneeded.push(path);
+            }
+        }
+        let old = std::mem::replace(&mut self.files, named);
+        let named: HashSet<&str> = self.files.iter().map(|file| file.path.as_str()).collect();
+        let leaving = old
+            .into_iter()
+            .filter(|file| !named.contains(file.path.as_str()));
+        self.leaving.extend(leaving);
+        if let Err(error) = self.remove_replaced(before, &unneeded).await {
+            warn!(error = %Report(&error), "cannot remove what a snapshot has replaced; the next start will");
+        }
+        self.remove_leaving().await;
+    }
+
+    async fn remove_replaced(&self, before: Sequence, journals: &[String]) -> Result<(), LogError> {
+        if before != self.covered {
+            self.parts.objects.forget(before).await?;
+        }
+        for path in journals {
+            self.parts.objects.remove(path).await?;
+        }
+        self.trim_log().await
+    }
+
+    /// Removes log entries, the oldest first, so that what is left has no gap.
+    async fn trim_log(&self) -> Result<(), LogError> {
+        let Snapshots {
+            state,
+            entries,
+            config,
+            metrics,
+            ..
+        } = &self.parts;
+        let removed = state.removed();
+        let trim = trim(&state.catalog(), removed, self.covered, config);
+        for skipped in &trim.skipped {
+            metrics.skipped(skipped.entries);
+            warn!(
+                database = skipped.database,
+                trigger = skipped.trigger,
+                entries = skipped.entries,
+                "a trigger lags more than --trigger-max-lag behind the log: it will not see the oldest entries"
+            );
+        }
+        // From here on nobody asks for them.
+        state.forget_entries(trim.through);
+        for sequence in removed.0 + 1..=trim.through.0 {
+            entries.remove(Sequence(sequence)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes files that no query reads any more.
+    async fn remove_leaving(&mut self) {
+        let (gone, read) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition(|file| Arc::strong_count(file) == 1);
+        self.leaving = read;
+        let gone: Vec<Arc<ParquetFile>> = gone;
+        for file in gone {
+            if let Err(error) = self.parts.objects.remove(&file.path).await {
+                warn!(error = %Report(&error), "cannot remove a file; the next start will");
+            }
+        }
+    }
+}
