@@ -47,10 +47,16 @@ def children(pid: int) -> list[int]:
 
 
 def host(server: int) -> int | None:
-    """Return the plugin host of a server, if it has one."""
-    for keeper in children(server):
-        if b"outrigger_plugin_host" in command(keeper):
-            return next(iter(children(keeper)), None)
+    """Return the plugin host of a server, if it has one.
+
+    It is below the server's spawner and a keeper of its own, which have the server's command.
+    """
+    below = children(server)
+    while below:
+        process = below.pop(0)
+        if b"outrigger_plugin_host" in command(process):
+            return process
+        below += children(process)
     return None
 
 
