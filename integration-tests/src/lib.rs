@@ -22,6 +22,7 @@ mod readme;
 mod receiver;
 mod repository;
 mod server;
+mod wall_clock;
 mod webhook;
 
 pub use client::{Client, Reply};
@@ -34,4 +35,5 @@ pub use readme::Readme;
 pub use receiver::{Receiver, Span};
 pub use repository::{Answer, Asked, PluginRepository};
 pub use server::{Builder, Server, StartFailure};
+pub use wall_clock::WallClock;
 pub use webhook::{Post, Webhook};

@@ -119,11 +119,23 @@ impl Server {
 
     /// What the file of this name holds that some trigger keeps.
     pub fn kept(&self, name: &str) -> Option<String> {
-        let nodes = std::fs::read_dir(self.files.data()).ok()?.flatten();
-        let states = nodes.map(|node| node.path().join("plugin-state"));
+        let triggers = self.kept_directories();
+        let kept = triggers.map(|trigger| std::fs::read_to_string(trigger.join(name)));
+        kept.flatten().next()
+    }
+
+    /// The directories in which triggers keep files.
+    pub fn kept_directories(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let nodes = std::fs::read_dir(self.files.data()).into_iter().flatten();
+        let states = nodes.flatten().map(|node| node.path().join("plugin-state"));
         let triggers = states.flat_map(std::fs::read_dir).flatten().flatten();
-        let mut kept = triggers.map(|trigger| std::fs::read_to_string(trigger.path().join(name)));
-        kept.find_map(Result::ok)
+        triggers.map(|trigger| trigger.path())
+    }
+
+    /// How many descriptors it has.
+    pub fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        open.map_or(0, Iterator::count)
     }
 
     /// A directory for the story's own files.

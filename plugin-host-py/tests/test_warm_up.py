@@ -13,6 +13,8 @@ import pytest
 from fake_server import DEADLINE_S, FakeServer
 from test_host import HostProcess, start_plugin
 
+from outrigger_plugin_host._child import EXIT_SETUP_FAILED
+
 _FORK_MANY = str(Path(__file__).parent / "fork_many.py")
 CHILDREN = 150
 AT_A_TIME = 6
@@ -41,6 +43,22 @@ def leave():
     {leave}
 _warm_up._use_grpc = leave
 _warm_up._SETTLE_MAX_S = 0.2
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+REHEARSING = """
+import os, sys, threading, time
+from outrigger_plugin_host import __main__
+__main__._prepare_environment()
+from outrigger_plugin_host import _warm_up
+host, really = os.getpid(), _warm_up._use_grpc
+def use():
+    really()
+    if os.getpid() != host:
+        {leave}
+        os.write(2, b"rehearsed")
+_warm_up._use_grpc = use
+_warm_up._SETTLE_MAX_S = 5
 sys.exit(__main__.main(sys.argv[1:]))
 """
 
@@ -105,3 +123,24 @@ def test_a_host_that_cannot_warm_up_says_so_and_forks_without(tmp_path: Path, wh
         said = host.process.stderr.read().decode().splitlines()
         assert len(said) == 1, said
         assert said[0].startswith("outrigger host: after gRPC was tried out, not all was as before")
+
+
+def test_a_spare_that_has_rehearsed_becomes_a_worker_like_any_other(tmp_path: Path) -> None:
+    code = REHEARSING.format(leave="")
+    with FakeServer(tmp_path) as fake, HostProcess((sys.executable, "-c", code, "host")) as host:
+        spare = host.start_spare()
+        host.wait_for_output(b"rehearsed", stderr=True)
+        spare.assign(fake.socket)
+        spare.next("confined")
+        assert fake.next().pid == spare.pid
+        fake.bind("def process_writes(local, batches, args): local.info('ran')")
+        assert fake.invoke()[1][0].text == "ran"
+
+
+@pytest.mark.parametrize("what", ["a thread", "a descriptor"])
+def test_a_spare_whose_rehearsal_leaves_something_ends(what: str) -> None:
+    code = REHEARSING.replace("= 5", "= 0.2").format(leave=LEAVES[what])
+    with HostProcess((sys.executable, "-c", code, "host")) as host:
+        host.start_spare()
+        assert host.next("exited").code == EXIT_SETUP_FAILED
+        assert b"not all is as before" in host.output[True]

@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(super) user: Option<u32>,
     /// Whether what it mounts is seen by nobody else.
     pub(super) private_mounts: bool,
+    /// How many descriptors each of its processes may have.
+    pub(super) descriptors_max: Option<u32>,
 }
 
 impl Settings {
@@ -78,6 +80,7 @@ impl Builder {
             variables: Vec::new(),
             user: None,
             private_mounts: false,
+            descriptors_max: None,
             binary,
         };
         let shared = target_directory(&settings.binary).join("integration-venv");
@@ -211,6 +214,12 @@ impl Builder {
     /// Runs it where what it mounts is seen by nobody else: for plugins that try to mount.
     pub fn private_mounts(mut self) -> Self {
         self.settings.private_mounts = true;
+        self
+    }
+
+    /// Lets each of its processes have so many descriptors at most.
+    pub fn descriptors_max(mut self, count: u32) -> Self {
+        self.settings.descriptors_max = Some(count);
         self
     }
 

@@ -96,7 +96,12 @@ pub(super) fn lock(location: &Path) -> File {
 }
 
 fn program(settings: &Settings, files: &Files, tag: &Tag) -> Command {
-    let mut command = if settings.private_mounts {
+    let mut command = if let Some(count) = settings.descriptors_max {
+        let mut limited = command("sh");
+        limited.args(["-c", r#"ulimit -n "$1" && shift && exec "$@""#, "sh"]);
+        limited.arg(count.to_string()).arg(&settings.binary);
+        limited
+    } else if settings.private_mounts {
         let mut unshare = command("unshare");
         unshare.args(["--mount", "--propagation", "private", "--"]);
         unshare.arg(&settings.binary);

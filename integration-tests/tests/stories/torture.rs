@@ -16,9 +16,11 @@ mod hosts;
 mod memory;
 mod moments;
 mod pids;
+mod server_descriptors;
 mod shutdown;
 mod starts;
 mod table;
+mod wall_clock;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

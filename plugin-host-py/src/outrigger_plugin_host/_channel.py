@@ -7,6 +7,7 @@ any of the plugin's code runs.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,13 @@ from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._errors import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
 _READ_BYTES_MAX = 64 * 1024
+_SOON_S = 0.05
+"""Somebody waits for a worker that was forked for its trigger: that one is assigned at once."""
 
 
 class Channel:
@@ -29,10 +33,15 @@ class Channel:
         self._socket = socket.socket(fileno=descriptor)
         self._frames = _frames.FrameReader()
 
-    def wait(self, pid: int) -> Any:
-        """Say that process `pid` waits; return the Assign that comes, None if none ever will."""
+    def wait(self, pid: int, meanwhile: Callable[[], None]) -> Any:
+        """Say that process `pid` waits; return the Assign that comes, None if none ever will.
+
+        If none comes soon, do `meanwhile` what makes the time after it shorter.
+        """
         try:
             self._send(waiting=pb.Waiting(pid=pid))
+            if not select.select([self._socket], [], [], _SOON_S)[0]:
+                meanwhile()
             return self._assign()
         except ConnectionError:
             return None

@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import Any, NoReturn
 
-from outrigger_plugin_host import _layers, _orphans
+from outrigger_plugin_host import _layers, _orphans, _warm_up
 from outrigger_plugin_host._channel import Channel
 from outrigger_plugin_host._worker import Worker
 
@@ -56,7 +56,7 @@ def become_worker(worker: int, host_pid: int, channel: int, stdout: int, stderr:
 def _serve(descriptor: int) -> int:
     """Wait until the server assigns this process, then be that worker; return the exit code."""
     with Channel(descriptor) as channel:
-        assign = channel.wait(os.getpid())
+        assign = channel.wait(os.getpid(), _warm_up.rehearse)
         if assign is None:
             # The server needs no further worker, or it is gone.
             return 0

@@ -5,6 +5,9 @@ and write to pages that a worker then has for itself. So the host makes a channe
 client before its first fork, lets one call of each fail, and closes both. Both libraries then shut
 down: their threads end and their descriptors close, as if nothing had been; only if that is so may
 the host fork (see docs/decisions/0013-hosts-warm-up-grpc.md).
+
+What remains is mostly that a worker writes for the first time to pages that it has shared with its
+host. A spare does that while nobody waits for it, by the same means, and looks at itself too.
 """
 
 from __future__ import annotations
@@ -36,8 +39,35 @@ _FLIGHT_CLOSES_ALL = (22,)
 """In earlier versions gRPC keeps its epoll set, which a worker closes but would go on using."""
 
 
+_warm = False
+"""Whether all was as before in this process, or in the one that it is a fork of."""
+
+
 def warm_up() -> str | None:
     """Do it; return what is not as it was before, in which case nobody may fork."""
+    global _warm  # noqa: PLW0603 - it is about the process
+    left = _try_out()
+    _warm = left is None
+    return left
+
+
+def rehearse() -> None:
+    """Do it in a spare, before that waits for its trigger; raise if not all is as it was before.
+
+    Its confinement is for the thread that adds it, so there must be no other one. Where the host
+    has not tried it out, nothing happens.
+    """
+    if not _warm or _version(grpc.__version__) < _GRPC_ENDS_PROMPTLY:
+        return
+    before = set(_descriptors())
+    _use_grpc()
+    gc.collect()
+    left = _settle(before)
+    if left is not None:
+        raise RuntimeError(f"gRPC was rehearsed, and not all is as before: {left}")
+
+
+def _try_out() -> str | None:
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - counted, not used
         # Something that starts with the interpreter, so there will be no fork anyway.
         return None

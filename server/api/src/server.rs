@@ -1,6 +1,6 @@
 //! How connections are accepted and served, and how that ends.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::rt::Executor;
@@ -14,7 +14,10 @@ use outrigger_query::QueryEngine;
 use outrigger_storage::Storage;
 use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{DryRuns, TriggerService};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -24,6 +27,8 @@ use crate::{Metrics, flight, http};
 /// How long the server waits after it could not accept a connection, which happens when
 /// the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it says that it still cannot.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 /// How often a quiet HTTP/2 connection is asked whether it is still there.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -87,6 +92,7 @@ impl Api {
     /// Serves until the gate's phase begins, then finishes the requests that run. Every
     /// connection is a task of the gate, so returning does not mean that all have ended.
     pub async fn serve(self, listener: TcpListener, gate: Gate) {
+        let mut failures = Failures::default();
         loop {
             let accepted = tokio::select! {
                 () = gate.token().cancelled() => break,
@@ -98,12 +104,37 @@ impl Api {
                     gate.tasks().spawn(connection);
                 }
                 Err(error) => {
-                    warn!(%error, "accepting a connection failed");
+                    failures.add(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
         info!("api accepts no more connections");
+    }
+}
+
+/// Connections that could not be accepted: they fail again and again until somebody closes one.
+#[derive(Debug, Default)]
+struct Failures {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    /// Says it at once, and then once in a while.
+    fn add(&mut self, error: &io::Error) {
+        self.untold += 1;
+        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        let attempts = std::mem::take(&mut self.untold);
+        self.told = Some(Instant::now());
+        warn!(
+            %error,
+            attempts,
+            "no connection can be accepted until one is closed; the limit of open files may be \
+             too low (ulimit -n)"
+        );
     }
 }
 

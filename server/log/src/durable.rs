@@ -8,7 +8,16 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{fs::File, task::spawn_blocking};
+use tokio::{
+    fs::File,
+    task::spawn_blocking,
+    time::{Duration, sleep},
+};
+use tracing::{info, warn};
+
+/// Linux' numbers for: the process, or the system, has no descriptor left.
+const NO_DESCRIPTORS: [i32; 2] = [24, 23];
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes `file` and its name durable. The directories from `root` down to the
 /// file were possibly just created, so each is synced: a directory's own name
@@ -50,9 +59,7 @@ pub(crate) async fn sync_directory(directory: &Path) -> Result<(), (PathBuf, io:
 }
 
 async fn sync(path: &Path) -> Result<(), (PathBuf, io::Error)> {
-    let opened = File::open(path)
-        .await
-        .map_err(|error| (path.to_owned(), error))?;
+    let opened = open(path).await.map_err(|error| (path.to_owned(), error))?;
     let file = opened.into_std().await;
     spawn_blocking(move || file.sync_all())
         .await
@@ -91,4 +98,32 @@ fn is_unfinished(name: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     name.rsplit_once('#')
         .is_some_and(|(_, number)| is_number(number))
+}
+
+/// Opens what is to be synced. Where there is no descriptor left for it, nothing is wrong with
+/// the file: it waits for one, and so do those who write.
+async fn open(path: &Path) -> io::Result<File> {
+    let mut waited = false;
+    loop {
+        match File::open(path).await {
+            Err(error) if lacks_descriptors(&error) => {
+                if !waited {
+                    warn!(path = %path.display(), %error, "the log waits for a file descriptor");
+                }
+                waited = true;
+                sleep(OPEN_PAUSE).await;
+            }
+            opened => {
+                if waited {
+                    info!("the log has its file descriptor and goes on");
+                }
+                return opened;
+            }
+        }
+    }
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code.is_some_and(|code| NO_DESCRIPTORS.contains(&code))
 }
