@@ -11,7 +11,7 @@ attempts = Path(__file__).with_name("poison.py").read_text()
 attempts = attempts.replace("{}  # REPLACED", repr(json.loads(places)))
 
 PROJECT = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
-BACKEND = '''
+BACKEND = """
 import zipfile
 from pathlib import Path
 import outrigger_poison
@@ -39,7 +39,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
             wheel.writestr(path, content)
         wheel.writestr(f"{information}/RECORD", record)
     return name
-'''
+"""
 files = {
     "pyproject.toml": PROJECT,
     "backend.py": BACKEND % version,
