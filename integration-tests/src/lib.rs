@@ -30,7 +30,7 @@ pub use command_line::{CommandLine, Output};
 pub use database::{Database, LogRow, TriggerBuilder};
 pub use eventually::{PATIENCE, eventually};
 pub use memory_group::MemoryGroup;
-pub use python::{ClientScript, build_wheel};
+pub use python::{ClientScript, build_poisoned, build_wheel};
 pub use readme::Readme;
 pub use receiver::{Receiver, Span};
 pub use repository::{Answer, Asked, PluginRepository};

@@ -70,3 +70,16 @@ pub fn build_wheel(directory: &Path, package: &str, version: &str, module: &str,
     let output = Output::from(output.expect("Python can be started"));
     assert_eq!(output.code, 0, "{output:#?}");
 }
+
+/// Makes a source distribution that is hostile when it is built and once it is installed; it
+/// tries what `clients/poison.py` says, at these places.
+pub fn build_poisoned(directory: &Path, version: &str, places: &Value) {
+    let script = Path::new(CLIENTS).join("_poisoned.py");
+    let output = command("python3")
+        .arg(script)
+        .arg(directory)
+        .args([version, &places.to_string()])
+        .output();
+    let output = Output::from(output.expect("Python can be started"));
+    assert_eq!(output.code, 0, "{output:#?}");
+}

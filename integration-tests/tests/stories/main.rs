@@ -27,6 +27,7 @@ mod observability;
 mod packages;
 mod parallel;
 mod plugin_api;
+mod poisoned;
 mod published;
 mod repository;
 mod requests;

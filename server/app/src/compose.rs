@@ -225,6 +225,7 @@ impl Parts<'_> {
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
         let run_directory =
             RunDirectory::make(&std::env::temp_dir()).map_err(ComposeError::RunDirectory)?;
+        let confinement = self.confinement(state.as_deref(), directory, run_directory.path());
         let settings = environment::Config {
             location: virtual_environment.clone(),
             management: self.config.packages,
@@ -234,6 +235,7 @@ impl Parts<'_> {
             run_directory: run_directory.path().to_owned(),
             create_max: CREATE_ENVIRONMENT_MAX,
             install_max: INSTALL_MAX,
+            confinement: confinement.clone(),
         };
         let virtual_environment = self.prepare(settings, &launcher).await?;
         let packages = self.packages(Some(&virtual_environment));
@@ -250,7 +252,7 @@ impl Parts<'_> {
             grace: GRACE,
             lines_bytes_max: self.config.lines_bytes_max,
             pool: self.config.pool.clone(),
-            confinement: self.confinement(state.as_deref(), directory, run_directory.path()),
+            confinement,
         };
         let workers = self.start_triggers(config, launcher)?;
         Ok(Started {

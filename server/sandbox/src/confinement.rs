@@ -1,22 +1,25 @@
 //! Which layers does a program get before it starts? Plain data, made in the server, for the
 //! launcher to apply.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    landlock,
     machine::Machine,
     policy::{Mode, Policy},
     seccomp::Profile,
-    worker::WorkerLayers,
+    worker::{SeccompProgram, WorkerLayers},
 };
 
 /// What a program that is started is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
-    /// It forks workers, which add their own layers below its own, and runs nothing that is
-    /// not trusted itself.
+    /// It forks workers, which add their own layers below its own. What it loads is not trusted.
     Host,
-    /// It does its work and ends, such as an installer. What it runs is not trusted.
+    /// It does its work and ends, such as an installer. What it runs is not trusted. It may
+    /// start processes, and reaches the network, if at all, without a broker.
     Program,
 }
 
@@ -41,6 +44,10 @@ pub(crate) struct Confinement {
     pub(crate) namespaces: bool,
     /// Whether this is root, and so takes them without a user namespace.
     pub(crate) root: bool,
+    /// For a program that changes modes: all is mounted read-only but this.
+    pub(crate) writable: Option<Vec<PathBuf>>,
+    /// Its filters where that cannot be had: changes of modes do nothing then.
+    pub(crate) cautious: Vec<SeccompProgram>,
 }
 
 impl HostConfinement {
@@ -51,18 +58,32 @@ impl HostConfinement {
         }
         let profile = match self.role {
             Role::Host => Profile::Host,
-            Role::Program => Profile::Worker,
+            Role::Program => Profile::Program,
         };
         // The launcher itself has still to execute the program.
         let policy = Policy {
             subprocesses: true,
             ..self.policy.clone()
         };
-        let layers = WorkerLayers::for_profile(profile, &policy, &self.machine, self.mode);
+        let mut layers = WorkerLayers::for_profile(profile, &policy, &self.machine, self.mode);
+        let brokered = self.machine.has_seccomp() && self.machine.has_notification();
+        if let (Role::Host, true, Some(rules)) = (self.role, brokered, &mut layers.landlock) {
+            // Nobody below it connects: the server does.
+            landlock::forbid_tcp(rules, &self.machine);
+        }
+        let changes = self.role == Role::Program && policy.change_modes;
+        let cautious = Policy {
+            change_modes: false,
+            ..policy.clone()
+        };
+        let cautious =
+            WorkerLayers::for_profile(profile, &cautious, &self.machine, self.mode).seccomp;
         Some(Confinement {
             layers,
             namespaces: true,
             root: self.machine.root,
+            writable: changes.then_some(policy.write),
+            cautious,
         })
     }
 }

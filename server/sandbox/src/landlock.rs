@@ -26,6 +26,7 @@ const READABLE: &[(&str, &str)] = &[
     ("/lib64", "as /lib; the dynamic loader"),
     ("/bin", "as /lib: the interpreter may be there"),
     ("/sbin", "as /lib: ldconfig, which ctypes.util asks"),
+    ("/nix/store", "as /lib, in NixOS; nothing else is there"),
     ("/etc/ld.so.cache", "where libraries are"),
     ("/etc/ld.so.conf", "as above"),
     ("/etc/ld.so.conf.d", "as above"),

@@ -2,6 +2,7 @@
 //! server starts. Each has its reason and its own error; the order matters.
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     env,
     ffi::OsString,
@@ -22,7 +23,7 @@ use nix::{
 use crate::{
     apply::{self, Applied, Missing},
     confinement::Confinement,
-    namespaces,
+    namespaces, readonly,
     report::{Layer, LayerReport},
     spawner::{self, SpawnError},
     trial,
@@ -161,6 +162,11 @@ fn confine(confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepEr
     if confinement.namespaces {
         reports.extend(namespaces::enter(confinement.root));
     }
+    let mut layers = Cow::Borrowed(layers);
+    if !may_change_modes(confinement, &reports) {
+        layers.to_mut().seccomp.clone_from(&confinement.cautious);
+    }
+    let layers = layers.as_ref();
     let mut applied = Applied::default();
     applied.first(layers)?;
     applied.last(layers)?;
@@ -169,6 +175,16 @@ fn confine(confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepEr
         reports.push(LayerReport::degraded(layer, why));
     }
     Ok(reports)
+}
+
+/// Whether its changes of modes stay among its own files, as far as that is needed.
+fn may_change_modes(confinement: &Confinement, reports: &[LayerReport]) -> bool {
+    let Some(writable) = &confinement.writable else {
+        return true;
+    };
+    // Else the machine's own mounts would change.
+    let apart = reports.contains(&LayerReport::enforced(Layer::MountNamespace));
+    apart && readonly::all_but(writable).is_ok()
 }
 
 /// Layers that no program gets in this version, and why.

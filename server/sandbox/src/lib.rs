@@ -22,6 +22,7 @@ mod limits;
 mod machine;
 mod namespaces;
 mod policy;
+mod readonly;
 mod report;
 mod running;
 mod seccomp;

@@ -19,10 +19,12 @@ use crate::{
 /// Who the program is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Profile {
-    /// What runs plugins, or any other program that is not trusted.
+    /// What runs plugins.
     Worker,
     /// What forks workers, and runs no plugin.
     Host,
+    /// What installs, and what else ends when it has done its work.
+    Program,
 }
 
 /// The calls that a policy leaves. A later table says it better than an earlier one.
@@ -42,15 +44,18 @@ fn table(profile: Profile, policy: &Policy, machine: &Machine, broker: bool) -> 
     } else {
         tables.extend([calls::THREADS, calls::THREADS_LEGACY]);
     }
-    if host || policy.change_modes {
+    if policy.change_modes {
         tables.extend([calls::METADATA, calls::METADATA_LEGACY]);
     }
     // With a broker the plugin connects a socket, is refused, and the log says why.
     if policy.network == Network::None && !host && !broker {
         tables.push(calls::NO_NETWORK);
     }
-    if host {
-        tables.extend([calls::HOST, calls::HOST_LEGACY]);
+    match profile {
+        Profile::Worker => {}
+        Profile::Host => tables.extend([calls::HOST, calls::HOST_LEGACY]),
+        Profile::Program if policy.network == Network::None => tables.push(calls::NO_SOCKETS),
+        Profile::Program => tables.push(calls::PROGRAM),
     }
     let calls = tables.into_iter().flatten();
     let by_number: BTreeMap<i64, &Call> = calls.map(|call| (call.number, call)).collect();

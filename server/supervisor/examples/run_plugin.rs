@@ -169,6 +169,20 @@ async fn config(
 ) -> Result<Config, Box<dyn Error>> {
     let environment: BTreeMap<_, _> = env::vars_os().collect();
     let directory = env::current_dir()?;
+    let confinement = Confinement {
+        mode: Mode::Auto,
+        machine: Machine::probe(),
+        limits: Limits::default(),
+        read: vec![env::current_dir()?],
+        write: Vec::new(),
+        network: Network::Outbound,
+        secret: vec![run_directory.to_owned()],
+        kept: run_directory.join("kept"),
+        private_max: PrivateMax {
+            bytes: 1 << 30,
+            files: 10_000,
+        },
+    };
     let settings = environment::Config {
         location: std::path::absolute(location)?,
         management: Management::Server,
@@ -178,6 +192,7 @@ async fn config(
         run_directory: run_directory.to_owned(),
         create_max: Duration::from_mins(3),
         install_max: Duration::from_mins(15),
+        confinement: confinement.clone(),
     };
     let tasks = gate.tasks().clone();
     Ok(Config {
@@ -199,19 +214,6 @@ async fn config(
             memory_bytes_max: None,
             fair_turn: Duration::from_secs(5),
         },
-        confinement: Confinement {
-            mode: Mode::Auto,
-            machine: Machine::probe(),
-            limits: Limits::default(),
-            read: vec![env::current_dir()?],
-            write: Vec::new(),
-            network: Network::Outbound,
-            secret: vec![run_directory.to_owned()],
-            kept: run_directory.join("kept"),
-            private_max: PrivateMax {
-                bytes: 1 << 30,
-                files: 10_000,
-            },
-        },
+        confinement,
     })
 }

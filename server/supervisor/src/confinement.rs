@@ -3,6 +3,7 @@
 
 mod broker;
 mod layers;
+mod programs;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,7 +21,10 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::broker::Brokerage;
+pub(crate) use self::{
+    broker::Brokerage,
+    programs::{Errand, of_hosts},
+};
 use crate::{
     host::WorkerProcess,
     invocation::{BindingKey, Plugin},
@@ -284,17 +288,12 @@ impl Confiner {
         granted.unwrap_or(&self.settings.network).clone()
     }
 
-    /// A rule for a directory holds for all that is in it.
+    /// Says once of each path why it may not.
     fn may_read(&self, path: &Path) -> bool {
-        let real = path.canonicalize().unwrap_or_else(|_gone| path.to_owned());
-        let holds = |secret: &&PathBuf| {
-            let secret = secret.canonicalize();
-            secret.is_ok_and(|secret| secret.starts_with(&real))
-        };
-        let Some(secret) = self.settings.secret.iter().find(holds) else {
+        let Some(secret) = self.settings.secret_in(path) else {
             return true;
         };
-        if self.settings.mode != Mode::Off && self.withheld.lock().insert(real) {
+        if self.settings.mode != Mode::Off && self.withheld.lock().insert(path.to_owned()) {
             warn!(
                 path = %path.display(),
                 holds = %secret.display(),
@@ -305,13 +304,16 @@ impl Confiner {
         false
     }
 
-    /// What became of the layers, in words; said once for each different answer.
+    /// What became of the layers, in words; said once for each different answer. `born` are
+    /// those of its host.
     pub(crate) fn conclude(
         &self,
+        born: &[LayerReport],
         known: Vec<LayerReport>,
         told: Vec<Told>,
     ) -> Result<Arc<str>, String> {
         let mut reports = layers::merge(known, told)?;
+        reports.extend(layers::inherited(born));
         if self.settings.mode != Mode::Off {
             // Decided when the server started, and the same for all.
             reports.push(LayerReport::enforced(Layer::Environment));

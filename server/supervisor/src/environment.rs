@@ -1,7 +1,9 @@
 //! The virtual environment: makes it, installs the Python package that hosts and workers run,
 //! and later what plugins need. The package is carried inside this binary as a wheel.
 
+mod errand;
 mod error;
+mod foundation;
 mod install;
 mod interpreter;
 mod step;
@@ -24,15 +26,16 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub(crate) use self::step::read_lines;
+use self::{
+    errand::{Rooms, Work, looking, read_by_all},
+    interpreter::{Interpreter, PACKAGE, python_of},
+};
 pub use self::{
     error::{EnvironmentError, GoneError, InstallError},
     install::{Packages, Wanted},
     step::StepError,
 };
-use self::{
-    interpreter::{Interpreter, PACKAGE, python_of},
-    step::Step,
-};
+use crate::confinement::Confinement;
 
 const WHEEL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plugin_host.whl"));
 const WHEEL_NAME: &str = env!("PLUGIN_HOST_WHEEL");
@@ -60,6 +63,8 @@ pub struct Config {
     pub create_max: Duration,
     /// How long an installation may take.
     pub install_max: Duration,
+    /// How what runs in it is confined.
+    pub confinement: Confinement,
 }
 
 /// Who looks after an environment.
@@ -81,7 +86,10 @@ pub struct VirtualEnvironment {
 struct Shared {
     config: Config,
     launcher: Launcher,
+    rooms: Rooms,
     python: PathBuf,
+    /// What Python reads there.
+    readable: Vec<PathBuf>,
     /// Where the plugin host is, if it is not in the environment itself.
     host_path: Option<PathBuf>,
     /// Held by the installation that runs.
@@ -104,20 +112,29 @@ impl VirtualEnvironment {
         for name in MISLEADING {
             config.environment.remove(&OsString::from(name));
         }
+        let rooms = Rooms::open(&config.run_directory).map_err(EnvironmentError::Rooms)?;
         let preparation = Preparation {
             config: &config,
             launcher: &launcher,
+            rooms: &rooms,
         };
-        let (python, host_path) = match config.management {
-            Management::Server => (preparation.make().await?, None),
+        let Found {
+            python,
+            mut readable,
+            host_path,
+        } = match config.management {
+            Management::Server => preparation.make().await?,
             Management::Operator => preparation.find().await?,
         };
+        readable.extend(host_path.clone());
         info!(python = %python.display(), "virtual environment is ready");
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 launcher,
+                rooms,
                 python,
+                readable,
                 host_path,
                 turn: Arc::default(),
                 tasks,
@@ -130,6 +147,11 @@ impl VirtualEnvironment {
     /// Its interpreter.
     pub(crate) fn python(&self) -> &Path {
         &self.shared.python
+    }
+
+    /// What Python reads there.
+    pub(crate) fn readable(&self) -> Vec<PathBuf> {
+        self.shared.readable.clone()
     }
 
     /// Adds to a host's environment what it needs to find the plugin host.
@@ -188,17 +210,31 @@ impl VirtualEnvironment {
 struct Preparation<'a> {
     config: &'a Config,
     launcher: &'a Launcher,
+    rooms: &'a Rooms,
+}
+
+/// An environment that is there.
+struct Found {
+    python: PathBuf,
+    readable: Vec<PathBuf>,
+    host_path: Option<PathBuf>,
 }
 
 impl Preparation<'_> {
     /// Makes what is not there yet.
-    async fn make(&self) -> Result<PathBuf, EnvironmentError> {
+    async fn make(&self) -> Result<Found, EnvironmentError> {
         let location = &self.config.location;
         let python = python_of(location);
         if !has_interpreter(location)? {
             self.create().await?;
         }
-        let interpreter = self.ask_its(&python).await?;
+        let readable = self.readable();
+        let interpreter = self.ask_its(&python, &readable).await?;
+        let found = Found {
+            python: python.clone(),
+            readable,
+            host_path: None,
+        };
         if interpreter.has("pip").is_none() {
             return Err(EnvironmentError::NoPip {
                 location: location.clone(),
@@ -206,26 +242,36 @@ impl Preparation<'_> {
             });
         }
         if interpreter.has(PACKAGE) == Some(VERSION) && interpreter.missing().is_empty() {
-            return Ok(python);
+            return Ok(found);
         }
         let version = VERSION;
         info!(version, "installing the plugin host");
-        self.install_host(&python).await?;
+        self.install_host(&found).await?;
         info!(version, "installed the plugin host");
-        Ok(python)
+        Ok(found)
+    }
+
+    /// What the Python of the environment reads.
+    fn readable(&self) -> Vec<PathBuf> {
+        let location = &self.config.location;
+        let mut readable = foundation::of_environment(location);
+        readable.push(location.clone());
+        readable.extend(read_by_all(&self.config.environment));
+        readable
     }
 
     /// Takes what is there; where there is no environment, Python as it is installed.
-    async fn find(&self) -> Result<(PathBuf, Option<PathBuf>), EnvironmentError> {
+    async fn find(&self) -> Result<Found, EnvironmentError> {
         let location = &self.config.location;
-        let (python, interpreter) = if has_interpreter(location)? {
+        let (python, readable, interpreter) = if has_interpreter(location)? {
             let python = python_of(location);
-            let interpreter = self.ask_its(&python).await?;
-            (python, interpreter)
+            let readable = self.readable();
+            let interpreter = self.ask_its(&python, &readable).await?;
+            (python, readable, interpreter)
         } else {
-            let python = self.config.base_python.clone();
-            let interpreter = self.ask_base().await?;
-            (python, interpreter)
+            let (python, interpreter) = self.ask_base().await?;
+            let readable = interpreter.reads().to_vec();
+            (python, readable, interpreter)
         };
         let missing = interpreter.missing();
         if !missing.is_empty() {
@@ -235,34 +281,40 @@ impl Preparation<'_> {
                 missing: quoted.join(" "),
             });
         }
-        if interpreter.has(PACKAGE) == Some(VERSION) {
-            return Ok((python, None));
+        let mut found = Found {
+            python,
+            readable,
+            host_path: None,
+        };
+        if interpreter.has(PACKAGE) != Some(VERSION) {
+            found.host_path = Some(self.unpack_host(&found).await?);
         }
-        let host_path = self.unpack_host(&python).await?;
-        Ok((python, Some(host_path)))
+        Ok(found)
     }
 
     async fn create(&self) -> Result<(), EnvironmentError> {
         let Config {
             location,
-            base_python,
             create_max,
             ..
         } = self.config;
-        self.ask_base().await?;
+        let (python, base) = self.ask_base().await?;
         info!(location = %location.display(), "making the virtual environment");
         fs::create_dir_all(location).map_err(|source| EnvironmentError::NotWritable {
             path: location.clone(),
             source,
         })?;
-        let made = self
-            .run(
-                "making the virtual environment",
-                *create_max,
-                base_python,
-                vec!["-m".into(), "venv".into(), location.clone().into()],
-            )
-            .await;
+        let work = Work {
+            what: "making the virtual environment",
+            limit: *create_max,
+            program: &python,
+            arguments: vec!["-m".into(), "venv".into(), location.clone().into()],
+            directory: Path::new("/"),
+            read: base.reads().to_vec(),
+            write: location,
+            network: false,
+        };
+        let made = self.run(work).await;
         if made.is_err() {
             // Half of one would only be in the way; nothing else was there.
             drop(fs::remove_dir_all(location));
@@ -270,18 +322,28 @@ impl Preparation<'_> {
         made
     }
 
-    async fn ask_base(&self) -> Result<Interpreter, EnvironmentError> {
+    /// Asks the operator's own Python, unconfined: nobody who installs packages has changed it,
+    /// and it may be a script that looks for the real one anywhere. Returns that.
+    async fn ask_base(&self) -> Result<(PathBuf, Interpreter), EnvironmentError> {
         let python = &self.config.base_python;
-        let asked = Interpreter::ask(python, &self.config.environment, self.launcher).await;
+        let asked = Interpreter::ask(python, &self.config.environment, self.launcher, None).await;
         let interpreter = asked.map_err(|source| EnvironmentError::NoPython {
             python: python.clone(),
             source,
         })?;
-        self.supported(python, interpreter)
+        let interpreter = self.supported(python, interpreter)?;
+        let found = interpreter.executable().unwrap_or(python).to_owned();
+        Ok((found, interpreter))
     }
 
-    async fn ask_its(&self, python: &Path) -> Result<Interpreter, EnvironmentError> {
-        let asked = Interpreter::ask(python, &self.config.environment, self.launcher).await;
+    async fn ask_its(
+        &self,
+        python: &Path,
+        readable: &[PathBuf],
+    ) -> Result<Interpreter, EnvironmentError> {
+        let Config { environment, .. } = self.config;
+        let confinement = Some(looking(self.config, readable));
+        let asked = Interpreter::ask(python, environment, self.launcher, confinement).await;
         let interpreter = asked.map_err(|source| EnvironmentError::BrokenPython {
             location: self.config.location.clone(),
             python: python.to_owned(),
@@ -305,49 +367,56 @@ impl Preparation<'_> {
         })
     }
 
-    async fn install_host(&self, python: &Path) -> Result<(), EnvironmentError> {
-        let wheel = self.config.location.join(WHEEL_NAME);
+    async fn install_host(&self, found: &Found) -> Result<(), EnvironmentError> {
+        // Not in the environment, where what is installed could exchange it for a link.
+        let wheel = self.config.run_directory.join(WHEEL_NAME);
         write(&wheel, WHEEL)?;
         let mut arguments = install::pip_install();
         arguments.push(wheel.clone().into());
-        let what = "installing the plugin host with pip";
-        let limit = self.config.install_max;
-        let installed = self.run(what, limit, python, arguments).await;
+        let mut read = found.readable.clone();
+        read.push(wheel.clone());
+        let work = Work {
+            what: "installing the plugin host with pip",
+            limit: self.config.install_max,
+            program: &found.python,
+            arguments,
+            directory: Path::new("/"),
+            read,
+            write: &self.config.location,
+            network: true,
+        };
+        let installed = self.run(work).await;
         // It is in the environment now, or will be written again.
         drop(fs::remove_file(&wheel));
         installed
     }
 
     /// Unpacks the plugin host into a directory that goes with the server.
-    async fn unpack_host(&self, python: &Path) -> Result<PathBuf, EnvironmentError> {
+    async fn unpack_host(&self, found: &Found) -> Result<PathBuf, EnvironmentError> {
         let wheel = self.config.run_directory.join(WHEEL_NAME);
         let path = self.config.run_directory.join("host");
         write(&wheel, WHEEL)?;
+        fs::create_dir_all(&path).map_err(EnvironmentError::Rooms)?;
         let mut arguments: Vec<OsString> = vec!["-m".into(), "zipfile".into(), "-e".into()];
-        arguments.extend([wheel.into(), path.clone().into()]);
-        let limit = self.config.create_max;
-        self.run("unpacking the plugin host", limit, python, arguments)
-            .await?;
+        arguments.extend([wheel.clone().into(), path.clone().into()]);
+        let mut read = found.readable.clone();
+        read.push(wheel);
+        let work = Work {
+            what: "unpacking the plugin host",
+            limit: self.config.create_max,
+            program: &found.python,
+            arguments,
+            directory: Path::new("/"),
+            read,
+            write: &path,
+            network: false,
+        };
+        self.run(work).await?;
         Ok(path)
     }
 
-    async fn run(
-        &self,
-        what: &'static str,
-        limit: Duration,
-        program: &Path,
-        arguments: Vec<OsString>,
-    ) -> Result<(), EnvironmentError> {
-        let step = Step {
-            what,
-            limit,
-            shown: true,
-            program,
-            arguments,
-            environment: &self.config.environment,
-            directory: Path::new("/"),
-        };
-        step.run(self.launcher).await?;
+    async fn run(&self, work: Work<'_>) -> Result<(), EnvironmentError> {
+        self.rooms.run(work, self.config, self.launcher).await?;
         Ok(())
     }
 }

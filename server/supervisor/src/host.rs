@@ -285,10 +285,10 @@ impl HostTask {
                 let worker = WorkerId(started.worker);
                 let handle = self.handle.clone();
                 let found = self.hosts.iter().find(|process| process.pid() == host);
-                let python = found.map(HostProcess::readable).unwrap_or_default();
+                let born = found.map(HostProcess::born).unwrap_or_default();
                 if let Some(record) = self.record(host, worker) {
                     debug!(worker = worker.0, pid = started.pid, "worker started");
-                    record.on_started(worker, started.pid, python, &handle);
+                    record.on_started(worker, started.pid, born, &handle);
                 }
             }
             from_host::Message::Output(output) => {

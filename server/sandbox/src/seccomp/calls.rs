@@ -86,6 +86,7 @@ const FAST_OPEN: u32 = libc::MSG_FASTOPEN.cast_unsigned();
 /// The kind of a socket without its flags.
 const KIND: u32 = 0xF;
 const STREAM: u32 = libc::SOCK_STREAM.cast_unsigned();
+const DATAGRAM: u32 = libc::SOCK_DGRAM.cast_unsigned();
 const UNIX: u32 = libc::AF_UNIX.cast_unsigned();
 const INET: u32 = libc::AF_INET.cast_unsigned();
 const INET6: u32 = libc::AF_INET6.cast_unsigned();
@@ -413,6 +414,16 @@ pub(super) const NO_NETWORK: &[Call] = calls! {
     SYS_socket If(&[&[is(0, UNIX), masked(1, KIND, STREAM), is(2, 0)]], libc::EACCES), "the server's socket; nothing else";
 };
 
+/// What a program does beside what a worker with subprocesses does, where it has the network.
+pub(super) const PROGRAM: &[Call] = calls! {
+    SYS_socket If(PROGRAM_SOCKET, libc::EACCES), "TCP to where packages are, UDP to name servers; no Unix sockets, behind which others of this machine are";
+};
+
+/// The same without the network: not even sockets.
+pub(super) const NO_SOCKETS: &[Call] = calls! {
+    SYS_socket Refuse(libc::EACCES), "it talks to nobody";
+};
+
 /// What a host does beside what a worker with subprocesses does: it is trusted, and its
 /// workers add their own layers below it.
 pub(super) const HOST: &[Call] = calls! {
@@ -488,6 +499,15 @@ const SOCKET: &[&[Arg]] = &[
     &[is(0, INET), masked(1, KIND, STREAM), is(2, TCP)],
     &[is(0, INET6), masked(1, KIND, STREAM), is(2, 0)],
     &[is(0, INET6), masked(1, KIND, STREAM), is(2, TCP)],
+];
+
+const PROGRAM_SOCKET: &[&[Arg]] = &[
+    &[is(0, INET), masked(1, KIND, STREAM), is(2, 0)],
+    &[is(0, INET), masked(1, KIND, STREAM), is(2, TCP)],
+    &[is(0, INET), masked(1, KIND, DATAGRAM), is(2, 0)],
+    &[is(0, INET6), masked(1, KIND, STREAM), is(2, 0)],
+    &[is(0, INET6), masked(1, KIND, STREAM), is(2, TCP)],
+    &[is(0, INET6), masked(1, KIND, DATAGRAM), is(2, 0)],
 ];
 
 const SETSOCKOPT: &[&[Arg]] = &[

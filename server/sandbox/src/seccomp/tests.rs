@@ -55,7 +55,7 @@ fn machine(landlock_abi: u32) -> Machine {
 /// Every combination that makes a difference.
 fn cases() -> Vec<(Profile, Policy, Machine, bool)> {
     let mut cases = Vec::new();
-    for profile in [Profile::Worker, Profile::Host] {
+    for profile in [Profile::Worker, Profile::Host, Profile::Program] {
         for bits in 0..16_u8 {
             let policy = Policy {
                 subprocesses: bits & 1 != 0,
@@ -290,6 +290,26 @@ fn sockets_are_tcp_or_unix_streams() {
                 assert_eq!(got, stream && unix, "{asked:?}");
             }
         }
+    }
+    let program = |network| {
+        let policy = Policy {
+            network,
+            ..Policy::default()
+        };
+        allow_list(Profile::Program, &policy, &machine(7), false)
+    };
+    let [installer, lonely] = [Network::Outbound, Network::None].map(program);
+    for (family, kind, expected) in [
+        (libc::AF_INET, libc::SOCK_STREAM, true),
+        (libc::AF_INET6, libc::SOCK_DGRAM, true),
+        (libc::AF_INET, libc::SOCK_RAW, false),
+        (libc::AF_UNIX, libc::SOCK_STREAM, false),
+        (libc::AF_UNIX, libc::SOCK_DGRAM, false),
+        (libc::AF_NETLINK, libc::SOCK_RAW, false),
+    ] {
+        let asked = (family, kind);
+        assert_eq!(socket(&installer, family, kind, 0), expected, "{asked:?}");
+        assert!(!socket(&lonely, family, kind, 0), "{asked:?}");
     }
     for (number, at) in [
         (libc::SYS_sendto, 3),

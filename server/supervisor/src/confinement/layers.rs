@@ -75,6 +75,13 @@ pub(super) fn merge(known: Vec<LayerReport>, told: Vec<Told>) -> Result<Vec<Laye
     Ok(merged)
 }
 
+/// What a worker has from its host, and does not report itself.
+pub(super) fn inherited(born: &[LayerReport]) -> impl Iterator<Item = LayerReport> {
+    let namespaces = Layer::UserNamespace..=Layer::NetworkNamespace;
+    let inherited = move |report: &&LayerReport| namespaces.contains(&report.layer);
+    born.iter().filter(inherited).cloned()
+}
+
 /// Text that stays on its line.
 fn plain(text: &str) -> String {
     let letters = text.chars().take(REASON_CHARS_MAX);

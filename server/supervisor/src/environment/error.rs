@@ -124,6 +124,9 @@ pub enum EnvironmentError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no place for the programs that make it.
+    #[error("make a directory for programs that install")]
+    Rooms(#[source] io::Error),
     /// A program failed.
     #[error(transparent)]
     Step(#[from] StepError),

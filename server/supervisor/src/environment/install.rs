@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::{AccessFlags, access};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{info, warn};
 
 use super::{
     EnvironmentError, InstallError, StepError, VERSION, VirtualEnvironment, WHEEL, WHEEL_NAME,
+    errand::{Work, looking},
     interpreter::{Interpreter, NEEDS, PACKAGE},
     step::Step,
     write,
@@ -27,7 +29,7 @@ const PACKAGE_BYTES_MAX: usize = 2048;
 const REQUIREMENTS_BYTES_MAX: u64 = 1 << 20;
 /// How long the plugin host may take to load.
 const LOAD_MAX: Duration = Duration::from_mins(2);
-/// In the environment: what pip must not go below.
+/// In the run directory: what pip must not go below.
 const CONSTRAINTS: &str = "outrigger-constraints.txt";
 
 /// What is to be installed.
@@ -104,10 +106,19 @@ impl VirtualEnvironment {
             let python = self.python().to_owned();
             return Err(EnvironmentError::NoPip { location, python }.into());
         }
+        let location = &self.shared.config.location;
+        access(location, AccessFlags::W_OK).map_err(|source| EnvironmentError::NotWritable {
+            path: location.clone(),
+            source: source.into(),
+        })?;
         let mut arguments = pip_install();
-        arguments.extend(["--constraint".into(), self.write_constraints()?.into()]);
+        let constraints = self.write_constraints()?;
+        arguments.extend(["--constraint".into(), constraints.clone().into()]);
+        let mut read = self.requirements(&wanted);
+        read.push(constraints);
         arguments.extend(wanted);
-        let installed = self.pip("installing packages with pip", arguments).await;
+        let what = "installing packages with pip";
+        let installed = self.pip(what, arguments, read).await;
         // Looked at after a failure too: pip may have got half way.
         let result = match (installed, self.check_host().await) {
             (installed, Ok(())) => installed.map(drop).map_err(InstallError::Pip),
@@ -132,9 +143,14 @@ impl VirtualEnvironment {
 
     async fn ask(&self) -> Result<Interpreter, InstallError> {
         let config = &self.shared.config;
-        let asked =
-            Interpreter::ask(self.python(), &config.environment, &self.shared.launcher).await;
-        asked.map_err(|source| {
+        let confinement = looking(config, &self.shared.readable);
+        let asked = Interpreter::ask(
+            self.python(),
+            &config.environment,
+            &self.shared.launcher,
+            Some(confinement),
+        );
+        asked.await.map_err(|source| {
             let error = EnvironmentError::BrokenPython {
                 location: config.location.clone(),
                 python: self.python().to_owned(),
@@ -145,7 +161,8 @@ impl VirtualEnvironment {
     }
 
     fn write_constraints(&self) -> Result<PathBuf, InstallError> {
-        let path = self.shared.config.location.join(CONSTRAINTS);
+        // Not in the environment, where what is installed could exchange it for a link.
+        let path = self.shared.config.run_directory.join(CONSTRAINTS);
         let needs = NEEDS.split('|').collect::<Vec<_>>().join("\n");
         let text = format!(
             "# What Outrigger's plugin host needs; written at every installation.\n\
@@ -168,6 +185,7 @@ impl VirtualEnvironment {
                 .to_vec(),
             environment: &config.environment,
             directory: Path::new("/"),
+            confinement: Some(looking(config, &self.shared.readable)),
         };
         step.run(&self.shared.launcher).await.map(drop)
     }
@@ -192,7 +210,9 @@ impl VirtualEnvironment {
                 .map(Into::into)
                 .to_vec();
             arguments.extend(added.into_iter().map(OsString::from));
-            undone = self.pip("uninstalling with pip", arguments).await;
+            undone = self
+                .pip("uninstalling with pip", arguments, Vec::new())
+                .await;
         }
         let wheel = self.shared.config.run_directory.join(WHEEL_NAME);
         let ours = format!("{PACKAGE}==");
@@ -204,9 +224,8 @@ impl VirtualEnvironment {
             let mut arguments = pip_install();
             arguments.extend(["--no-deps".into(), "--force-reinstall".into()]);
             arguments.extend(earlier.into_iter().map(OsString::from));
-            undone = self
-                .pip("putting back earlier versions with pip", arguments)
-                .await;
+            let what = "putting back earlier versions with pip";
+            undone = self.pip(what, arguments, vec![wheel.clone()]).await;
         }
         drop(fs::remove_file(&wheel));
         match (undone, self.check_host().await) {
@@ -219,18 +238,42 @@ impl VirtualEnvironment {
         &self,
         what: &'static str,
         arguments: Vec<OsString>,
+        mut read: Vec<PathBuf>,
     ) -> Result<Vec<String>, StepError> {
         let config = &self.shared.config;
-        let step = Step {
+        read.extend(self.readable());
+        let work = Work {
             what,
             limit: config.install_max,
-            shown: true,
             program: self.python(),
             arguments,
-            environment: &config.environment,
             directory: &config.plugins,
+            read,
+            write: &config.location,
+            network: true,
         };
-        step.run(&self.shared.launcher).await
+        let rooms = &self.shared.rooms;
+        rooms.run(work, config, &self.shared.launcher).await
+    }
+
+    /// Files that pip is to read, wherever they are; none of the server's own.
+    fn requirements(&self, wanted: &[OsString]) -> Vec<PathBuf> {
+        let secret = &self.shared.config.confinement.secret;
+        let is_secret = |path: &Path| {
+            let real = path.canonicalize().unwrap_or_default();
+            let of_it = |secret: &PathBuf| {
+                secret
+                    .canonicalize()
+                    .is_ok_and(|secret| real.starts_with(secret))
+            };
+            secret.iter().any(of_it)
+        };
+        match wanted {
+            [option, path] if option == "--requirement" && !is_secret(Path::new(path)) => {
+                vec![path.into()]
+            }
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_sandbox::Launcher;
+use outrigger_sandbox::{HostConfinement, Launcher};
 
 use super::step::{Step, StepError};
 
@@ -33,6 +33,14 @@ const QUESTION: &str = "
 import sys
 sys.path[:] = [entry for entry in sys.path if entry]
 print('python %d.%d.%d' % sys.version_info[:3])
+print('is %s' % sys.executable)
+reads = [sys.prefix, sys.exec_prefix] + sys.path
+reads += [getattr(sys, name, '') for name in ('base_prefix', 'base_exec_prefix')]
+for line in open('/proc/self/maps'):
+    if '.so' in line and '/' in line:
+        reads.append(line[line.index('/'):].rstrip().rsplit('/', 1)[0])
+for path in sorted(set(reads)):
+    print('reads %s' % path)
 if sys.version_info >= (3, 8):
     from importlib import metadata
     for name in sys.argv[1:]:
@@ -46,6 +54,10 @@ if sys.version_info >= (3, 8):
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Interpreter {
     version: [u32; 3],
+    /// Where it says that it is.
+    executable: Option<PathBuf>,
+    /// What it reads, as it says.
+    reads: Vec<PathBuf>,
     /// Names and versions of what it has of the things that matter here.
     has: BTreeMap<String, String>,
 }
@@ -56,6 +68,7 @@ impl Interpreter {
         python: &Path,
         environment: &BTreeMap<OsString, OsString>,
         launcher: &Launcher,
+        confinement: Option<HostConfinement>,
     ) -> Result<Self, StepError> {
         let mut arguments: Vec<OsString> = vec!["-c".into(), QUESTION.into(), "pip".into()];
         arguments.extend(LOADED_BY_HOSTS.map(OsString::from));
@@ -67,6 +80,7 @@ impl Interpreter {
             arguments,
             environment,
             directory: Path::new("/"),
+            confinement,
         };
         let lines = step.run(launcher).await?;
         Self::read(&lines).ok_or_else(|| StepError::Failed {
@@ -79,7 +93,15 @@ impl Interpreter {
     fn read(lines: &[String]) -> Option<Self> {
         let mut version = None;
         let mut has = BTreeMap::new();
+        let mut executable = None;
+        let mut reads = Vec::new();
         for line in lines {
+            let path = |prefix| line.strip_prefix(prefix).map(PathBuf::from);
+            // `/` is no place of its own.
+            let path =
+                |prefix| path(prefix).filter(|path| path.is_absolute() && path.parent().is_some());
+            executable = executable.or_else(|| path("is "));
+            reads.extend(path("reads ").filter(|path| !reads.contains(path)));
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["python", text] => version = read_version(text),
                 ["has", name, version] => {
@@ -91,6 +113,8 @@ impl Interpreter {
         }
         Some(Self {
             version: version?,
+            executable,
+            reads,
             has,
         })
     }
@@ -100,6 +124,16 @@ impl Interpreter {
         let bound = |text: &str| text.parse().unwrap_or(0);
         let [major, minor, _] = self.version;
         major == 3 && (bound(OLDEST)..=bound(NEWEST)).contains(&minor)
+    }
+
+    /// Where it is, without links and scripts that lead there.
+    pub(super) fn executable(&self) -> Option<&Path> {
+        self.executable.as_deref()
+    }
+
+    /// What it reads. Only to be believed where nobody could have changed it.
+    pub(super) fn reads(&self) -> &[PathBuf] {
+        &self.reads
     }
 
     /// Its version as people write it.
@@ -160,6 +194,26 @@ mod tests {
             assert!(!read(&[old]).is_supported(), "{old}");
         }
         assert_eq!(read(&["python 3.9.2"]).version(), "3.9.2");
+    }
+
+    #[test]
+    fn places_are_told_once_and_are_not_everything() {
+        let told = [
+            "python 3.12.1",
+            "is /opt/py/bin/python3",
+            "reads /opt/py",
+            "reads ",
+            "reads /",
+            "reads relative",
+            "reads /opt/py",
+            "reads /a b",
+        ];
+        let interpreter = read(&told);
+        assert_eq!(
+            interpreter.executable(),
+            Some(Path::new("/opt/py/bin/python3"))
+        );
+        assert_eq!(interpreter.reads(), ["/opt/py", "/a b"].map(PathBuf::from));
     }
 
     #[test]

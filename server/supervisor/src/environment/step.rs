@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_sandbox::{ChildExit, Launch, LaunchError, Launcher};
+use outrigger_sandbox::{ChildExit, HostConfinement, Launch, LaunchError, Launcher};
 use parking_lot::Mutex;
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 use tracing::{debug, info};
@@ -20,6 +20,14 @@ use crate::output::{LineSplitter, Tail};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
+    /// There is no place for what it writes.
+    #[error("make the directory {path} for a program that installs")]
+    Room {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// It could not be started.
     #[error("run {program}")]
     Launch {
@@ -69,6 +77,9 @@ pub(super) struct Step<'a> {
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: &'a BTreeMap<OsString, OsString>,
     pub(super) directory: &'a Path,
+    /// What it may touch; nothing but its own is in its way if `None`: for what nobody can have
+    /// changed who installs packages.
+    pub(super) confinement: Option<HostConfinement>,
 }
 
 impl Step<'_> {
@@ -81,7 +92,7 @@ impl Step<'_> {
                 environment: self.environment.clone(),
                 directory: self.directory.to_owned(),
                 stdin: None,
-                confinement: None,
+                confinement: self.confinement,
             })
             .await
             .map_err(|source| StepError::Launch {

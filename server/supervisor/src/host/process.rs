@@ -20,9 +20,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::worker::Born;
 use crate::{
-    config::Config, environment::read_lines, error::HostError, host::frame::HostSocket,
-    output::Tail,
+    config::Config, confinement::of_hosts, environment::read_lines, error::HostError,
+    host::frame::HostSocket, output::Tail,
 };
 
 /// How long a message may wait until the host reads.
@@ -33,8 +34,7 @@ const SEND_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct HostProcess {
     socket: HostSocket,
     running: Running,
-    /// What Python reads there.
-    readable: Arc<[PathBuf]>,
+    born: Born,
 }
 
 impl HostProcess {
@@ -68,13 +68,16 @@ impl HostProcess {
                 environment,
                 directory: config.run_directory.clone(),
                 stdin: Some(theirs.into()),
-                confinement: None,
+                confinement: Some(of_hosts(config)),
             })
             .await?;
         let mut host = Self {
             socket: HostSocket::new(UnixStream::from_std(ours)?),
             running: launched.running,
-            readable: Arc::default(),
+            born: Born {
+                layers: launched.layers.into(),
+                python: Arc::default(),
+            },
         };
         let stdout = pipe::Receiver::from_owned_fd(launched.stdout)?;
         let stderr = pipe::Receiver::from_owned_fd(launched.stderr)?;
@@ -90,8 +93,14 @@ impl HostProcess {
         }));
         match timeout(config.host_start_max, host.ready()).await {
             Ok(Ok(ready)) => {
-                info!(pid, python = ready.python_version, "plugin host is ready");
-                host.readable = ready.readable.into_iter().map(PathBuf::from).collect();
+                let layers: Vec<_> = host.born.layers.iter().map(ToString::to_string).collect();
+                info!(
+                    pid,
+                    python = ready.python_version,
+                    enforcement = layers.join(" "),
+                    "plugin host is ready"
+                );
+                host.born.python = ready.readable.into_iter().map(PathBuf::from).collect();
                 Ok(host)
             }
             Ok(Err(HostError::Socket(_))) => {
@@ -118,9 +127,9 @@ impl HostProcess {
         }
     }
 
-    /// What Python reads there.
-    pub(crate) fn readable(&self) -> Arc<[PathBuf]> {
-        self.readable.clone()
+    /// What its workers have from it.
+    pub(super) fn born(&self) -> Born {
+        self.born.clone()
     }
 
     /// Its process id.

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use outrigger_proto::v1::{WorkerExited, worker_exited};
+use outrigger_sandbox::LayerReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{HostHandle, WorkerId, memory::MemoryCounts};
@@ -46,6 +47,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) says: mpsc::WeakSender<OutputLine>,
     /// What Python reads there.
     pub(crate) python: Arc<[PathBuf]>,
+    /// What became of the layers of its host, which are its own too.
+    pub(crate) layers: Arc<[LayerReport]>,
     host: HostHandle,
 }
 
@@ -80,6 +83,7 @@ impl WorkerProcess {
             says: mpsc::channel(1).0.downgrade(),
             output,
             python: Arc::default(),
+            layers: Arc::default(),
             host: HostHandle(mpsc::unbounded_channel().0),
         }
     }
@@ -108,6 +112,13 @@ impl Drop for WorkerProcess {
 
 /// The number of SIGKILL on every Linux.
 pub(crate) const SIGKILL: i32 = 9;
+
+/// What workers have from their host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Born {
+    pub(super) python: Arc<[PathBuf]>,
+    pub(super) layers: Arc<[LayerReport]>,
+}
 
 /// The host task's side of a worker.
 #[derive(Debug)]
@@ -142,13 +153,7 @@ impl WorkerRecord {
         }
     }
 
-    pub(super) fn on_started(
-        &mut self,
-        id: WorkerId,
-        pid: u32,
-        python: Arc<[PathBuf]>,
-        host: &HostHandle,
-    ) {
+    pub(super) fn on_started(&mut self, id: WorkerId, pid: u32, born: Born, host: &HostHandle) {
         let Some(reply) = self.starting.take() else {
             return;
         };
@@ -163,7 +168,8 @@ impl WorkerRecord {
             exit,
             output,
             says,
-            python,
+            python: born.python,
+            layers: born.layers,
             host,
         })));
     }

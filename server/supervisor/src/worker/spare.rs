@@ -124,7 +124,7 @@ impl Spare {
             .unwrap_or(Err(HostError::WorkerNotReady(config.worker_start_max)))?;
         check_hello(&link, process.pid)?;
         let enforcement = confiner
-            .conclude(prepared.known, confined.layers)
+            .conclude(&process.layers, prepared.known, confined.layers)
             .map_err(HostError::WorkerUnusable)?;
         Ok(Worker::new(
             process,
