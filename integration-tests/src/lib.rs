@@ -21,6 +21,7 @@ mod python;
 mod readme;
 mod receiver;
 mod repository;
+mod s3;
 mod server;
 mod webhook;
 
@@ -33,5 +34,6 @@ pub use python::{ClientScript, build_wheel};
 pub use readme::Readme;
 pub use receiver::{Receiver, Span};
 pub use repository::{Answer, Asked, PluginRepository};
+pub use s3::S3;
 pub use server::{Builder, Server, StartFailure};
 pub use webhook::{Post, Webhook};

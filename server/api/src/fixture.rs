@@ -42,6 +42,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
         buffer_wait_max: Duration::from_secs(5),
+        durable_wait_max: Duration::from_secs(5),
     };
     let clock = Arc::new(SystemClock::default());
     let (storage, task) = Storage::open(entries, clock, config).await.unwrap();

@@ -2,6 +2,7 @@
 //! only by itself; what it means together is [`crate::config`]'s.
 
 mod confinement;
+mod remote_store;
 mod traces;
 mod workers;
 
@@ -12,6 +13,7 @@ use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::{
     confinement::{ConfinementArgs, Reach},
+    remote_store::RemoteStoreArgs,
     traces::{TraceArgs, TracesExporter},
     workers::WorkerArgs,
 };
@@ -73,6 +75,9 @@ pub struct Args {
         help_heading = "Storage"
     )]
     pub(crate) object_store: ObjectStoreKind,
+
+    #[command(flatten)]
+    pub(crate) remote_store: RemoteStoreArgs,
 
     /// Directory of the file object store [default: ~/.influxdb]
     #[arg(
@@ -217,8 +222,16 @@ pub struct Args {
 pub(crate) enum ObjectStoreKind {
     /// Nothing outlives the server.
     Memory,
+    /// The same, as slow as a store elsewhere: for trying things out.
+    MemoryThrottled,
     /// A directory.
     File,
+    /// Amazon S3, and what speaks its language.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage.
+    Azure,
 }
 
 /// Kinds of triggers.
