@@ -23,6 +23,7 @@ mod installs;
 mod line_builder;
 mod liveness;
 mod network;
+mod object_stores;
 mod observability;
 mod packages;
 mod parallel;

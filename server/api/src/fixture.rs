@@ -39,6 +39,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
         buffer_wait_max: Duration::from_secs(5),
+        durable_wait_max: Duration::from_secs(5),
     };
     let settings = Settings {
         log,

@@ -2,6 +2,7 @@
 //! only by itself; what it means together is [`crate::config`]'s.
 
 mod confinement;
+mod remote_store;
 mod storage;
 mod traces;
 mod workers;
@@ -13,6 +14,7 @@ use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::{
     confinement::{ConfinementArgs, Reach},
+    remote_store::RemoteStoreArgs,
     storage::StorageArgs,
     traces::{TraceArgs, TracesExporter},
     workers::WorkerArgs,
@@ -75,6 +77,9 @@ pub struct Args {
         help_heading = "Storage"
     )]
     pub(crate) object_store: ObjectStoreKind,
+
+    #[command(flatten)]
+    pub(crate) remote_store: RemoteStoreArgs,
 
     /// Directory of the file object store [default: ~/.influxdb]
     #[arg(
@@ -222,8 +227,16 @@ pub struct Args {
 pub(crate) enum ObjectStoreKind {
     /// Nothing outlives the server.
     Memory,
+    /// The same, as slow as a store elsewhere: for trying things out.
+    MemoryThrottled,
     /// A directory.
     File,
+    /// Amazon S3, and what speaks its language.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage.
+    Azure,
 }
 
 /// Kinds of triggers.

@@ -265,7 +265,7 @@ impl Parts<'_> {
     fn confinement(&self, state: Option<&Path>, plugins: &Path, run: &Path) -> Confinement {
         let data = match &self.config.store {
             StoreConfig::File(directory) => Some(directory.join(&self.config.node_id)),
-            StoreConfig::Memory => None,
+            StoreConfig::Memory | StoreConfig::MemoryThrottled | StoreConfig::Remote(_) => None,
         };
         // Without a store, nothing outlives the server.
         let default = data.as_deref().unwrap_or(run).join("plugin-state");

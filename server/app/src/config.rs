@@ -18,6 +18,7 @@ use crate::{
         Args, ObjectStoreKind, PackageManager, PluginTriggerKind, Reach, TraceArgs, TracesExporter,
     },
     plugin_environment::{self, Environment},
+    remote_store::RemoteStore,
     traces,
 };
 
@@ -25,6 +26,8 @@ use crate::{
 const WRITE_BUFFER_BYTES_MAX: ByteSize = ByteSize::mib(256);
 /// How long a writer waits for room before it is told to come back.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long it waits for the store to take what it wrote, before it is told so.
+const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How many rows are handed to a plugin at a time.
 const TRIGGER_BATCH_ROWS: usize = 100_000;
 /// How many bytes of them.
@@ -69,7 +72,10 @@ pub(crate) struct Config {
 #[derive(Clone, Debug)]
 pub(crate) enum StoreConfig {
     Memory,
+    /// In memory, but as slow as a store elsewhere.
+    MemoryThrottled,
     File(PathBuf),
+    Remote(Box<RemoteStore>),
 }
 
 /// Whether plugins run.
@@ -185,6 +191,7 @@ impl Args {
                 flush_interval: self.wal_flush_interval,
                 buffer_bytes_max: WRITE_BUFFER_BYTES_MAX.0,
                 buffer_wait_max: WRITE_WAIT_MAX,
+                durable_wait_max: DURABLE_WAIT_MAX,
             },
             snapshots: self.storage.snapshots(),
         }
@@ -208,11 +215,17 @@ impl Args {
     }
 
     fn store(&self) -> Result<StoreConfig, String> {
-        if self.object_store == ObjectStoreKind::Memory {
-            return Ok(StoreConfig::Memory);
-        }
-        let directory = match &self.data_dir {
-            Some(directory) => directory.clone(),
+        let remote = |store| StoreConfig::Remote(Box::new(store));
+        let directory = match self.object_store {
+            ObjectStoreKind::Memory => return Ok(StoreConfig::Memory),
+            ObjectStoreKind::MemoryThrottled => return Ok(StoreConfig::MemoryThrottled),
+            ObjectStoreKind::File => self.data_dir.clone(),
+            ObjectStoreKind::S3 => return self.remote_store.s3().map(remote),
+            ObjectStoreKind::Google => return self.remote_store.google().map(remote),
+            ObjectStoreKind::Azure => return self.remote_store.azure().map(remote),
+        };
+        let directory = match directory {
+            Some(directory) => directory,
             None => PathBuf::from(
                 variable("HOME").ok_or("--data-dir is required where HOME is not set")?,
             )

@@ -5,6 +5,7 @@ mod compose;
 mod config;
 mod node;
 mod plugin_environment;
+mod remote_store;
 mod run_directory;
 mod sandbox;
 mod serve;

@@ -3,11 +3,14 @@
 
 mod lock;
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory,
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    local::LocalFileSystem,
+    memory::InMemory,
     path::Path,
+    throttle::{ThrottleConfig, ThrottledStore},
 };
 use outrigger_log::{LogError, store::Durability};
 use outrigger_storage::Stores;
@@ -15,7 +18,7 @@ use outrigger_triggers::PinnedSources;
 use uuid::Uuid;
 
 pub(crate) use self::lock::NodeLock;
-use crate::config::StoreConfig;
+use crate::{config::StoreConfig, remote_store::RemoteStoreError};
 
 /// Why the stored data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,9 @@ pub(crate) enum NodeError {
     /// The object store cannot be used.
     #[error("open the object store")]
     Store(#[from] object_store::Error),
+    /// The same, of a store elsewhere.
+    #[error(transparent)]
+    Remote(#[from] RemoteStoreError),
     /// The cluster's id could not be made durable.
     #[error("store the cluster's id")]
     Durable(#[from] LogError),
@@ -58,6 +64,11 @@ impl Node {
     pub(crate) fn open(config: &StoreConfig, node_id: &str) -> Result<Self, NodeError> {
         let (store, durability, lock): (Arc<dyn ObjectStore>, _, _) = match config {
             StoreConfig::Memory => (Arc::new(InMemory::new()), Durability::Store, None),
+            StoreConfig::MemoryThrottled => {
+                let store = ThrottledStore::new(InMemory::new(), throttled());
+                (Arc::new(store), Durability::Store, None)
+            }
+            StoreConfig::Remote(remote) => (remote.open()?, Durability::Store, None),
             StoreConfig::File(path) => {
                 fs::create_dir_all(path).map_err(|source| NodeError::Directory {
                     path: path.clone(),
@@ -117,6 +128,21 @@ impl Node {
             object: path.to_string(),
             source,
         })
+    }
+}
+
+/// A store elsewhere as one may expect it: 100 ms for each call, 1 GB per second.
+fn throttled() -> ThrottleConfig {
+    const CALL: Duration = Duration::from_millis(100);
+    ThrottleConfig {
+        wait_delete_per_call: CALL,
+        wait_get_per_byte: Duration::from_nanos(1),
+        wait_get_per_call: CALL,
+        wait_list_per_call: CALL,
+        wait_list_per_entry: CALL / 1000,
+        wait_list_with_delimiter_per_call: CALL,
+        wait_list_with_delimiter_per_entry: CALL / 1000,
+        wait_put_per_call: CALL,
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Config {
     pub buffer_bytes_max: usize,
     /// How long a submission waits for room in the buffer.
     pub buffer_wait_max: Duration,
+    /// How long somebody waits for a submission to become durable who may be told that
+    /// it is not known yet.
+    pub durable_wait_max: Duration,
 }
 
 #[derive(Debug)]
@@ -81,13 +84,28 @@ pub struct Permit {
 /// The promise that a submission becomes durable.
 #[derive(Debug)]
 #[must_use]
-pub struct Receipt(oneshot::Receiver<Result<Sequence, LogError>>);
+pub struct Receipt {
+    done: oneshot::Receiver<Result<Sequence, LogError>>,
+    wait_max: Duration,
+}
 
 impl Receipt {
     /// Waits until the submission is durable and applied to the views; returns
     /// the entry that holds it.
     pub async fn wait(self) -> Result<Sequence, LogError> {
-        self.0.await.unwrap_or(Err(LogError::Stopped))
+        self.done.await.unwrap_or(Err(LogError::Stopped))
+    }
+
+    /// The same, but not for longer than [`Config::durable_wait_max`]. The submission stays in
+    /// line whatever becomes of this.
+    ///
+    /// # Errors
+    /// [`LogError::NotYetDurable`] if the store has not taken it by then.
+    pub async fn wait_briefly(self) -> Result<Sequence, LogError> {
+        let wait_max = self.wait_max;
+        timeout(wait_max, self.wait())
+            .await
+            .unwrap_or(Err(LogError::NotYetDurable { waited: wait_max }))
     }
 }
 
@@ -149,7 +167,10 @@ impl Permit {
             });
         }
         // Else `done` is dropped, and the receipt says that the log has stopped.
-        Receipt(receipt)
+        Receipt {
+            done: receipt,
+            wait_max: self.shared.config.durable_wait_max,
+        }
     }
 }
 

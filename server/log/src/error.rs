@@ -1,6 +1,6 @@
 //! What can go wrong with the log, and what an operator does about it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use outrigger_model::{error::ErrorKind, ids::Sequence};
 
@@ -74,6 +74,15 @@ pub enum LogError {
     /// Our own mistake: the task that writes the log has panicked; restart the server.
     #[error("the task that writes the log has panicked")]
     Panicked,
+    /// The store has not taken a submission in time. It stays in line.
+    #[error(
+        "the object store has not taken the write after {waited:?}; the write is kept and tried again, so \
+         it may still be stored: it does no harm to write the same points again"
+    )]
+    NotYetDurable {
+        /// How long somebody waited.
+        waited: Duration,
+    },
     /// The write buffer stayed full for too long.
     #[error("the write buffer is full ({bytes_max} bytes wait for the object store); try again")]
     BufferFull {
@@ -86,9 +95,11 @@ impl LogError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BufferFull { .. } | Self::Stopped | Self::Store { .. } | Self::Durable { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::BufferFull { .. }
+            | Self::NotYetDurable { .. }
+            | Self::Stopped
+            | Self::Store { .. }
+            | Self::Durable { .. } => ErrorKind::Unavailable,
             Self::Fenced { .. } => ErrorKind::Conflict,
             Self::Panicked | Self::Corrupt { .. } | Self::Gap { .. } | Self::Apply { .. } => {
                 ErrorKind::Internal

@@ -237,7 +237,7 @@ impl Storage {
         };
         let (outcome, receipt) = self.submit(bytes, Some(&trace), prepare).await?;
         if !no_sync && let Some(receipt) = receipt {
-            receipt.wait().await?;
+            receipt.wait_briefly().await?;
         }
         let refused = outcome.refused.len();
         self.metrics.count(Writer::Client, outcome.rows, refused);

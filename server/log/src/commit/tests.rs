@@ -27,6 +27,7 @@ fn start(buffer_bytes_max: usize) -> Fixture {
         flush_interval: Duration::from_secs(1),
         buffer_bytes_max,
         buffer_wait_max: Duration::from_secs(5),
+        durable_wait_max: Duration::from_secs(5),
     };
     let store = Arc::new(EntryStore::new(
         Arc::new(InMemory::new()),
@@ -136,6 +137,7 @@ async fn a_panic_leaves_nobody_waiting() {
         flush_interval: Duration::from_secs(1),
         buffer_bytes_max: 1 << 20,
         buffer_wait_max: Duration::from_secs(5),
+        durable_wait_max: Duration::from_secs(5),
     };
     let (committer, task) = committer(store, Arc::new(Panics), Sequence(0), config);
     #[expect(clippy::disallowed_methods, reason = "the test owns the task")]

@@ -63,6 +63,7 @@ async fn try_start(
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
         buffer_wait_max: Duration::from_secs(5),
+        durable_wait_max: Duration::from_secs(5),
     };
     let clock = Arc::new(SystemClock::default());
     let (storage, task) = Storage::open(stores, clock, Settings { log, snapshots }).await?;
