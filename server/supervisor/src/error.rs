@@ -33,6 +33,8 @@ pub enum ExitReason {
     Retired,
     /// Its host ended.
     HostLost,
+    /// It ended, and its host does not say how.
+    Unreported,
     /// Its private directories held more than they may.
     PrivateFull(String),
     /// It could not be made the worker of its plugin, of which nothing ran.
@@ -42,7 +44,10 @@ pub enum ExitReason {
 impl ExitReason {
     /// Whether the plugin may be to blame: where nothing of it ran, it is not.
     pub(crate) fn is_the_plugins(&self) -> bool {
-        !matches!(self, Self::HostLost | Self::NotAssigned(_))
+        !matches!(
+            self,
+            Self::HostLost | Self::Unreported | Self::NotAssigned(_)
+        )
     }
 
     /// Its kind, for counting.
@@ -57,6 +62,7 @@ impl ExitReason {
             Self::ProtocolViolation(_) => "protocol_violation",
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
+            Self::Unreported => "unreported",
             Self::NotAssigned(_) => "not_assigned",
             Self::PrivateFull(_) => "private_full",
         }
@@ -95,6 +101,10 @@ impl fmt::Display for ExitReason {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
+            Self::Unreported => write!(
+                f,
+                "the worker's process ended, and its host, which sees how, does not say it"
+            ),
             Self::PrivateFull(what) => {
                 write!(
                     f,

@@ -75,6 +75,11 @@ impl Watched {
         self.stat().is_some_and(|stat| stat.is_stopped)
     }
 
+    /// Whether it has ended, reaped or not.
+    pub(crate) fn has_ended(self) -> bool {
+        self.stat().is_none_or(|stat| stat.has_ended)
+    }
+
     fn stat(self) -> Option<Stat> {
         Stat::read(self.pid).filter(|stat| Some(stat.began) == self.began)
     }
@@ -84,6 +89,7 @@ impl Watched {
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     is_stopped: bool,
+    has_ended: bool,
     /// Clock ticks in user mode and in the kernel: too coarse for one invocation, but they
     /// tell how the exact time divides.
     user_ticks: u64,
@@ -99,6 +105,7 @@ impl Stat {
         let number = |index: usize| fields.get(index)?.parse().ok();
         Some(Self {
             is_stopped: matches!(*fields.first()?, "T" | "t"),
+            has_ended: matches!(*fields.first()?, "Z" | "X"),
             user_ticks: number(11)?,
             system_ticks: number(12)?,
             began: number(19)?,

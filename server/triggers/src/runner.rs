@@ -1,44 +1,45 @@
 //! How one trigger's plugin is run for an event, whatever the event is: the newest source
 //! that loads, the lines in the plugin log, the commit of what comes of it.
 
+mod answer;
+mod outcome;
+mod words;
+
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use outrigger_catalog::{
-    Catalog, CatalogChange,
     progress::EntryRange,
-    trigger::{ErrorBehavior, Trigger, TriggerDefinition, TriggerEvent},
+    trigger::{Trigger, TriggerDefinition},
 };
 use outrigger_model::{
     error::Report,
-    ids::{DatabaseId, TriggerId},
+    ids::DatabaseId,
     shutdown::Gate,
-    trace::{Span, SpanKind, Trace, TraceContext, Tracer},
+    trace::{Span, SpanKind, Trace, Tracer},
 };
 use outrigger_storage::{
-    Commit, MakeChange, RejectedWrite, Storage, Target, TargetWrite,
-    journal::{JournalRows, LogLevel, PluginInvocation},
+    Storage,
+    journal::{LogLevel, PluginInvocation},
 };
 use outrigger_supervisor::{
-    Concluded, Event, ExitReason, Finished, Grants, Invocation, InvocationError, InvocationId,
-    Plugin, Response, Supervisor, Usage,
+    Concluded, Event, Finished, Grants, Invocation, InvocationError, InvocationId, Plugin,
+    Supervisor, Usage,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, info_span};
 
 use crate::{
-    account::{self, Subject},
+    account,
     backend::binding_key,
     board::Board,
     last_good::LastGood,
-    logs::{PluginLogger, mirror},
+    logs::PluginLogger,
     manager::Config,
     origin::Origin,
     plugins::Plugins,
-    requests::AnswerError,
     retry,
     source::{PluginSource, SourceError},
-    voice::Voice,
     wording,
 };
 
@@ -238,51 +239,6 @@ impl Runner {
         }
     }
 
-    /// Runs the plugin once and returns its answer; its lines are committed first.
-    pub(crate) async fn answer(&self, occasion: &Occasion) -> Result<Response, AnswerError> {
-        let span = self.begin(occasion, &occasion.origin, 1);
-        let lines = self.log_span(occasion, &span);
-        self.answer_within(occasion, span).instrument(lines).await
-    }
-
-    async fn answer_within(
-        &self,
-        occasion: &Occasion,
-        mut span: Span,
-    ) -> Result<Response, AnswerError> {
-        let attempt = &Attempt {
-            occasion,
-            number: 1,
-            trace: span.trace(),
-        };
-        let Ran { result, account } = self.run(attempt, &mut span).await;
-        let error = match result {
-            Ok(mut finished) => {
-                let response = finished.response.take();
-                let response = response.ok_or_else(AnswerError::unavailable)?;
-                if finished.lines.is_empty() {
-                    // Nothing to make durable that the client would have to wait for.
-                    let text = wording::finished(account.wall);
-                    self.say(attempt, LogLevel::Info, text).await;
-                    self.engine.logger.account(account).await;
-                    return Ok(response);
-                }
-                return match self.on_finished(attempt, finished, account).await {
-                    Next::Done => Ok(response),
-                    _ => Err(AnswerError::unavailable()),
-                };
-            }
-            Err(Failure::Source(error)) => AnswerError::Plugin(Report(&error).to_string()),
-            Err(Failure::Invocation(error)) => {
-                let text = self.voice(attempt).failure("running request", &error);
-                self.say(attempt, LogLevel::Error, text).await;
-                answer_error(error)
-            }
-        };
-        self.engine.logger.account(account).await;
-        Err(error)
-    }
-
     async fn run(&self, attempt: &Attempt<'_>, span: &mut Span) -> Ran {
         let subject = self.subject(attempt);
         let _named = self.engine.gate.under_way(format!(
@@ -385,243 +341,4 @@ impl Runner {
             ..Grants::default()
         }
     }
-
-    async fn on_error(
-        &self,
-        attempt: &Attempt<'_>,
-        error: InvocationError,
-        account: PluginInvocation,
-    ) -> Next {
-        let text = self.voice(attempt).failure("executing", &error);
-        match error {
-            InvocationError::Worker {
-                reason: ExitReason::Unwanted,
-                ..
-            } => {
-                let text = format!("{text}\nits trigger was disabled or deleted");
-                self.say(attempt, LogLevel::Warn, text).await;
-                self.engine.logger.account(account).await;
-                Next::Stop
-            }
-            // The shutdown has ended the worker, not the plugin: the event comes again.
-            InvocationError::Released
-            | InvocationError::Host(_)
-            | InvocationError::Paused { .. }
-            | InvocationError::Worker { .. }
-                if self.stop.is_cancelled() =>
-            {
-                Next::Stop
-            }
-            // The plugin did not run, or not to its end, for reasons that are not its own.
-            InvocationError::Host(_) | InvocationError::Released => {
-                let text = format!("{text}; trying again");
-                self.say(attempt, LogLevel::Error, text).await;
-                self.engine.logger.account(account).await;
-                Next::Again
-            }
-            InvocationError::Paused { left, .. } => {
-                // Whole seconds read better, and a little later is no harm.
-                let left = Duration::from_secs(left.as_secs() + 1);
-                let again = humantime::format_duration(left);
-                let text =
-                    format!("{text}; it is run again in {again}, or when the trigger is enabled");
-                self.say(attempt, LogLevel::Error, text).await;
-                Next::Wait(left)
-            }
-            InvocationError::Worker { reason, .. } => {
-                let (trigger, invocation) = (&self.trigger.definition.name, &attempt.occasion.id);
-                let reason = reason.to_string();
-                warn!(trigger, %invocation, reason, "a plugin's worker ended");
-                self.on_failure(attempt, text, account).await
-            }
-            InvocationError::Load(_) | InvocationError::Plugin(_) => {
-                self.on_failure(attempt, text, account).await
-            }
-        }
-    }
-
-    /// Commits the plugin's lines and what the trigger has dealt with together.
-    async fn on_finished(
-        &self,
-        attempt: &Attempt<'_>,
-        finished: Finished,
-        account: PluginInvocation,
-    ) -> Next {
-        let own = Target::Existing(self.database);
-        let text = wording::finished(account.wall);
-        let writes = finished
-            .lines
-            .into_iter()
-            .map(|(target, text)| TargetWrite {
-                target: target.map_or_else(|| own.clone(), Target::Named),
-                text: text.into(),
-            })
-            .collect();
-        let voice = self.voice(attempt);
-        let journal = move |rejected: &[RejectedWrite]| {
-            let rejections = rejected.iter().map(|write| voice.rejection(write));
-            let finished = voice.line(LogLevel::Info, text.clone());
-            JournalRows {
-                logs: rejections.chain([finished]).collect(),
-                invocations: vec![account.clone()],
-            }
-        };
-        let span = attempt.trace.child("write back");
-        let commit = Commit {
-            writes,
-            done: attempt.occasion.done.map(|done| (self.trigger.id, done)),
-            change: None,
-            journal: Box::new(journal),
-            trace: span.trace(),
-        };
-        self.commit(commit, span).await
-    }
-
-    /// Does with a failed event what the trigger's error behaviour says.
-    async fn on_failure(
-        &self,
-        attempt: &Attempt<'_>,
-        text: String,
-        account: PluginInvocation,
-    ) -> Next {
-        let behavior = self.trigger.definition.error_behavior;
-        if behavior == ErrorBehavior::Retry {
-            let text = format!("{text}\ntrying again");
-            self.say(attempt, LogLevel::Error, text).await;
-            self.engine.logger.account(account).await;
-            return Next::Again;
-        }
-        let disables = behavior == ErrorBehavior::Disable;
-        let voice = self.voice(attempt);
-        let journal = move |_: &[RejectedWrite]| {
-            let mut logs = vec![voice.line(LogLevel::Error, text.clone())];
-            if disables {
-                let text = "the trigger was disabled because its plugin failed".to_owned();
-                logs.push(voice.line(LogLevel::Error, text));
-            }
-            JournalRows {
-                logs,
-                invocations: vec![account.clone()],
-            }
-        };
-        let trigger = self.trigger.id;
-        let span = attempt.trace.child("record failure");
-        let commit = Commit {
-            writes: Vec::new(),
-            done: attempt.occasion.done.map(|done| (trigger, done)),
-            change: disables.then(|| disable(trigger)),
-            journal: Box::new(journal),
-            trace: span.trace(),
-        };
-        match self.commit(commit, span).await {
-            Next::Done if disables => Next::Stop,
-            next => next,
-        }
-    }
-
-    async fn commit(&self, commit: Commit, mut span: Span) -> Next {
-        match self.engine.storage.commit(commit).await {
-            Ok(committed) => {
-                if let Some(rejected) = committed.rejected.first() {
-                    span.fail(&rejected.error);
-                }
-                committed.journal.logs.iter().for_each(mirror);
-                Next::Done
-            }
-            // Nothing of it is in the log: the same event will come again.
-            Err(_stopped) if self.stop.is_cancelled() => Next::Stop,
-            Err(error) => {
-                span.fail(&Report(&error));
-                let trigger = &self.trigger.definition.name;
-                error!(trigger, error = %Report(&error), "cannot commit an invocation, trying again");
-                Next::Again
-            }
-        }
-    }
-
-    /// Says something about an invocation that is not made.
-    pub(crate) async fn log(&self, id: &InvocationId, level: LogLevel, text: String) {
-        let line = self.voice_of(id, None).line(level, text);
-        self.engine.logger.log(line).await;
-    }
-
-    async fn say(&self, attempt: &Attempt<'_>, level: LogLevel, text: String) {
-        let line = self.voice(attempt).line(level, text);
-        self.engine.logger.log(line).await;
-    }
-
-    fn voice(&self, attempt: &Attempt<'_>) -> Voice {
-        self.voice_of(&attempt.occasion.id, Some(attempt.trace.context()))
-    }
-
-    fn voice_of(&self, id: &InvocationId, trace: Option<TraceContext>) -> Voice {
-        Voice {
-            storage: self.engine.storage.clone(),
-            trigger: self.trigger.definition.name.clone(),
-            kind: self.kind(),
-            invocation: id.clone(),
-            trace,
-        }
-    }
-
-    fn subject(&self, attempt: &Attempt<'_>) -> Subject {
-        let catalog = self.engine.storage.catalog();
-        let database = catalog.database_by_id(self.database);
-        Subject {
-            start_time: self.engine.storage.clock().now(),
-            database_name: database.map_or_else(String::new, |found| found.name.to_string()),
-            trigger_name: self.trigger.definition.name.clone(),
-            invocation_id: attempt.occasion.id.to_string(),
-            attempt: attempt.number,
-            trace: attempt.trace.context(),
-        }
-    }
-
-    /// What the log calls the plugin.
-    fn kind(&self) -> &'static str {
-        match self.trigger.definition.event {
-            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. } => "wal",
-            TriggerEvent::Schedule { .. } | TriggerEvent::Every { .. } => "schedule",
-            TriggerEvent::RequestPath { .. } => "request",
-        }
-    }
-}
-
-fn answer_error(error: InvocationError) -> AnswerError {
-    match error {
-        // There was no function to call.
-        InvocationError::Plugin(failure) if failure.exception.is_empty() => {
-            AnswerError::Plugin(failure.message)
-        }
-        InvocationError::Load(failure) | InvocationError::Plugin(failure) => {
-            AnswerError::Plugin(format!("Python function call failed: {failure}"))
-        }
-        InvocationError::Worker {
-            reason: reason @ ExitReason::DeadlineExceeded { .. },
-            ..
-        } => AnswerError::Deadline(reason.to_string()),
-        InvocationError::Worker {
-            reason: reason @ ExitReason::Unwanted,
-            ..
-        } => AnswerError::Unavailable {
-            text: reason.to_string(),
-            retry_after: None,
-        },
-        InvocationError::Worker { reason, .. } => AnswerError::Plugin(reason.to_string()),
-        InvocationError::Paused { left, .. } => AnswerError::Unavailable {
-            text: error.to_string(),
-            retry_after: Some(left),
-        },
-        InvocationError::Host(_) | InvocationError::Released => AnswerError::unavailable(),
-    }
-}
-
-/// The change that disables a trigger, unless somebody has done so or deleted it.
-fn disable(id: TriggerId) -> Box<MakeChange> {
-    Box::new(move |catalog: &Catalog| {
-        let enabled = catalog
-            .trigger_by_id(id)
-            .is_some_and(|(_, trigger)| !trigger.definition.disabled);
-        Ok(enabled.then_some(CatalogChange::SetTriggerDisabled { id, disabled: true }))
-    })
 }

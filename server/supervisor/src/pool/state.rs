@@ -11,19 +11,23 @@
 //! ```
 
 mod retirement;
+mod turns;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-pub(crate) use self::retirement::Retirement;
+pub(crate) use self::{
+    retirement::Retirement,
+    words::{Action, Event, Member, Pin, Refusal, Seat, Ticket, Wanted, WorkerState},
+};
 use super::intensity::{Intensity, Pause};
 use crate::{config::PoolLimits, invocation::BindingKey};
 
@@ -31,122 +35,6 @@ use crate::{config::PoolLimits, invocation::BindingKey};
 const FORK_PAUSE: Duration = Duration::from_secs(1);
 /// How long at most no spare is: twice as long after each failure.
 const SPARE_PAUSE_MAX: Duration = Duration::from_mins(1);
-
-/// A worker's number in the pool; never used twice.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Seat(pub(crate) u64);
-
-/// A waiting invocation's number; never used twice.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Ticket(pub(crate) u64);
-
-/// What a worker that runs something can run next: anything if `None`, otherwise only
-/// the source of this revision, because it has imported that.
-pub(crate) type Pin = Option<Arc<str>>;
-
-/// An invocation that wants a worker.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) ticket: Ticket,
-    pub(crate) binding: BindingKey,
-    pub(crate) pin: Pin,
-    /// How many workers the binding may have.
-    pub(crate) workers_max: usize,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    /// A binding will want workers: keep some warm.
-    Prepared(BindingKey),
-    /// An invocation wants a worker.
-    Submitted(Wanted),
-    /// A worker is there, and waits for a plugin.
-    Forked {
-        seat: Seat,
-        /// About 1; shifts its retirement.
-        jitter: f64,
-        /// Of what it has loaded before its plugin.
-        foundations: u64,
-    },
-    /// Something was installed; spares know it better if they are new. Workers on other
-    /// foundations must not run anything any more.
-    Installed { foundations: u64 },
-    /// A worker could not be had.
-    NotForked { seat: Seat },
-    /// An invocation is over and its worker can run another.
-    Returned {
-        seat: Seat,
-        cached_objects: u64,
-        memory_bytes: u64,
-    },
-    /// A worker has ended. `why` if that is held against its plugin.
-    Ended { seat: Seat, why: Option<String> },
-    /// A worker had ended before it got what it was granted.
-    Bounced { seat: Seat, wanted: Wanted },
-    /// A binding is no longer needed.
-    Released(BindingKey),
-    /// A binding's pause is over because somebody said so.
-    Resumed(BindingKey),
-    /// Time has passed.
-    Tick,
-}
-
-/// Something to be done.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Action {
-    /// Fork a worker.
-    Fork(Seat),
-    /// Have the worker run the invocation.
-    Grant { ticket: Ticket, seat: Seat },
-    /// Have the idle worker end.
-    Retire { seat: Seat, why: Retirement },
-    /// The invocation gets no worker.
-    Refuse { ticket: Ticket, why: Refusal },
-}
-
-/// Why an invocation gets no worker.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Refusal {
-    /// Its plugin pauses.
-    Paused(Pause),
-    /// No worker could be forked.
-    NotForked,
-    /// Its binding was released.
-    Released,
-}
-
-/// What a worker is doing. One that has ended is not in the pool any more.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum WorkerState {
-    /// Its process is being made.
-    Forking,
-    /// Warm, bound to nothing.
-    Idle,
-    /// Waits for the next invocation of its binding.
-    Bound { since: Instant },
-    /// Runs an invocation.
-    Busy { ticket: Ticket },
-    /// Was asked to end.
-    Draining,
-}
-
-/// A worker, as far as the pool needs to know it.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) state: WorkerState,
-    pub(crate) binding: Option<BindingKey>,
-    /// Whose it is or was; stays when it retires.
-    pub(crate) owner: Option<BindingKey>,
-    pin: Pin,
-    pub(crate) since: Instant,
-    bound_since: Instant,
-    pub(crate) invocations: u64,
-    pub(crate) cached_objects: u64,
-    pub(crate) memory_bytes: u64,
-    jitter: f64,
-    foundations: u64,
-}
 
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -426,182 +314,6 @@ impl Pool {
     fn leave(&mut self, seat: Seat, key: Option<&BindingKey>) {
         if let Some(binding) = key.and_then(|key| self.bindings.get_mut(key)) {
             binding.workers.retain(|worker| *worker != seat);
-        }
-    }
-
-    fn schedule(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let mut missing = 0;
-        for key in self.by_need() {
-            missing += self.serve(&key, now, actions);
-        }
-        self.fork(missing, now, actions);
-        self.make_room(missing, actions);
-    }
-
-    /// The bindings that wait: first those without any worker, then by how long they have waited.
-    fn by_need(&self) -> Vec<BindingKey> {
-        let mut keys: Vec<_> = self
-            .waiting
-            .iter()
-            .filter_map(|key| {
-                let binding = self.bindings.get(key)?;
-                let first = binding.queue.front()?;
-                let order = (
-                    !binding.workers.is_empty(),
-                    first.since,
-                    first.wanted.ticket,
-                );
-                Some((order, key.clone()))
-            })
-            .collect();
-        keys.sort_unstable_by_key(|(order, _)| *order);
-        keys.into_iter().map(|(_, key)| key).collect()
-    }
-
-    fn someone_starves(&self) -> bool {
-        let starves = |key| {
-            self.bindings
-                .get(key)
-                .is_some_and(|binding| binding.workers.is_empty())
-        };
-        self.waiting.iter().any(starves)
-    }
-
-    /// Grants what can be granted to a binding; returns how many more workers it could use.
-    fn serve(&mut self, key: &BindingKey, now: Instant, actions: &mut Vec<Action>) -> usize {
-        loop {
-            let Some(binding) = self.bindings.get(key) else {
-                return 0;
-            };
-            let Some(first) = binding.queue.front() else {
-                return 0;
-            };
-            let wanted = first.wanted.clone();
-            let own = binding
-                .workers
-                .iter()
-                .copied()
-                .find(|seat| matches!(self.members[seat].state, WorkerState::Bound { .. }));
-            let seat = match own {
-                Some(seat) if self.members[&seat].pin == wanted.pin => seat,
-                Some(seat) => {
-                    self.retire(seat, Retirement::SourceChanged, actions);
-                    continue;
-                }
-                None => {
-                    let may_have = wanted.workers_max.saturating_sub(binding.workers.len());
-                    let spare = self.spare().filter(|_| may_have > 0);
-                    let Some(seat) = spare else {
-                        return may_have.min(binding.queue.len());
-                    };
-                    self.bind(seat, key, wanted.pin, now);
-                    seat
-                }
-            };
-            if let Some(ticket) = self.take_first(key) {
-                self.grant(seat, ticket, actions);
-            }
-        }
-    }
-
-    fn spare(&self) -> Option<Seat> {
-        let mut idle = self.members.iter();
-        let spare = idle.find(|(_, member)| member.state == WorkerState::Idle)?;
-        Some(*spare.0)
-    }
-
-    fn bind(&mut self, seat: Seat, key: &BindingKey, pin: Pin, now: Instant) {
-        if let Some(member) = self.members.get_mut(&seat) {
-            member.binding = Some(key.clone());
-            member.owner = Some(key.clone());
-            member.pin = pin;
-            member.bound_since = now;
-        }
-        if let Some(binding) = self.bindings.get_mut(key) {
-            binding.workers.push(seat);
-        }
-    }
-
-    fn grant(&mut self, seat: Seat, ticket: Ticket, actions: &mut Vec<Action>) {
-        if let Some(member) = self.members.get_mut(&seat) {
-            member.state = WorkerState::Busy { ticket };
-            actions.push(Action::Grant { ticket, seat });
-        }
-    }
-
-    fn take_first(&mut self, key: &BindingKey) -> Option<Ticket> {
-        let binding = self.bindings.get_mut(key)?;
-        let first = binding.queue.pop_front()?;
-        if binding.queue.is_empty() {
-            self.waiting.remove(key);
-        }
-        Some(first.wanted.ticket)
-    }
-
-    fn count(&self, state: &WorkerState) -> usize {
-        let same = |member: &&Member| member.state == *state;
-        self.members.values().filter(same).count()
-    }
-
-    /// Forks what is missing and what should be warm, as far as there is room.
-    fn fork(&mut self, missing: usize, now: Instant, actions: &mut Vec<Action>) {
-        let since = self.last_failed_fork.map(|last| now.duration_since(last));
-        if since.is_some_and(|since| since < FORK_PAUSE) {
-            return;
-        }
-        let doublings = self.failed_forks.saturating_sub(1).min(16);
-        let spare_pause = (FORK_PAUSE * (1 << doublings)).min(SPARE_PAUSE_MAX);
-        let no_spares = since.is_some_and(|since| since < spare_pause);
-        let spares = if self.bindings.is_empty() || no_spares {
-            0
-        } else {
-            self.limits.spares
-        };
-        let have = self.count(&WorkerState::Idle) + self.count(&WorkerState::Forking);
-        let room = self.limits.workers_max.saturating_sub(self.members.len());
-        for _ in 0..(missing + spares).saturating_sub(have).min(room) {
-            self.last_seat += 1;
-            let seat = Seat(self.last_seat);
-            self.members.insert(seat, Member::forking(now));
-            actions.push(Action::Fork(seat));
-        }
-    }
-
-    /// Where workers are scarce, ends idle ones of bindings that want none now.
-    fn make_room(&mut self, missing: usize, actions: &mut Vec<Action>) {
-        let coming = self.count(&WorkerState::Forking) + self.count(&WorkerState::Draining);
-        if missing <= coming || self.members.len() < self.limits.workers_max {
-            return;
-        }
-        let mut idle: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|(seat, member)| match member.state {
-                WorkerState::Bound { since } => Some((member.cached_objects > 0, since, *seat)),
-                _ => None,
-            })
-            .collect();
-        idle.sort_unstable();
-        for (_, _, seat) in idle.into_iter().take(missing - coming) {
-            self.retire(seat, Retirement::Scarce, actions);
-        }
-    }
-}
-
-impl Member {
-    fn forking(now: Instant) -> Self {
-        Self {
-            state: WorkerState::Forking,
-            binding: None,
-            owner: None,
-            pin: None,
-            since: now,
-            bound_since: now,
-            invocations: 0,
-            cached_objects: 0,
-            memory_bytes: 0,
-            jitter: 1.0,
-            foundations: 0,
         }
     }
 }

@@ -3,20 +3,26 @@
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::Full;
+use outrigger_model::trace::Trace;
 use outrigger_proto::v1::{
     Completed, Heartbeat, Hello, Lines, LoadFailed, Log, PluginError, Ready, Response, completed,
 };
 use prost::Message;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tonic::{Streaming, codec::Codec};
 use tonic_prost::ProstCodec;
 
-use super::*;
+use super::{exchange::FLOOD_MAX, *};
 use crate::{
-    backend::{Backend, BackendError, QueryRequest, QueryStream},
+    backend::{Backend, BackendError, LogLine, QueryRequest, QueryStream, Scope},
+    invocation::BindingKey,
     peer::Peer,
     private::PrivateRoot,
+    registry::{Active, Registry},
     usage::ProcessUsage,
 };
 
@@ -261,4 +267,31 @@ async fn a_hello_of_another_process_is_refused() {
     );
     assert!(refused(PROTOCOL_VERSION, 8, 7), "it does not know itself");
     assert!(refused(PROTOCOL_VERSION + 1, 7, 7));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_apart_from_an_end() {
+    for (said, expected) in [
+        (
+            &[0, 0, 0, 0, 1, 0xff][..],
+            Some("cannot be read: failed to decode"),
+        ),
+        (&[7, 0, 0, 0, 1, 0xff], Some("invalid compression flag: 7")),
+        (&[1, 0, 0, 0, 1, 0xff], Some("compressed-flag")),
+        (&[0, 0xff, 0, 0, 0], Some("message length too large")),
+        (&[0, 0, 0, 0, 9, 1], None),
+        (&[], None),
+    ] {
+        let mut link = link(Bytes::copy_from_slice(said), Hello::default(), 7);
+        match (next(&mut link).await, expected) {
+            (Err(Break::Violation(what)), Some(text)) => assert!(what.contains(text), "{what}"),
+            (Err(Break::Ended), None) => {}
+            (other, _) => panic!("{said:?}: {other:?}"),
+        }
+    }
+    let forged = Status::internal(format!("a\n{}", "b".repeat(1000)));
+    let Break::Violation(what) = unread(&forged) else {
+        panic!("it is not the connection's");
+    };
+    assert!(what.contains("a\\nb") && what.len() < 300, "{what}");
 }
