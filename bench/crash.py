@@ -25,7 +25,7 @@ from typing import Any
 FIELDS = ("a", "b", "c")
 READY_MAX_S = 60.0
 PAUSE_S = 0.01
-SPACING_NS = 3_000_000_000
+SPACING_NS = 1_000_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
 REPLACING = 0.4
 """How many lines replace values of a point."""
@@ -37,7 +37,7 @@ SETTINGS = {
     "--wal-flush-interval": "20ms",
     "--wal-snapshot-size": "7",
     "--snapshotted-wal-files-to-keep": "3",
-    "--gen1-duration": "1m",
+    "--gen1-duration": "5m",
 }
 
 Model = dict[tuple[str, int], dict[str, int]]
