@@ -25,15 +25,19 @@ from typing import Any
 FIELDS = ("a", "b", "c")
 READY_MAX_S = 60.0
 PAUSE_S = 0.01
-SPACING_NS = 3_000_000_000
+SPACING_NS = 1_000_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
+REPLACING = 0.4
+"""How many lines replace values of a point."""
+RECENT = 0.99
+"""How many of those are among the newest points."""
 NO_CONTENT = 204
 OK = 200
 SETTINGS = {
     "--wal-flush-interval": "20ms",
     "--wal-snapshot-size": "7",
     "--snapshotted-wal-files-to-keep": "3",
-    "--gen1-duration": "1m",
+    "--gen1-duration": "5m",
 }
 
 Model = dict[tuple[str, int], dict[str, int]]
@@ -59,7 +63,7 @@ class Server:
         for flag, value in SETTINGS.items():
             command += [flag, value]
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + READY_MAX_S
         while not listener.exists() or not listener.read_text().endswith("\n"):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -88,7 +92,7 @@ class Writer:
     def __init__(self, number: int, seed: int) -> None:
         """Begin with nothing."""
         self.table = f"w{number}"
-        self.random = random.Random(seed)  # noqa: S311
+        self.random = random.Random(seed)
         self.acknowledged: Model = {}
         self.under_way: Model = {}
         self.keys: list[tuple[str, int]] = []
@@ -98,9 +102,9 @@ class Writer:
     def _lines(self) -> tuple[str, Model]:
         changes: Model = {}
         for _ in range(self.random.randint(1, 30)):
-            if self.keys and self.random.random() < 0.4:
+            if self.keys and self.random.random() < REPLACING:
                 # Mostly recent ones, as clients do.
-                recent = self.keys[-100:] if self.random.random() < 0.99 else self.keys
+                recent = self.keys[-100:] if self.random.random() < RECENT else self.keys
                 key = self.random.choice(recent)
             else:
                 time_ns = EPOCH_NS + len(self.keys) * SPACING_NS
@@ -135,7 +139,7 @@ class Writer:
 
     def check(self, address: str) -> int:
         """Compare what is there with what must be; return the number of points lost."""
-        rows = query(address, f"SELECT * FROM {self.table}")  # noqa: S608
+        rows = query(address, f"SELECT * FROM {self.table}")
         found: Model = {}
         for row in rows:
             key = (row["tag"], nanoseconds(row["time"]))
@@ -167,7 +171,7 @@ def merge(model: Model, changes: Model) -> None:
 
 def nanoseconds(text: str) -> int:
     """Read a time as the server shows it; the writers use whole seconds."""
-    moment = time.strptime(text.split(".")[0] + " UTC", "%Y-%m-%dT%H:%M:%S %Z")
+    moment = time.strptime(text.split(".", maxsplit=1)[0] + " UTC", "%Y-%m-%dT%H:%M:%S %Z")
     return calendar.timegm(moment) * 1_000_000_000
 
 
@@ -201,7 +205,7 @@ def main() -> int:
     """Kill and check; return what the process exits with."""
     options = arguments()
     print(f"seed {options.seed}")
-    moments = random.Random(options.seed)  # noqa: S311
+    moments = random.Random(options.seed)
     writers = [Writer(number, options.seed + number) for number in range(options.writers)]
     verified = lost = 0
     began = time.monotonic()
@@ -215,7 +219,7 @@ def main() -> int:
                 ]
                 for thread in threads:
                     thread.start()
-                time.sleep(moments.uniform(0.05, 0.8))
+                time.sleep(moments.uniform(0.05, 1.5))
                 server.kill()
                 for thread in threads:
                     thread.join()

@@ -39,6 +39,13 @@ impl MergeExec {
         let first = inputs
             .first()
             .ok_or_else(|| DataFusionError::Internal("nothing to merge".to_owned()))?;
+        let is_split =
+            |input: &Arc<dyn ExecutionPlan>| input.properties().partitioning.partition_count() != 1;
+        if inputs.iter().any(is_split) {
+            // Rows of the others would be lost.
+            let text = "what is merged has more than one partition";
+            return Err(DataFusionError::Internal(text.to_owned()));
+        }
         let wanted: Vec<usize> = (0..outputs).collect();
         let schema = Arc::new(first.schema().project(&wanted)?);
         let properties = PlanProperties::new(
