@@ -42,6 +42,9 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
                 mode = os.fstat(fd).st_mode
             except OSError:
                 continue
+            # What the rules for its own files in /proc hold for: they can be read by name as well.
+            if os.readlink("/proc/self/fd/%d" % fd).startswith("/proc/%d/" % os.getpid()):
+                continue
             if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
                 found.append("%d: directory or device" % fd)
             if stat.S_ISREG(mode) and fd > 2:
@@ -79,5 +82,5 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
             except OSError:
                 continue
         return said or None
-    _try(out, "reopen by /proc/self/fd", lambda: [n for n in range(3, 64) if os.path.exists("/proc/self/fd/%d" % n) and os.path.isdir("/proc/self/fd/%d" % n)] or None)
+    _try(out, "reopen by /proc/self/fd", lambda: [n for n in range(3, 64) if os.path.exists("/proc/self/fd/%d" % n) and os.path.isdir("/proc/self/fd/%d" % n) and not os.readlink("/proc/self/fd/%d" % n).startswith("/proc/%d/" % os.getpid())] or None)
     return out

@@ -114,7 +114,7 @@ const ALLOWED: [&str; 13] = [
     "open, '/proc/stat'",
     "open, '/proc/meminfo'",
     "open, '/proc/self/status'",
-    "open, '/proc/net/dev'",
+    "open, '/proc/self/maps'",
     "open, '/etc/resolv.conf'",
 ];
 
@@ -155,6 +155,11 @@ async fn files_of_the_server_and_of_others_cannot_be_reached() {
         "os.listdir, '/proc'".to_owned(),
         "os.listdir, '/'".to_owned(),
         "open, '/etc/shadow', 'rb'".to_owned(),
+        "open, '/proc/net/unix'".to_owned(),
+        "open, '/proc/net/tcp'".to_owned(),
+        "open, '/proc/self/mountinfo'".to_owned(),
+        "open, f'/proc/self/task/{os.getpid()}/net/unix'".to_owned(),
+        "os.listdir, '/sys/fs/cgroup'".to_owned(),
         "open, os.path.join(sys.prefix, 'planted.py'), 'w'".to_owned(),
         "open, os.path.join(os.path.dirname(os.readlink('obeys.py')), 'planted.py'), 'w'"
             .to_owned(),

@@ -264,6 +264,42 @@ def run(args):
 }
 
 #[tokio::test]
+async fn psutil_sees_the_machine_and_its_own_process() {
+    let source = "
+import os, resource
+import joblib
+import psutil
+
+def run(args):
+    me = psutil.Process()
+    with me.oneshot():
+        own = [me.name() != '', me.memory_info().rss > 0, me.memory_full_info().uss > 0,
+               me.cpu_times().user >= 0, me.num_threads() > 0, me.num_fds() > 2, len(me.cmdline()) > 0,
+               me.io_counters().read_chars > 0, me.create_time() > 0, len(me.memory_maps()) > 0,
+               me.status() == 'running', me.ppid() > 0, me.environ() != {}]
+    machine = [psutil.cpu_count() > 0, psutil.virtual_memory().total > 0, psutil.swap_memory().total >= 0,
+               len(psutil.cpu_percent(percpu=True)) > 0, psutil.getloadavg()[0] >= 0, psutil.boot_time() > 0,
+               psutil.disk_usage('/').total > 2**26, len(psutil.disk_partitions(all=True)) > 0,
+               psutil.disk_io_counters() is not False, psutil.cpu_stats().ctx_switches > 0,
+               os.cpu_count() > 0, joblib.cpu_count() > 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0]
+    network = psutil.net_io_counters(pernic=True)
+    return {'own': all(own), 'machine': all(machine), 'pids': psutil.pids() == [os.getpid()],
+            'exists': psutil.pid_exists(1), 'interfaces': sorted(network)}
+";
+    let made = run(source, |trigger| trigger).await;
+    let mut interfaces: Vec<_> = std::fs::read_dir("/sys/class/net")
+        .expect("interfaces")
+        .map(|found| found.expect("one").file_name().into_string().expect("text"))
+        .filter(|name| std::path::Path::new("/sys/class/net").join(name).is_dir())
+        .collect();
+    interfaces.sort();
+    let expected = json!({
+        "own": true, "machine": true, "pids": true, "exists": false, "interfaces": interfaces,
+    });
+    assert_eq!(made, expected);
+}
+
+#[tokio::test]
 async fn multiprocessing_works_where_processes_are_granted() {
     let source = "
 import multiprocessing

@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from outrigger_plugin_host import _figures
 from outrigger_plugin_host import _messages as pb
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _RULESET = struct.Struct("=QQQ")
 _PATH_BENEATH = struct.Struct("=Qi")
 _NET_PORT = struct.Struct("=QQ")
 _INSTRUCTION_BYTES = 8
+_OWN = b"/proc/self/"
 _UNLIMITED = 2**63 - 1
 """From here on the kernel's number does not fit; RLIM_INFINITY is meant."""
 
@@ -98,7 +100,9 @@ def confine(confinement: Any) -> Applied:
         layer(CAPABILITIES, _give_up_capabilities)
         layer(NO_NEW_PRIVILEGES, _give_up_new_privileges)
     if confinement.HasField("landlock"):
-        layer(LANDLOCK, lambda: _landlock(confinement.landlock))
+        network = _figures.open_network()
+        layer(LANDLOCK, lambda: _landlock(confinement.landlock, network))
+        _figures.show_to_psutil([rule.path for rule in confinement.landlock.paths], network)
     for program in confinement.seccomp:
         layer(program.layer, lambda program=program: _seccomp(program))  # type: ignore[misc]
     return applied
@@ -145,12 +149,15 @@ def _give_up_new_privileges() -> None:
         raise _failure()
 
 
-def _landlock(rules: Any) -> None:
+def _landlock(rules: Any, network: int | None) -> None:
     attributes = _RULESET.pack(rules.handled_fs, rules.handled_net, rules.scoped)
     ruleset = _call(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     try:
         for path in rules.paths:
-            _allow_path(ruleset, path)
+            if path.path == _figures.NETWORK and network is not None:
+                _allow(ruleset, path, network)
+            else:
+                _allow_path(ruleset, path)
         for port in rules.ports:
             rule = _NET_PORT.pack(port.access, port.port)
             _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_NET_PORT, rule, 0)
@@ -166,12 +173,19 @@ def _allow_path(ruleset: int, rule: Any) -> None:
         # What is not there, or out of reach in any case, needs no rule.
         return
     try:
+        _allow(ruleset, rule, beneath)
+    finally:
+        # The kernel forgets what is in `/proc` when nobody looks at it, and the rule with it.
+        if not rule.path.startswith(_OWN):
+            os.close(beneath)
+
+
+def _allow(ruleset: int, rule: Any, beneath: int) -> None:
+    try:
         attributes = _PATH_BENEATH.pack(rule.access, beneath)
         _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, attributes, 0)
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fsdecode(rule.path)) from None
-    finally:
-        os.close(beneath)
 
 
 def _seccomp(program: Any) -> int | None:

@@ -62,10 +62,34 @@ const READABLE: &[(&str, &str)] = &[
     ("/etc/python3.12", "as above"),
     ("/etc/python3.13", "as above"),
     ("/etc/python3.14", "as above"),
+    // The process itself, file by file: beside them lie its network's sockets and all mounts.
+    ("/proc/self/maps", "the C library looks for its stack"),
+    ("/proc/self/smaps", "psutil: memory"),
+    ("/proc/self/smaps_rollup", "as above"),
     (
-        "/proc/self",
-        "the process itself: the C library reads its own map",
+        "/proc/self/status",
+        "psutil, numpy's tests: memory, threads",
     ),
+    ("/proc/self/stat", "psutil: times"),
+    ("/proc/self/statm", "psutil: memory"),
+    ("/proc/self/io", "psutil: what was read and written"),
+    ("/proc/self/limits", "psutil: limits"),
+    ("/proc/self/cmdline", "psutil: its arguments"),
+    ("/proc/self/comm", "psutil: its name"),
+    ("/proc/self/environ", "psutil: its own environment"),
+    ("/proc/self/auxv", "libraries ask what the processor can do"),
+    (
+        "/proc/self/cgroup",
+        "which limits are its own: how many threads to start",
+    ),
+    ("/proc/self/oom_score", "psutil"),
+    ("/proc/self/oom_score_adj", "psutil"),
+    ("/proc/self/fdinfo", "psutil: positions in open files"),
+    (
+        "/proc/self/mounts",
+        "psutil: which disks there are, for their usage",
+    ),
+    (NETWORK_FIGURES, "psutil: bytes by interface"),
     // Figures of the whole machine, which system-metrics plugins read through psutil.
     ("/proc/stat", "processor time"),
     ("/proc/meminfo", "memory"),
@@ -101,10 +125,30 @@ const READABLE: &[(&str, &str)] = &[
     ("/sys/class/hwmon", "temperatures"),
     ("/sys/class/thermal", "temperatures"),
     ("/sys/class/power_supply", "batteries"),
-    (
-        "/sys/fs/cgroup",
-        "limits of the container: how many threads to start",
-    ),
+    // Limits of the container; not the lists of processes beside them.
+    ("/sys/fs/cgroup/cpu.max", "how many threads to start"),
+    ("/sys/fs/cgroup/cpuset.cpus.effective", "as above"),
+    ("/sys/fs/cgroup/memory.max", "how much memory there is"),
+    ("/sys/fs/cgroup/memory.high", "as above"),
+    ("/sys/fs/cgroup/memory.current", "as above"),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "version 1: as above"),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "version 1"),
+    ("/sys/fs/cgroup/cpu/cpu.shares", "version 1"),
+    ("/sys/fs/cgroup/cpuset/cpuset.cpus", "version 1"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "version 1"),
+    ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "version 1"),
+];
+
+/// Figures of the machine's network interfaces. The kernel makes what is in this directory anew
+/// at each look, so that a rule holds for a descriptor of this file and not for its path: what
+/// applies the rule keeps one (`_figures.py`).
+const NETWORK_FIGURES: &str = "/proc/self/net/dev";
+
+/// What may be listed and not read: names of what the process has, whose files lie beside those
+/// that nobody should read.
+const LISTED: &[(&str, &str)] = &[
+    ("/proc/self/fd", "which descriptors are open"),
+    ("/proc/self/task", "which threads there are"),
 ];
 
 /// Devices that hold nothing.
@@ -157,6 +201,9 @@ pub(crate) fn rules(
     }
     for (path, _why) in READABLE {
         add(Path::new(path), read);
+    }
+    for (path, _why) in LISTED {
+        add(Path::new(path), AccessFs::ReadDir.into());
     }
     for (path, _why) in DEVICES {
         add(

@@ -45,7 +45,7 @@ fn table(profile: Profile, policy: &Policy, machine: &Machine, broker: bool) -> 
         tables.extend([calls::THREADS, calls::THREADS_LEGACY]);
     }
     if policy.change_modes {
-        tables.extend([calls::METADATA, calls::METADATA_LEGACY]);
+        tables.extend([calls::METADATA, calls::METADATA_NEW, calls::METADATA_LEGACY]);
     }
     // With a broker the plugin connects a socket, is refused, and the log says why.
     if policy.network == Network::None && !host && !broker {

@@ -113,8 +113,6 @@ pub(crate) struct Prepared {
     pub(crate) known: Vec<LayerReport>,
     pub(crate) directories: Arc<Watchee>,
     pub(crate) over: Over,
-    /// Keeps the worker's own entry in `/proc` the same.
-    pub(crate) pin: Option<OwnedFd>,
     /// What goes with the worker.
     pub(crate) leftovers: Leftovers,
 }
@@ -199,7 +197,6 @@ impl Confiner {
             known: layers.known,
             directories: watchee,
             over,
-            pin: pin(Path::new(&format!("/proc/{pid}"))),
             leftovers,
         })
     }

@@ -24,7 +24,7 @@ mod output;
 mod spare;
 mod stacks;
 
-use std::{collections::BTreeMap, error::Error as _, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, sync::Arc, time::Duration};
 
 use outrigger_model::{clock::SystemClock, error::Report, trace::Span};
 use outrigger_proto::{
@@ -84,7 +84,6 @@ pub(crate) struct Confined {
     pub(crate) directories: Arc<Watchee>,
     /// Why it must end, once its directories hold too much.
     pub(crate) over: Over,
-    pub(crate) _pin: Option<OwnedFd>,
 }
 
 /// What ended an exchange.

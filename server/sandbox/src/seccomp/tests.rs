@@ -387,6 +387,7 @@ fn every_entry_has_a_reason_and_stands_once_in_its_table() {
         calls::THREADS,
         calls::SUBPROCESSES,
         calls::METADATA,
+        calls::METADATA_NEW,
         calls::NO_NETWORK,
         calls::HOST,
         calls::BROKERED,

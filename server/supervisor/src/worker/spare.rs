@@ -133,7 +133,6 @@ impl Spare {
                 enforcement,
                 directories: prepared.directories,
                 over: prepared.over,
-                _pin: prepared.pin,
             },
         ))
     }

@@ -80,7 +80,6 @@ fn worker(said: Bytes) -> Worker {
         enforcement: "".into(),
         directories: Arc::new(directories),
         over,
-        _pin: None,
     };
     Worker::new(process, link(said, Hello::default(), 1), confined)
 }
