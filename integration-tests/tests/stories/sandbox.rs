@@ -354,3 +354,53 @@ async fn without_the_sandbox_nothing_is_confined() {
     let words = enforcement(&server, "t").await;
     assert!(words.contains("landlock=off"), "{words}");
 }
+
+#[tokio::test]
+async fn workers_of_a_server_of_root_are_somebody_else() {
+    let builder = obedient();
+    let mut builder = builder.variable("PATH", "/usr/local/bin:/usr/bin:/bin");
+    if nix::unistd::geteuid().is_root() {
+        // Its interpreter is one that everybody may run.
+        let shared = Path::new(crate::BINARY).ancestors().nth(2);
+        let shared = shared
+            .expect("target/<profile>")
+            .join("integration-root-venv");
+        builder = builder.virtual_environment(&shared);
+    }
+    let mut server = builder.start().await;
+    server.database("db").create().await;
+    serve(&server, "t").await;
+    let words = enforcement(&server, "t").await;
+    if !words.contains("user=enforced") {
+        println!("skipped: workers are the server's user's here: {words}");
+        assert!(words.contains("user=degraded("), "{words}");
+        return;
+    }
+    let who = "import os; open('kept', 'w').write('x'); \
+               result = [*os.getresuid(), *os.getresgid(), *os.getgroups()]";
+    assert_eq!(ask(&server, "t", who).await, json!(vec![0x7000_0000; 6]));
+    let other = "import os; result = tried(os.setuid, 0)";
+    assert_eq!(ask(&server, "t", other).await, "OSError");
+    let home = "import os; result = os.environ['HOME']";
+    let home = ask(&server, "t", home).await;
+    let home = Path::new(home.as_str().expect("a path")).to_owned();
+    let owner = |path: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    assert_eq!(owner(&home.join("kept")), 0x7000_0000);
+    server.stop();
+
+    // What is closed to others keeps workers what the server is, and they find their files.
+    let metadata = fs::metadata(server.plugin_directory()).unwrap();
+    let mut closed = metadata.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut closed, 0o700);
+    fs::set_permissions(server.plugin_directory(), closed).unwrap();
+    server.restart().await;
+    serve_again(&server, "t").await;
+    let words = enforcement(&server, "t").await;
+    assert!(
+        words.contains("plugins is closed to other users"),
+        "{words}"
+    );
+    let kept = "open('kept', 'a').write('y'); result = open('kept').read()";
+    assert_eq!(ask(&server, "t", kept).await, "xy");
+    assert_eq!(owner(&home.join("kept")), 0);
+}

@@ -22,6 +22,8 @@ const LOCK: &str = "server.lock";
 /// What plugins get as `TMPDIR`.
 const TEMPORARY: &str = "tmp";
 const PRIVATE: u32 = 0o700;
+/// Where workers have a user of their own, who goes through to its own directories.
+const PASSABLE: u32 = 0o711;
 /// How often another server may take a new directory for one that was left behind.
 const ATTEMPTS: usize = 10;
 
@@ -52,7 +54,9 @@ impl RunDirectory {
             if lock.try_lock().is_err() || !is_still_at(&lock, &path) {
                 continue;
             }
-            fs::create_dir(directory.path().join(TEMPORARY))?;
+            let temporary = directory.path().join(TEMPORARY);
+            fs::create_dir(&temporary)?;
+            fs::set_permissions(temporary, Permissions::from_mode(PRIVATE))?;
             return Ok(Self {
                 directory,
                 _lock: lock,
@@ -111,7 +115,7 @@ fn remove_abandoned(parent: &Path) {
 fn take_over(directory: &Path) -> Option<File> {
     let found = fs::symlink_metadata(directory).ok()?;
     let mode = found.mode() & 0o7777;
-    if !found.is_dir() || !is_ours(&found) || mode != PRIVATE {
+    if !found.is_dir() || !is_ours(&found) || ![PRIVATE, PASSABLE].contains(&mode) {
         return None;
     }
     let path = directory.join(LOCK);

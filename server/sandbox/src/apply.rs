@@ -207,9 +207,12 @@ fn restrict(rules: &LandlockRules) -> Result<(), ApplyError> {
         let access = BitFlags::<AccessFs>::from_bits_truncate(*access);
         match PathFd::new(path) {
             Ok(at) => created = created.add_rule(PathBeneath::new(at, access))?,
-            // What is not there is not granted.
+            // What is not there, or out of reach in any case, needs no rule.
             Err(PathFdError::OpenCall { source, .. })
-                if source.kind() == io::ErrorKind::NotFound => {}
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) => {}
             Err(source) => {
                 return Err(ApplyError::Path {
                     path: path.clone(),

@@ -34,6 +34,8 @@ pub struct HostConfinement {
     pub machine: Machine,
     /// What happens where a layer cannot be had.
     pub mode: Mode,
+    /// Whose process it is; or why it is the server's user's.
+    pub user: Result<u32, String>,
 }
 
 /// What the launcher is told.
@@ -44,6 +46,8 @@ pub(crate) struct Confinement {
     pub(crate) namespaces: bool,
     /// Whether this is root, and so takes them without a user namespace.
     pub(crate) root: bool,
+    /// Whom to become; or why nobody.
+    pub(crate) user: Result<u32, String>,
     /// For a program that changes modes: all is mounted read-only but this.
     pub(crate) writable: Option<Vec<PathBuf>>,
     /// Its filters where that cannot be had: changes of modes do nothing then.
@@ -82,6 +86,7 @@ impl HostConfinement {
             layers,
             namespaces: true,
             root: self.machine.root,
+            user: self.user.clone(),
             writable: changes.then_some(policy.write),
             cautious,
         })

@@ -26,7 +26,7 @@ use crate::{
     namespaces, readonly,
     report::{Layer, LayerReport},
     spawner::{self, SpawnError},
-    trial,
+    trial, user,
     wire::{self, Request, Status, Streams},
 };
 
@@ -50,6 +50,8 @@ pub(crate) enum StepError {
     Directory { directory: OsString, source: Errno },
     #[error("give up gaining privileges")]
     NoNewPrivileges(#[source] Errno),
+    #[error("become user {user}")]
+    User { user: u32, source: Errno },
     #[error("confine the program")]
     Confine(#[from] Missing),
     #[error("confine the program: {0}")]
@@ -112,10 +114,7 @@ pub(crate) fn run(
 
     // The kernel ends the program when the keeper ends, also after SIGKILL. The
     // keeper may have died before the request: look again.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(StepError::ParentDeath)?;
-    if getppid() != keeper {
-        return Err(StepError::Orphan);
-    }
+    end_with(keeper)?;
 
     // Before its files are restricted.
     let directory = request.directory;
@@ -131,7 +130,7 @@ pub(crate) fn run(
     let mut reports = [Layer::Descriptors, Layer::Session, Layer::ParentDeath]
         .map(LayerReport::enforced)
         .to_vec();
-    reports.extend(confine(request.confinement.as_ref())?);
+    reports.extend(confine(keeper, request.confinement.as_ref())?);
     reports.push(LayerReport::enforced(Layer::Environment));
     reports.sort_by_key(|report| report.layer);
     wire::say(&streams.status, &Status::Layers(reports), None).map_err(StepError::Say)?;
@@ -148,7 +147,7 @@ pub(crate) fn run(
 }
 
 /// The layers of docs/security.md, from the namespaces to the filter.
-fn confine(confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepError> {
+fn confine(keeper: Pid, confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepError> {
     let Some(confinement) = confinement else {
         // No setuid program gives back what was taken away.
         prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;
@@ -167,6 +166,7 @@ fn confine(confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepEr
         layers.to_mut().seccomp.clone_from(&confinement.cautious);
     }
     let layers = layers.as_ref();
+    reports.push(become_user(keeper, &confinement.user)?);
     let mut applied = Applied::default();
     applied.first(layers)?;
     applied.last(layers)?;
@@ -175,6 +175,29 @@ fn confine(confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepEr
         reports.push(LayerReport::degraded(layer, why));
     }
     Ok(reports)
+}
+
+fn end_with(keeper: Pid) -> Result<(), StepError> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(StepError::ParentDeath)?;
+    if getppid() != keeper {
+        return Err(StepError::Orphan);
+    }
+    Ok(())
+}
+
+/// After what only root can do.
+fn become_user(keeper: Pid, user: &Result<u32, String>) -> Result<LayerReport, StepError> {
+    match user {
+        Err(why) => Ok(LayerReport::degraded(Layer::User, why)),
+        Ok(user) => {
+            // Files have been given to that user: as another, the program would not do.
+            let user = *user;
+            user::take(user).map_err(|source| StepError::User { user, source })?;
+            // The kernel has forgotten it, as always when somebody becomes somebody else.
+            end_with(keeper)?;
+            Ok(LayerReport::enforced(Layer::User))
+        }
+    }
 }
 
 /// Whether its changes of modes stay among its own files, as far as that is needed.
@@ -188,13 +211,7 @@ fn may_change_modes(confinement: &Confinement, reports: &[LayerReport]) -> bool 
 }
 
 /// Layers that no program gets in this version, and why.
-const NOT_YET: [(Layer, &str); 2] = [
-    (Layer::Cgroup, "this version does not make control groups"),
-    (
-        Layer::User,
-        "plugins' files belong to the server's user, and would be out of reach",
-    ),
-];
+const NOT_YET: [(Layer, &str); 1] = [(Layer::Cgroup, "this version does not make control groups")];
 
 fn take_streams(streams: &Streams) -> io::Result<()> {
     dup2_stderr(streams.stderr.as_fd())?;

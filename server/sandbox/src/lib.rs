@@ -28,6 +28,7 @@ mod running;
 mod seccomp;
 mod spawner;
 mod trial;
+mod user;
 mod wire;
 mod worker;
 

@@ -5,7 +5,7 @@ use std::io;
 
 use nix::unistd::geteuid;
 
-use crate::report::Layer;
+use crate::{report::Layer, user};
 
 /// What this machine can do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Machine {
     pub(crate) notification_missing: Option<String>,
     /// Whether this is root.
     pub(crate) root: bool,
+    /// Whom programs can become; or why nobody.
+    pub(crate) user: Result<u32, String>,
 }
 
 impl Machine {
@@ -32,6 +34,7 @@ impl Machine {
             seccomp_missing: action_missing(libc::SECCOMP_RET_KILL_PROCESS),
             notification_missing: action_missing(libc::SECCOMP_RET_USER_NOTIF),
             root: geteuid().is_root(),
+            user: user::find(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Machine {
             seccomp_missing: Some("the kernel does not have it".to_owned()),
             notification_missing: Some("the kernel does not have it".to_owned()),
             root: false,
+            user: Err("the kernel does not have it".to_owned()),
         }
     }
 
@@ -65,6 +69,11 @@ impl Machine {
     /// The version of Landlock's interface; 0 where there is none.
     pub const fn landlock_abi(&self) -> u32 {
         self.landlock_abi
+    }
+
+    /// Which user of their own programs can become here; or why none.
+    pub fn own_user(&self) -> Result<u32, String> {
+        self.user.clone()
     }
 
     /// Whether system calls can be filtered.

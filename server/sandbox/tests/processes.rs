@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         };
     }
     let arguments = Arguments::from_args();
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 15] = [
         ("a_program_gets_what_it_is_given", gets_what_it_is_given),
         ("the_end_of_a_program_is_told", the_end_is_told),
         ("a_program_that_is_not_there_is_named", not_there),
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         ("descriptors_of_the_server_stay_there", descriptors),
         ("a_confined_program_reaches_what_it_may", confined),
         ("what_is_required_and_missing_stops_the_start", required),
+        ("a_program_of_root_becomes_somebody_else", becomes),
         ("the_layers_of_a_worker_hold_what_they_say", layers_hold),
     ];
     let tests = tests.map(|(name, test)| {
@@ -389,6 +390,7 @@ fn program(policy: &Policy, mode: Mode) -> HostConfinement {
         policy: policy.clone(),
         machine: Machine::probe(),
         mode,
+        user: Err("the test's".to_owned()),
     }
 }
 
@@ -446,6 +448,42 @@ fn confined() -> TestResult {
             assert!(!other.join("new").exists());
         }
         Ok(())
+    })
+}
+
+fn becomes() -> TestResult {
+    let machine = Machine::probe();
+    let Ok(user) = machine.own_user() else {
+        // Only root can, where that may do everything.
+        return Ok(());
+    };
+    with_launcher(async |launcher| {
+        let mut launch = shell(
+            "while read -r line; do case $line in Uid:*|Gid:*|Groups:*|CapPrm:*) echo \"$line\";; \
+             esac; done < /proc/self/status; cat /etc/shadow; \
+             kill -0 $PPID || echo refused; sleep 600",
+        );
+        launch.confinement = Some(HostConfinement {
+            user: Ok(user),
+            role: Role::Host,
+            ..program(&Policy::default(), Mode::Auto)
+        });
+        let launched = launcher.launch(launch).await?;
+        assert_eq!(state(&launched, Layer::User), Some(&State::Enforced));
+        let mut lines = BufReader::new(PipeReader::from(launched.stdout)).lines();
+        let mut next = || lines.next().transpose().map(Option::unwrap_or_default);
+        let ids = format!("{user}\t{user}\t{user}\t{user}");
+        assert_eq!(next()?, format!("Uid:\t{ids}"));
+        assert_eq!(next()?, format!("Gid:\t{ids}"));
+        assert_eq!(next()?.trim(), "Groups:");
+        assert_eq!(next()?, "CapPrm:\t0000000000000000");
+        assert_eq!(next()?, "refused");
+        // It still ends with its keeper, which is killed hard.
+        let keeper = i32::try_from(launched.running.pid())?;
+        kill(Pid::from_raw(keeper), Signal::SIGKILL)?;
+        until("the pipe closes", || {
+            matches!(lines.next(), None | Some(Err(_)))
+        })
     })
 }
 

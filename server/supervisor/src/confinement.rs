@@ -4,6 +4,7 @@
 mod broker;
 mod layers;
 mod programs;
+mod user;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 pub(crate) use self::{
     broker::Brokerage,
     programs::{Errand, of_hosts},
+    user::of_workers,
 };
 use crate::{
     host::WorkerProcess,
@@ -133,9 +135,10 @@ impl Confiner {
         plugins: PathBuf,
         temporary: &Path,
         entrance: Entrance,
+        user: Option<u32>,
     ) -> io::Result<Self> {
-        let kept = PrivateRoot::open(&settings.kept)?;
-        let temporary = PrivateRoot::open(temporary)?;
+        let kept = PrivateRoot::open_for(&settings.kept, user)?;
+        let temporary = PrivateRoot::open_for(temporary, user)?;
         let pins = pins(&settings);
         Ok(Self {
             settings,

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use self::process::HostProcess;
 pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerExit, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
-use crate::{config::Config, error::HostError};
+use crate::{config::Config, confinement::of_hosts, error::HostError};
 use outrigger_sandbox::Launcher;
 
 /// A worker's number; never used twice.
@@ -91,6 +91,8 @@ type HostPid = u32;
 #[derive(Debug)]
 pub(crate) struct HostTask {
     config: Config,
+    /// Whose processes hosts are; or why they are the server's user's.
+    user: Result<u32, String>,
     launcher: Launcher,
     tasks: TaskTracker,
     handle: HostHandle,
@@ -110,11 +112,13 @@ impl HostTask {
         config: Config,
         launcher: Launcher,
         tasks: TaskTracker,
+        user: Result<u32, String>,
     ) -> (HostHandle, Self) {
         let (sender, inbox) = mpsc::unbounded_channel();
         let handle = HostHandle(sender);
         let task = Self {
             config,
+            user,
             launcher,
             tasks,
             handle: handle.clone(),
@@ -238,7 +242,10 @@ impl HostTask {
         }
         let installations = self.config.virtual_environment.installations();
         if self.hosts.is_empty() || self.installations != installations {
-            match HostProcess::start(&self.config, &self.launcher, &self.tasks).await {
+            let confinement = of_hosts(&self.config, self.user.clone());
+            let started =
+                HostProcess::start(&self.config, confinement, &self.launcher, &self.tasks);
+            match started.await {
                 Ok(process) => self.hosts.push(process),
                 Err(error) => return Err((error, reply)),
             }

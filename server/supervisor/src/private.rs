@@ -19,11 +19,13 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, open, openat, readlinkat, symlinkat,
-        unlinkat,
+        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, mkdirat, open, openat,
+        readlinkat, symlinkat, unlinkat,
     },
     io::Errno,
 };
+
+use nix::unistd::geteuid;
 
 pub(crate) use self::watch::{Over, Watch, Watchee};
 
@@ -47,16 +49,28 @@ pub struct PrivateMax {
 pub(crate) struct PrivateRoot {
     descriptor: OwnedFd,
     path: PathBuf,
+    /// Whose the directories in it are, where there is a choice.
+    owner: Option<u32>,
 }
 
 impl PrivateRoot {
     /// Opens it; makes it if it is not there.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_for(path, None)
+    }
+
+    /// The same for another user, who can go through it and no further than to directories of
+    /// its own.
+    pub(crate) fn open_for(path: &Path, user: Option<u32>) -> io::Result<Self> {
+        let mode = if user.is_some() { 0o711 } else { 0o700 };
         fs::create_dir_all(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        let ours = geteuid();
         Ok(Self {
             descriptor: open(path, DIRECTORY, Mode::empty())?,
             path: path.to_owned(),
+            // Root takes back what it had given away when things were otherwise.
+            owner: user.or(ours.is_root().then(|| ours.as_raw())),
         })
     }
 
@@ -67,8 +81,17 @@ impl PrivateRoot {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
+        let descriptor = openat(&self.descriptor, name, DIRECTORY, Mode::empty())?;
+        if let Some(owner) = self.owner
+            && fstat(&descriptor)?.st_uid != owner
+        {
+            // What is in it first: if that fails, it is tried again.
+            tree::give(&descriptor, owner)?;
+            let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+            fchown(&descriptor, Some(user), Some(group))?;
+        }
         Ok(PrivateDirectory {
-            descriptor: openat(&self.descriptor, name, DIRECTORY, Mode::empty())?,
+            descriptor,
             path: self.path.join(name),
         })
     }

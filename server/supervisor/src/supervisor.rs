@@ -1,7 +1,12 @@
 //! The supervisor itself: starts the socket, the host and the pool, and is how the
 //! server talks to them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    sync::Arc,
+};
 
 use outrigger_model::shutdown::Gate;
 use outrigger_sandbox::Launcher;
@@ -13,7 +18,7 @@ use tokio::{
 use crate::{
     backend::Backend,
     config::Config,
-    confinement::Confiner,
+    confinement::{Confiner, of_workers},
     environment::VirtualEnvironment,
     error::{InvocationError, SupervisorError},
     host::HostTask,
@@ -44,10 +49,12 @@ impl Supervisor {
         let workers_max = config.pool.workers_max;
         let served = service::serve(arrivals, registry.clone(), workers_max, gate.clone());
         gate.tasks().spawn(served);
-        let (host, task) = HostTask::new(config.clone(), launcher, gate.tasks().clone());
+        let user = of_workers(&config);
+        let tasks = gate.tasks().clone();
+        let (host, task) = HostTask::new(config.clone(), launcher, tasks, user.clone());
         gate.tasks().spawn(task.run(gate.token().clone()));
         let virtual_environment = config.virtual_environment.clone();
-        let confiner = confiner(&config, entrance)?;
+        let confiner = confiner(&config, entrance, &user)?;
         let run = confiner.clone().run(gate.token().clone());
         gate.tasks().spawn(run);
         let (pool, task) = PoolTask::new(config, host, registry, confiner, gate.clone());
@@ -119,13 +126,24 @@ impl Supervisor {
 fn confiner(
     config: &Config,
     entrance: service::Entrance,
+    user: &Result<u32, String>,
 ) -> Result<Arc<Confiner>, SupervisorError> {
+    if user.is_ok() {
+        // Workers go through it to their own directories; nothing else in it is open to them.
+        let passable = Permissions::from_mode(0o711);
+        let passed = fs::set_permissions(&config.run_directory, passable);
+        passed.map_err(|source| SupervisorError::Private {
+            kept: config.run_directory.clone(),
+            source,
+        })?;
+    }
     let confiner = Confiner::new(
         config.confinement.clone(),
         config.socket(),
         config.directory.clone(),
         &config.temporary(),
         entrance,
+        user.as_ref().ok().copied(),
     );
     let kept = &config.confinement.kept;
     let confiner = confiner.map_err(|source| SupervisorError::Private {

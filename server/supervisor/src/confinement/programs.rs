@@ -38,7 +38,11 @@ impl Confinement {
         } else {
             Network::None
         };
-        self.program(Role::Program, network, errand.read, write.collect())
+        let confinement = self.program(Role::Program, network, errand.read, write.collect());
+        HostConfinement {
+            user: Err("it changes what belongs to the server's user".to_owned()),
+            ..confinement
+        }
     }
 
     fn program(
@@ -73,13 +77,14 @@ impl Confinement {
             policy,
             machine: self.machine.clone(),
             mode: self.mode,
+            user: Err(String::new()),
         }
     }
 }
 
 /// The confinement of hosts: all that any of their workers may have, since these are born into
 /// it, and can only give up more.
-pub(crate) fn of_hosts(config: &Config) -> HostConfinement {
+pub(crate) fn of_hosts(config: &Config, user: Result<u32, String>) -> HostConfinement {
     let settings = &config.confinement;
     let mut read = config.virtual_environment.readable();
     // Each worker's own entry in it is another one, and a host looks after its children there.
@@ -88,7 +93,10 @@ pub(crate) fn of_hosts(config: &Config) -> HostConfinement {
     let private = [settings.kept.clone(), config.temporary()];
     let write = private.iter().chain(&settings.write).cloned();
     // Whatever network a plugin may be granted.
-    settings.program(Role::Host, Network::Outbound, read, write.collect())
+    HostConfinement {
+        user,
+        ..settings.program(Role::Host, Network::Outbound, read, write.collect())
+    }
 }
 
 #[cfg(test)]

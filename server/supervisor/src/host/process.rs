@@ -12,7 +12,7 @@ use outrigger_proto::{
     PROTOCOL_VERSION,
     v1::{HostReady, from_host, to_host},
 };
-use outrigger_sandbox::{Launch, Launcher, Running};
+use outrigger_sandbox::{HostConfinement, Launch, Launcher, Running};
 use tokio::{
     net::{UnixStream, unix::pipe},
     time::timeout,
@@ -22,8 +22,8 @@ use tracing::{info, warn};
 
 use super::worker::Born;
 use crate::{
-    config::Config, confinement::of_hosts, environment::read_lines, error::HostError,
-    host::frame::HostSocket, output::Tail,
+    config::Config, environment::read_lines, error::HostError, host::frame::HostSocket,
+    output::Tail,
 };
 
 /// How long a message may wait until the host reads.
@@ -41,6 +41,7 @@ impl HostProcess {
     /// Starts a host and waits until its modules are loaded.
     pub(crate) async fn start(
         config: &Config,
+        confinement: HostConfinement,
         launcher: &Launcher,
         tasks: &TaskTracker,
     ) -> Result<Self, HostError> {
@@ -68,7 +69,7 @@ impl HostProcess {
                 environment,
                 directory: config.run_directory.clone(),
                 stdin: Some(theirs.into()),
-                confinement: Some(of_hosts(config)),
+                confinement: Some(confinement),
             })
             .await?;
         let mut host = Self {

@@ -179,3 +179,33 @@ fn the_operators_entries_appear_and_do_not_replace_the_plugins() {
     assert!(private.path.join("gone.txt").symlink_metadata().is_err());
     assert!(private.path.join("other").symlink_metadata().is_ok());
 }
+
+#[test]
+fn root_gives_directories_away_and_takes_them_back() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root");
+    let owner = |path: &Path| path.symlink_metadata().unwrap().uid();
+    let ours = PrivateRoot::open(&path).unwrap();
+    let private = ours.make("t").unwrap().path;
+    fs::create_dir(private.join("d")).unwrap();
+    fs::write(private.join("d/f"), "").unwrap();
+    let precious = directory.path().join("precious");
+    fs::write(&precious, "").unwrap();
+    symlink(&precious, private.join("link")).unwrap();
+    fs::hard_link(&precious, private.join("hard")).unwrap();
+    for (user, expected, mode) in [(Some(4242), 4242, 0o711), (None, 0, 0o700)] {
+        PrivateRoot::open_for(&path, user)
+            .unwrap()
+            .make("t")
+            .unwrap();
+        for name in ["", "d", "d/f", "link"] {
+            assert_eq!(owner(&private.join(name)), expected, "{name}");
+        }
+        assert_eq!(owner(&precious), 0);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+        assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o700);
+    }
+}

@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::stat::{FchmodatFlags, fchmodat};
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, openat, renameat, statat, unlinkat},
+    fs::{AtFlags, Dir, FileType, Gid, Mode, Uid, chownat, openat, renameat, statat, unlinkat},
     io::Errno,
 };
 
@@ -88,6 +88,32 @@ fn add(
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(error) => return Err(Unmeasurable::Unreadable(error)),
         }
+    }
+    Ok(())
+}
+
+/// Makes all that is in a directory this user's, but for files that have other names as well: who
+/// has put them there may not have been confined, and they may be anybody's.
+pub(super) fn give(directory: impl AsFd, owner: u32) -> rustix::io::Result<()> {
+    give_below(directory.as_fd(), 0, owner)
+}
+
+fn give_below(directory: BorrowedFd<'_>, depth: usize, owner: u32) -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    for name in names(directory)? {
+        let Ok(found) = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        if !is_directory && found.st_nlink > 1 {
+            continue;
+        }
+        if is_directory && depth < DEPTH_MAX {
+            let inner = openat(directory, &name, DIRECTORY, Mode::empty())?;
+            give_below(inner.as_fd(), depth + 1, owner)?;
+        }
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(directory, &name, Some(user), Some(group), flags)?;
     }
     Ok(())
 }
