@@ -13,6 +13,7 @@ import calendar
 import http.client
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -204,6 +205,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Kill and check; return what the process exits with."""
     options = arguments()
+    # So that the server ends with a program that is ended.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     print(f"seed {options.seed}")
     moments = random.Random(options.seed)
     writers = [Writer(number, options.seed + number) for number in range(options.writers)]

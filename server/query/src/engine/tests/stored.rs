@@ -199,13 +199,13 @@ fn condition(random: &mut StdRng, step: usize) -> Condition {
 #[tokio::test]
 async fn every_query_answers_as_a_plain_map_would() {
     let mut comparisons = 0;
-    for seed in 0..8 {
+    for seed in 0..4 {
         let mut random = StdRng::seed_from_u64(seed);
         let fixture = start(1 + seed % 4).await;
         let mut model = Model::new();
         fixture.write("m,t=t0 f=0,n=0i 0").await;
         model.insert(("t0".to_owned(), None, 0), (Some(0.0), Some(0)));
-        for step in 0..40 {
+        for step in 0..24 {
             fixture.write(&upsert(&mut model, &mut random, step)).await;
             if step == 13 {
                 fixture.write("m,t=t0,s=s1 n=1i 0").await;
@@ -236,5 +236,5 @@ async fn every_query_answers_as_a_plain_map_would() {
             }
         }
     }
-    assert!(comparisons >= 1000, "{comparisons}");
+    assert!(comparisons >= 300, "{comparisons}");
 }
