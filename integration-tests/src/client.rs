@@ -56,19 +56,24 @@ impl Reply {
     }
 }
 
+/// A client of anything that speaks HTTP on this machine.
+pub(crate) fn plain_http() -> reqwest::Client {
+    static PROVIDER: OnceLock<()> = OnceLock::new();
+    PROVIDER.get_or_init(|| {
+        // Somebody else may have installed it, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    });
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(REQUEST_MAX)
+        .pool_idle_timeout(IDLE_MAX)
+        .build()
+        .expect("plain HTTP needs no settings that could be wrong")
+}
+
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        static PROVIDER: OnceLock<()> = OnceLock::new();
-        PROVIDER.get_or_init(|| {
-            // Somebody else may have installed it, which is as good.
-            drop(rustls::crypto::ring::default_provider().install_default());
-        });
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(REQUEST_MAX)
-            .pool_idle_timeout(IDLE_MAX)
-            .build()
-            .expect("plain HTTP needs no settings that could be wrong");
+        let http = plain_http();
         Self { http, address }
     }
 

@@ -12,7 +12,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{environments, eventually::eventually, process::command};
+use crate::{client::plain_http, environments, eventually::eventually, process::command};
 
 /// Listens until it is dropped.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl S3 {
             found.map(str::to_owned).ok_or(said)
         })
         .await;
-        let made = reqwest::Client::new()
+        let made = plain_http()
             .put(format!("{endpoint}/{bucket}"))
             .send()
             .await

@@ -35,9 +35,11 @@ impl WallClock {
         clock
     }
 
-    /// Has the server go by it.
+    /// Has the server go by it, and its hosts and workers, which may read it.
     pub fn of(&self, builder: Builder) -> Builder {
+        let granted = format!("ro:{}", self.directory.path().display());
         builder
+            .flag("--plugin-paths", &granted)
             .variable("LD_PRELOAD", &self.library().display().to_string())
             .variable("STORY_WALL_CLOCK", &self.moved().display().to_string())
     }
