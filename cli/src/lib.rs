@@ -31,11 +31,6 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 
-/// The C library's own keeps most of what snapshots and queries have used and given back
-/// (decision 0021).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Runs the command that the process was started with.
 ///
 /// The order matters: the launcher's hidden entry points come before everything else, and the
