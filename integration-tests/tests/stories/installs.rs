@@ -269,6 +269,10 @@ async fn nothing_that_workers_need_can_be_damaged() {
             "an installation breaks the plugin host",
             "that is the story",
         )
+        .allow_log(
+            "broken on purpose",
+            "a spare that starts just then finds what is about to be put back",
+        )
         .start()
         .await;
     create_importer(&server).await;
