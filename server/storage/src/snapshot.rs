@@ -5,6 +5,7 @@
 //! replayed, and may go. Deliberately knows nothing of how the rows are read.
 
 pub(crate) mod image;
+mod journals;
 mod objects;
 mod task;
 mod trim;
@@ -16,8 +17,9 @@ use outrigger_model::bytes::ByteSize;
 
 pub use self::image::ImageError;
 pub(crate) use self::{
+    journals::{JournalPart, StoredJournals},
     objects::SnapshotObjects,
-    task::{SnapshotTask, Snapshots, Stored, StoredJournals},
+    task::{SnapshotTask, Snapshots, Stored},
     trim::followers,
 };
 

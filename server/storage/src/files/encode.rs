@@ -24,6 +24,7 @@ use parquet::{
 use super::windows;
 use crate::{
     memtable::Rows,
+    merge::conform,
     points::{key_columns, sort_points},
 };
 
@@ -68,7 +69,11 @@ pub(crate) fn encode_points(
             rows: part.num_rows(),
             min_time: min.copied().unwrap_or_default(),
             max_time: max.copied().unwrap_or_default(),
-            bytes: write(&part, sorting(part.schema_ref()))?,
+            bytes: write(
+                part.schema_ref(),
+                [Ok(part.clone())],
+                sorting(part.schema_ref()),
+            )?,
         })
     };
     files.into_iter().map(encode).collect()
@@ -101,13 +106,21 @@ fn sorting(schema: &Schema) -> Vec<SortingColumn> {
     key_columns(schema).into_iter().map(column).collect()
 }
 
-/// Makes a file of a journal's rows, in their order.
-pub(crate) fn encode_journal(rows: &Rows, schema: &SchemaRef) -> Result<Bytes, ParquetError> {
-    let all = concat_batches(schema, &rows.batches(schema)?)?;
-    write(&all, Vec::new())
+/// Makes a file of a journal's rows from this number on, in their order.
+pub(crate) fn encode_journal(
+    rows: &Rows,
+    first: u64,
+    schema: &SchemaRef,
+) -> Result<Bytes, ParquetError> {
+    let batches = rows.since(first).map(|batch| conform(&batch, schema));
+    write(schema, batches, Vec::new())
 }
 
-fn write(batch: &RecordBatch, sorting: Vec<SortingColumn>) -> Result<Bytes, ParquetError> {
+fn write(
+    schema: &SchemaRef,
+    batches: impl IntoIterator<Item = Result<RecordBatch, ArrowError>>,
+    sorting: Vec<SortingColumn>,
+) -> Result<Bytes, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -116,7 +129,7 @@ fn write(batch: &RecordBatch, sorting: Vec<SortingColumn>) -> Result<Bytes, Parq
         // Of numbers that hardly repeat, a dictionary only takes room.
         .set_dictionary_enabled(false)
         .set_sorting_columns((!sorting.is_empty()).then_some(sorting));
-    for field in batch.schema_ref().fields() {
+    for field in schema.fields() {
         if matches!(field.data_type(), DataType::Dictionary(..) | DataType::Utf8) {
             let column = ColumnPath::from(vec![field.name().clone()]);
             properties = properties.set_column_dictionary_enabled(column, true);
@@ -124,8 +137,10 @@ fn write(batch: &RecordBatch, sorting: Vec<SortingColumn>) -> Result<Bytes, Parq
     }
     let mut bytes = Vec::new();
     let properties = Some(properties.build());
-    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), properties)?;
-    writer.write(batch)?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), properties)?;
+    for batch in batches {
+        writer.write(&batch?)?;
+    }
     writer.close()?;
     Ok(bytes.into())
 }
