@@ -14,6 +14,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::namespaces::NETWORK_FIGURES;
+
 /// What is covered beside what the server names, and why.
 const COVERED: &[(&str, &str)] = &[
     ("/run", "sockets of other programs"),
@@ -39,7 +41,7 @@ pub(crate) enum Mount {
     Cover { path: PathBuf },
     /// A part of the tree as it was before the first mount. In a cover, its place is made.
     Bind { path: PathBuf, source: PathBuf },
-    /// `/dev`, with the devices alone that hold nothing.
+    /// `/dev`, with the devices alone that hold nothing; then come those that are granted.
     Devices,
     /// `/dev/shm`, empty, in memory.
     SharedMemory,
@@ -49,14 +51,26 @@ pub(crate) enum Mount {
 pub(crate) fn mounts(view: &View, granted: &[PathBuf]) -> Vec<Mount> {
     let shown = shown(&[granted, &view.shown].concat());
     let mut mounts = tree(covered(view), &shown);
-    let device = |path: &PathBuf| path.starts_with("/dev") || Path::new("/dev").starts_with(path);
-    if shown.keys().any(device) {
-        // What is granted there must stay what it is.
-        mounts.push(Mount::SharedMemory);
-    } else {
-        mounts.push(Mount::Devices);
-    }
+    mounts.extend(devices(&shown));
     mounts
+}
+
+/// With those that are granted.
+fn devices(shown: &Shown) -> Vec<Mount> {
+    let whole = |path: &PathBuf| {
+        let shared = path.starts_with("/dev/shm") || path.starts_with(NETWORK_FIGURES);
+        shared || Path::new("/dev").starts_with(path)
+    };
+    if shown.keys().any(whole) {
+        // What is granted must stay what it is.
+        return vec![Mount::SharedMemory];
+    }
+    let granted = shown.iter().filter(|(path, _)| path.starts_with("/dev"));
+    let granted = granted.map(|(path, source)| Mount::Bind {
+        path: path.clone(),
+        source: source.clone(),
+    });
+    [Mount::Devices].into_iter().chain(granted).collect()
 }
 
 /// Covers what is to be covered, and puts back what is shown below.
@@ -178,11 +192,19 @@ mod tests {
 
     #[test]
     fn devices_stay_where_some_are_granted() {
-        let made = mounts(&View::default(), &[]);
-        assert_eq!(made.last(), Some(&Mount::Devices));
-        for granted in ["/dev/null", "/dev", "/"] {
-            let made = mounts(&View::default(), &[granted.into()]);
-            assert_eq!(made.last(), Some(&Mount::SharedMemory), "{granted}");
+        let made = |granted: &[&str]| {
+            devices(&shown(
+                &granted.iter().map(PathBuf::from).collect::<Vec<_>>(),
+            ))
+        };
+        assert_eq!(made(&[]), [Mount::Devices]);
+        let granted = Mount::Bind {
+            path: "/dev/zero".into(),
+            source: "/dev/zero".into(),
+        };
+        assert_eq!(made(&["/usr", "/dev/zero"]), [Mount::Devices, granted]);
+        for granted in ["/dev/shm", "/dev", "/"] {
+            assert_eq!(made(&[granted]), [Mount::SharedMemory], "{granted}");
         }
     }
 }
