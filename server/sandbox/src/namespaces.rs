@@ -85,7 +85,7 @@ enum NamespaceError {
     Private(#[source] Errno),
     #[error("mount {path}: {source}")]
     Mount { path: PathBuf, source: io::Error },
-    #[error("it has no place for the machine's network figures")]
+    #[error("without a file tree of its own, a plugin would not see the machine's network figures")]
     Figures,
 }
 
