@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from _server import Bench, Server
 
 ROUNDS = 60
-LAYERS = ("landlock", "seccomp", "broker", "limits")
+LAYERS = ("landlock", "seccomp", "broker", "limits", "namespaces")
 ALL = "all layers: --sandbox strict"
 NONE = "no layer: --sandbox off"
 TARGET_MS = 15

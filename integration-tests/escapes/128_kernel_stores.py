@@ -86,11 +86,10 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     _try(out, "request_key", lambda: "key %d" % sysc(249, b"user", b"rig", None, -3))
 
     def dev_shm():
-        path = "/dev/shm/rig%d" % os.getpid()
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
+        # Whether it is the machine's, who looks there from outside tells.
+        fd = os.open(a["shared"] + ".made", os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
         os.close(fd)
-        os.unlink(path)
-        return "made a file"
     _try(out, "/dev/shm", dev_shm)
-    _try(out, "list /dev/shm", lambda: "listed: %d" % len(os.listdir("/dev/shm")))
+    _try(out, "read /dev/shm", lambda: _secrets(open(a["shared"], "rb").read()))
+    _try(out, "list /dev/shm", lambda: [n for n in os.listdir("/dev/shm") if n == os.path.basename(a["shared"])] or None)
     return out

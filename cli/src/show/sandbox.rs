@@ -101,7 +101,9 @@ fn tried(attempt: &Attempt) -> String {
 
 const fn meaning(tier: Tier) -> &'static str {
     match tier {
-        Tier::A => "files, signals, system calls, connections and namespaces are confined",
+        Tier::A => {
+            "files, signals, system calls and connections are confined, with namespaces of their own"
+        }
         Tier::B => "files, signals, system calls and connections are confined",
         Tier::C => "files, signals and system calls are confined; connections are not",
         Tier::None => "plugins can do what the server's user can",

@@ -159,7 +159,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
         .flag("--trigger-concurrency", "2")
         .start()
         .await;
-    let permit = server.directory().join("permit");
+    let permit = server.plugin_directory().join("permit");
     let db = server.database("db").create().await;
     let trigger = db.trigger("picky", "picky.py").spec("table:m");
     let trigger = trigger.argument("permit", permit.to_str().expect("it is UTF-8"));

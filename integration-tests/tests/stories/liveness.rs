@@ -100,7 +100,7 @@ def process_writes(influxdb3_local, table_batches, args=None):
 async fn a_worker_that_comes_back_is_reported_too() {
     let server = server().plugin("stopped.py", STOPPED).start().await;
     let db = server.database("db").create().await;
-    let end = server.directory().join("end");
+    let end = server.plugin_directory().join("end");
     db.trigger("t", "stopped.py")
         .spec("table:m")
         .argument("end", &end.display().to_string())

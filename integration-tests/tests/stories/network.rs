@@ -183,3 +183,30 @@ async fn the_server_says_what_triggers_get_that_say_nothing() {
     assert_eq!(ask(&server, &program).await, "refused");
     until_refusal_is_logged(&server, "no network is granted").await;
 }
+
+/// The C library of a plugin asks the server, which looks whether the name is in the list: a
+/// question tells whoever answers it something, too.
+#[tokio::test]
+async fn names_are_asked_of_the_server() {
+    let server = serving("outbound", Some("granted.invalid:443")).await;
+    if !is_brokered(&server).await {
+        return;
+    }
+    let resolve = |name: &str| {
+        format!(
+            "import socket\ntry:\n    result = socket.getaddrinfo({name:?}, 443)\nexcept socket.gaierror as error:\n    result = error.errno == socket.EAI_NONAME"
+        )
+    };
+    // Nobody has either name (RFC 6761); who asks whom is what matters.
+    for name in ["granted.invalid", "other.invalid"] {
+        assert!(!ask(&server, &resolve(name)).await.is_array(), "{name}");
+    }
+    until_refusal_is_logged(
+        &server,
+        "name other.invalid was refused: it is not in the list",
+    )
+    .await;
+    let sql = "SELECT log_text FROM system.processing_engine_logs";
+    let logs = server.database("db").query(sql).await.to_string();
+    assert!(!logs.contains("granted.invalid was refused"), "{logs}");
+}

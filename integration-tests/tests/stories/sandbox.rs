@@ -168,7 +168,9 @@ async fn files_of_the_server_and_of_others_cannot_be_reached() {
     ] {
         let program = format!("import os, sys; result = tried({forbidden})");
         let result = ask(&server, "t", &program).await;
-        assert_eq!(result, "PermissionError", "{forbidden}");
+        // Where it has a file tree of its own, it does not even see what it must not read.
+        let refused = result == "PermissionError" || result == "FileNotFoundError";
+        assert!(refused, "{forbidden}: {result}");
         drop(
             ask(
                 &server,
@@ -403,4 +405,55 @@ async fn workers_of_a_server_of_root_are_somebody_else() {
     let kept = "open('kept', 'a').write('y'); result = open('kept').read()";
     assert_eq!(ask(&server, "t", kept).await, "xy");
     assert_eq!(owner(&home.join("kept")), 0);
+}
+
+#[tokio::test]
+async fn workers_have_a_file_tree_shared_memory_and_a_network_of_their_own() {
+    let server = obedient().start().await;
+    server.database("db").create().await;
+    serve(&server, "t").await;
+    serve(&server, "other").await;
+    let words = enforcement(&server, "t").await;
+    for layer in ["mount", "ipc", "uts", "network"] {
+        if !words.contains(&format!("{layer}_namespace=enforced")) {
+            println!("skipped: no namespaces are to be had here: {words}");
+            return;
+        }
+    }
+    assert!(words.contains("pid_namespace=degraded("), "{words}");
+    let run = other_run_directory(&server).await;
+    let data = server.data_directory();
+    for hidden in [&run.join("supervisor.sock"), &data.join("node0/wal")] {
+        let program = format!("import os; result = tried(os.stat, {})", quoted(hidden));
+        assert_eq!(
+            ask(&server, "t", &program).await,
+            "FileNotFoundError",
+            "{hidden:?}"
+        );
+    }
+    // What is shared is the worker's own.
+    let keep = "open('/dev/shm/mine', 'w').write('x'); import os; result = os.listdir('/dev/shm')";
+    for name in ["t", "other"] {
+        assert_eq!(ask(&server, name, keep).await, json!(["mine"]));
+    }
+    assert!(!Path::new("/dev/shm/mine").exists());
+    let devices = "import os; result = [os.path.exists(f'/dev/{name}') for name in ['null', 'mem', 'pts', 'tty']]";
+    assert_eq!(
+        ask(&server, "t", devices).await,
+        json!([true, false, false, false])
+    );
+    // All connections are the server's; the plugin's own network has nothing.
+    for name in ["mnt", "ipc", "uts", "net"] {
+        let own = format!("import os; result = os.readlink('/proc/self/ns/{name}')");
+        let ours = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        assert_ne!(ask(&server, "t", &own).await, ours.display().to_string());
+    }
+    let url = format!("{}/health", server.client().url());
+    let program = format!("import urllib.request; result = urllib.request.urlopen('{url}').status");
+    assert_eq!(ask(&server, "t", &program).await, 200);
+    // The disks are the machine's.
+    let disk = "import os; s = os.statvfs('/'); result = s.f_blocks * s.f_frsize";
+    let found = nix::sys::statvfs::statvfs("/").unwrap();
+    let size = found.blocks() * found.fragment_size();
+    assert_eq!(ask(&server, "t", disk).await, size);
 }

@@ -1,6 +1,12 @@
 //! Do published packages work where plugins are confined? One story per package, all of them in
 //! `--sandbox strict`, from one environment that has them all.
 
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
+
 use outrigger_integration_tests::{Builder, Reply, Server, TriggerBuilder, Webhook};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -299,14 +305,94 @@ def run(args):
     assert_eq!(made, expected);
 }
 
+/// A broker of MQTT that accepts whatever comes, and tells when it has heard a text; returns its
+/// port.
+fn mqtt_broker() -> (u16, thread::JoinHandle<bool>) {
+    const ACCEPTED: [u8; 4] = [0x20, 2, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let port = listener.local_addr().expect("an address").port();
+    let heard = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut all = Vec::new();
+        let mut some = [0; 1024];
+        loop {
+            let count = stream.read(&mut some).expect("what the client says");
+            if count == 0 {
+                return false;
+            }
+            if all.is_empty() {
+                stream.write_all(&ACCEPTED).expect("it listens");
+            }
+            all.extend_from_slice(&some[..count]);
+            if all.windows(6).any(|text| text == b"thirty") {
+                return true;
+            }
+        }
+    });
+    (port, heard)
+}
+
+#[tokio::test]
+async fn paho_publishes_from_its_loop() {
+    let source = "
+from paho.mqtt import client as mqtt
+
+def run(args):
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client.connect('127.0.0.1', int(args['port']))
+    client.loop_start()
+    said = client.publish('room/temperature', 'thirty')
+    said.wait_for_publish(60)
+    published = said.is_published()
+    client.disconnect()
+    client.loop_stop()
+    return {'published': published}
+";
+    let (port, heard) = mqtt_broker();
+    let port = port.to_string();
+    let made = run(source, |trigger| trigger.argument("port", &port)).await;
+    assert_eq!(made, json!({ "published": true }));
+    assert!(heard.join().expect("it has heard"));
+}
+
 #[tokio::test]
 async fn multiprocessing_works_where_processes_are_granted() {
     let source = "
+import math
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import shared_memory
 
-def square(n):
-    return n * n
+def count(lock, number, queue):
+    for _ in range(100):
+        with lock:
+            number.value += 1
+    queue.put(os.getpid())
+
+def with_semaphores(fork):
+    queue, lock, number = fork.Queue(), fork.Lock(), fork.Value('i', 0, lock=False)
+    many = [fork.Process(target=count, args=(lock, number, queue)) for _ in range(3)]
+    for one in many:
+        one.start()
+    pids = {queue.get(timeout=60) for _ in many}
+    for one in many:
+        one.join()
+    with fork.Pool(2) as pool:
+        pooled = pool.map(math.factorial, range(5))
+    with ProcessPoolExecutor(2, mp_context=fork) as pool:
+        executed = list(pool.map(math.factorial, range(5)))
+    # An interpreter of its own, that knows nothing but what it is passed.
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        spawned = pool.map(math.factorial, range(5))
+    block = shared_memory.SharedMemory(create=True, size=1000)
+    block.buf[0] = 7
+    again = shared_memory.SharedMemory(name=block.name)
+    shared = again.buf[0]
+    again.close()
+    block.close()
+    block.unlink()
+    return {'number': number.value, 'processes': len(pids), 'pooled': pooled, 'executed': executed, 'spawned': spawned, 'shared': shared}
 
 def run(args):
     fork = multiprocessing.get_context('fork')
@@ -315,8 +401,60 @@ def run(args):
     one.start()
     said = parent.recv() if parent.poll(30) else None
     one.join()
-    return {'code': one.exitcode, 'said': said}
+    made = {'code': one.exitcode, 'said': said}
+    try:
+        fork.Lock()
+    except OSError as error:
+        return {**made, 'locks': type(error).__name__}
+    return {**made, **with_semaphores(fork)}
 ";
-    let made = run(source, TriggerBuilder::subprocesses).await;
-    assert_eq!(made, json!({ "code": 0, "said": "MainProcess" }));
+    let server = strict(source).start().await;
+    let db = server.database("db").create().await;
+    let trigger = db.trigger("t", "science.py").spec("request:science");
+    trigger.subprocesses().create().await;
+    let made = call(&server).await.json();
+    let sql = "SELECT enforcement FROM system.plugin_workers WHERE trigger_name = 't'";
+    let words = db.query(sql).await.to_string();
+    let products = [1, 1, 2, 6, 24];
+    let expected = if words.contains("mount_namespace=enforced") {
+        json!({
+            "code": 0, "said": "MainProcess", "number": 300, "processes": 3, "pooled": products,
+            "executed": products, "spawned": products, "shared": 7,
+        })
+    } else {
+        // Shared memory that is not the worker's own is others' too.
+        json!({ "code": 0, "said": "MainProcess", "locks": "PermissionError" })
+    };
+    assert_eq!(made, expected, "{words}");
+}
+
+#[tokio::test]
+async fn multiprocessing_says_what_it_lacks_without_memory_of_its_own() {
+    let source = "
+import multiprocessing
+
+def run(args):
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        return {'locks': type(error).__name__}
+    return {'locks': None}
+";
+    let server = server()
+        .flag("--sandbox-without", "namespaces")
+        .plugin("science.py", &format!("{source}\n{FRAME}"));
+    let server = server.start().await;
+    let db = server.database("db").create().await;
+    let trigger = db.trigger("t", "science.py").spec("request:science");
+    trigger.create().await;
+    let made = call(&server).await.json();
+    let sql = "SELECT enforcement FROM system.plugin_workers WHERE trigger_name = 't'";
+    let words = db.query(sql).await.to_string();
+    if words.contains("landlock=enforced") {
+        assert_eq!(made, json!({ "locks": "PermissionError" }), "{words}");
+    }
+    assert!(
+        words.contains("mount_namespace=degraded(left out)"),
+        "{words}"
+    );
 }

@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import Any, NoReturn
 
-from outrigger_plugin_host import _layers, _orphans, _warm_up
+from outrigger_plugin_host import _layers, _orphans, _shared_memory, _warm_up
 from outrigger_plugin_host._channel import Channel
 from outrigger_plugin_host._worker import Worker
 
@@ -67,6 +67,7 @@ def _serve(descriptor: int) -> int:
         tempfile.tempdir = None
         if assign.directory:
             os.chdir(assign.directory)
+        _shared_memory.take(assign.environment.get("TMPDIR", ""))
         try:
             applied = _layers.confine(assign.confinement)
         except _layers.RefusedError as refused:

@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from outrigger_plugin_host import _figures
+from outrigger_plugin_host import _figures, _pairs
 from outrigger_plugin_host import _messages as pb
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def confine(confinement: Any) -> Applied:
         network = _figures.open_network()
         layer(LANDLOCK, lambda: _landlock(confinement.landlock, network))
         _figures.show_to_psutil([rule.path for rule in confinement.landlock.paths], network)
+    if confinement.seccomp:
+        _pairs.give_to_paho()
     for program in confinement.seccomp:
         layer(program.layer, lambda program=program: _seccomp(program))  # type: ignore[misc]
     return applied

@@ -167,6 +167,9 @@ fn limit(number: u32, soft: u64, hard: u64) -> Result<(), Errno> {
 
 /// Gives up all capabilities, also those that root would get back by executing.
 fn give_up_capabilities() -> Result<(), ApplyError> {
+    if has_no_capabilities()? {
+        return Ok(());
+    }
     // Without the right to shrink it, nothing is ever gained from it either, since there is
     // `no_new_privs` and the user is not root.
     let shrunk = caps::clear(None, CapSet::Bounding);
@@ -186,6 +189,20 @@ fn give_up_capabilities() -> Result<(), ApplyError> {
         return Err(ApplyError::CapabilitiesRemain(format!("{remain:?}")));
     }
     Ok(())
+}
+
+/// Whether there is none, and none to be had.
+fn has_no_capabilities() -> Result<bool, ApplyError> {
+    let mut sets = vec![CapSet::Effective, CapSet::Permitted, CapSet::Inheritable];
+    if geteuid().is_root() {
+        sets.push(CapSet::Bounding);
+    }
+    for set in sets {
+        if !caps::read(None, set)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn restrict(rules: &LandlockRules) -> Result<(), ApplyError> {

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     landlock,
     machine::Machine,
+    namespaces::{NETWORK_FIGURES, Namespaces},
     policy::{Mode, Policy},
     seccomp::Profile,
+    view::{self, Mount, View},
     worker::{SeccompProgram, WorkerLayers},
 };
 
@@ -34,6 +36,8 @@ pub struct HostConfinement {
     pub machine: Machine,
     /// What happens where a layer cannot be had.
     pub mode: Mode,
+    /// What a host sees of the file tree, where it can have one of its own.
+    pub view: View,
     /// Whose process it is; or why it is the server's user's.
     pub user: Result<u32, String>,
 }
@@ -42,8 +46,8 @@ pub struct HostConfinement {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Confinement {
     pub(crate) layers: WorkerLayers,
-    /// Whether to take namespaces of its own.
-    pub(crate) namespaces: bool,
+    /// Which namespaces of its own to take.
+    pub(crate) namespaces: Namespaces,
     /// Whether this is root, and so takes them without a user namespace.
     pub(crate) root: bool,
     /// Whom to become; or why nobody.
@@ -75,6 +79,9 @@ impl HostConfinement {
             // Nobody below it connects: the server does.
             landlock::forbid_tcp(rules, &self.machine);
         }
+        if let (Role::Host, Some(rules)) = (self.role, &mut layers.landlock) {
+            landlock::allow_reading(rules, NETWORK_FIGURES.as_ref());
+        }
         let changes = self.role == Role::Program && policy.change_modes;
         let cautious = Policy {
             change_modes: false,
@@ -84,11 +91,27 @@ impl HostConfinement {
             WorkerLayers::for_profile(profile, &cautious, &self.machine, self.mode).seccomp;
         Some(Confinement {
             layers,
-            namespaces: true,
+            namespaces: self.namespaces(brokered),
             root: self.machine.root,
             user: self.user.clone(),
             writable: changes.then_some(policy.write),
             cautious,
         })
+    }
+
+    fn namespaces(&self, brokered: bool) -> Namespaces {
+        let missing = self.machine.namespaces_missing.clone();
+        match self.role {
+            Role::Host => Namespaces {
+                mounts: view::mounts(&self.view, &landlock::granted(&self.policy)),
+                network: brokered,
+                missing,
+            },
+            Role::Program => Namespaces {
+                mounts: vec![Mount::SharedMemory],
+                network: false,
+                missing,
+            },
+        }
     }
 }

@@ -227,6 +227,21 @@ pub(crate) fn rules(
     })
 }
 
+/// All that a policy lets a program see, wherever it is.
+pub(crate) fn granted(policy: &Policy) -> Vec<PathBuf> {
+    let always = READABLE.iter().map(|(path, _why)| PathBuf::from(path));
+    // What is not a file of a disk is nowhere else either.
+    let always = always.filter(|path| !path.starts_with("/proc") && !path.starts_with("/sys"));
+    let granted = policy.read.iter().chain(&policy.write).cloned();
+    always.chain(granted).collect()
+}
+
+/// Adds a file that may be read, though it is not there yet.
+pub(crate) fn allow_reading(rules: &mut LandlockRules, path: &Path) {
+    let access = AccessFs::ReadFile.into();
+    rules.paths.push((path.to_owned(), BitFlags::bits(access)));
+}
+
 /// What Landlock can do about TCP: ports, whatever the address.
 fn network(policy: &Policy, abi: ABI, lacks: &mut Vec<&'static str>) -> (u64, Vec<(u16, u64)>) {
     let known = AccessNet::from_all(abi);

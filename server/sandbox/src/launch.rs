@@ -138,6 +138,10 @@ pub(crate) fn run(
         .map(LayerReport::enforced)
         .to_vec();
     reports.extend(confine(keeper, request.confinement.as_ref())?);
+    // What that name stands for in a file tree of its own; in one without, it is nowhere.
+    if chdir(directory.as_os_str()).is_err() {
+        chdir("/").map_err(|source| StepError::Directory { directory, source })?;
+    }
     reports.push(LayerReport::enforced(Layer::Environment));
     reports.sort_by_key(|report| report.layer);
     wire::say(&streams.status, &Status::Layers(reports), None).map_err(StepError::Say)?;
@@ -155,25 +159,30 @@ pub(crate) fn run(
 
 /// The layers of docs/security.md, from the namespaces to the filter.
 fn confine(keeper: Pid, confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepError> {
-    let Some(confinement) = confinement else {
-        // No setuid program gives back what was taken away.
-        prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;
-        return Ok(vec![LayerReport::enforced(Layer::NoNewPrivileges)]);
-    };
+    if let Some(confinement) = confinement {
+        return enclose(keeper, confinement);
+    }
+    // No setuid program gives back what was taken away.
+    prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;
+    Ok(vec![LayerReport::enforced(Layer::NoNewPrivileges)])
+}
+
+/// The same where there are some. `parent` is whose end is to be the program's.
+pub(crate) fn enclose(
+    parent: Pid,
+    confinement: &Confinement,
+) -> Result<Vec<LayerReport>, StepError> {
     let layers = &confinement.layers;
     if let Some(missing) = apply::required_and_missing(layers) {
         return Err(StepError::Unavailable(format!("{missing} is required")));
     }
-    let mut reports = Vec::new();
-    if confinement.namespaces {
-        reports.extend(namespaces::enter(confinement.root));
-    }
+    let mut reports = namespaces::enter(&confinement.namespaces, confinement.root);
     let mut layers = Cow::Borrowed(layers);
     if !may_change_modes(confinement, &reports) {
         layers.to_mut().seccomp.clone_from(&confinement.cautious);
     }
     let layers = layers.as_ref();
-    reports.push(become_user(keeper, &confinement.user)?);
+    reports.push(become_user(parent, &confinement.user)?);
     let mut applied = Applied::default();
     applied.first(layers)?;
     applied.last(layers)?;
@@ -184,16 +193,16 @@ fn confine(keeper: Pid, confinement: Option<&Confinement>) -> Result<Vec<LayerRe
     Ok(reports)
 }
 
-fn end_with(keeper: Pid) -> Result<(), StepError> {
+fn end_with(parent: Pid) -> Result<(), StepError> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(StepError::ParentDeath)?;
-    if getppid() != keeper {
+    if getppid() != parent {
         return Err(StepError::Orphan);
     }
     Ok(())
 }
 
 /// After what only root can do.
-fn become_user(keeper: Pid, user: &Result<u32, String>) -> Result<LayerReport, StepError> {
+fn become_user(parent: Pid, user: &Result<u32, String>) -> Result<LayerReport, StepError> {
     match user {
         Err(why) => Ok(LayerReport::degraded(Layer::User, why)),
         Ok(user) => {
@@ -201,7 +210,7 @@ fn become_user(keeper: Pid, user: &Result<u32, String>) -> Result<LayerReport, S
             let user = *user;
             user::take(user).map_err(|source| StepError::User { user, source })?;
             // The kernel has forgotten it, as always when somebody becomes somebody else.
-            end_with(keeper)?;
+            end_with(parent)?;
             Ok(LayerReport::enforced(Layer::User))
         }
     }

@@ -29,6 +29,7 @@ mod seccomp;
 mod spawner;
 mod trial;
 mod user;
+mod view;
 mod wire;
 mod worker;
 
@@ -41,4 +42,5 @@ pub use report::{Layer, LayerReport, State};
 pub use running::{ChildExit, Running};
 pub use seccomp::{Allowed, SystemCall, system_calls};
 pub use trial::{Attempt, NotStrict, Tier, Trial};
+pub use view::View;
 pub use worker::{LandlockRules, SeccompProgram, WorkerLayers};

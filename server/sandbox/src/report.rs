@@ -70,6 +70,11 @@ impl Layer {
         Self::Broker,
     ];
 
+    /// Whether a worker has it from its host.
+    pub fn is_inherited(self) -> bool {
+        (Self::Cgroup..=Self::NetworkNamespace).contains(&self)
+    }
+
     /// Its name in logs, tables and messages between processes.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
-//! What would hold on this machine? Starts a process under the layers of a worker, has it try
-//! things, and judges by what came of them, not by the names of layers.
+//! What would hold on this machine? Starts a process under the layers of a host and, as workers
+//! are, those of a worker below them, has it try things, and judges by what came of them, not by
+//! the names of layers.
 
 mod attempts;
 mod bait;
@@ -11,13 +12,16 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
-use nix::unistd::alarm;
+use nix::unistd::{alarm, getppid};
 use serde::{Deserialize, Serialize};
 
 use self::bait::Bait;
 use crate::{
     apply::{self, Applied},
+    confinement::Confinement,
+    launch,
     machine::Machine,
+    namespaces,
     policy::{Mode, Policy},
     report::{Layer, LayerReport, State},
     worker::WorkerLayers,
@@ -25,6 +29,14 @@ use crate::{
 
 /// The hidden first argument.
 pub(crate) const ARGUMENT: &str = "__outrigger-try";
+
+/// Layers that strict mode does without.
+const OF_TIER_A: [Layer; 4] = [
+    Layer::MountNamespace,
+    Layer::IpcNamespace,
+    Layer::UtsNamespace,
+    Layer::NetworkNamespace,
+];
 
 /// How many seconds all attempts may take. They take milliseconds.
 const TRIAL_MAX: u32 = 20;
@@ -101,6 +113,7 @@ pub struct NotStrict {
 /// What the trying process is told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Task {
+    host: Option<Confinement>,
     layers: WorkerLayers,
     bait: bait::Places,
 }
@@ -116,13 +129,14 @@ impl Trial {
     /// Tries it out. Blocks for some milliseconds; starts this binary, whose `main` must begin
     /// with [`crate::launch::program`].
     pub fn run(machine: &Machine) -> io::Result<Self> {
-        let bait = Bait::lay()?;
+        let bait = Bait::lay(machine)?;
         let places = bait.places()?;
         let policy = Policy {
             write: vec![places.granted.clone()],
             ..Policy::default()
         };
         let task = Task {
+            host: bait.host(&policy, machine).plain(),
             layers: WorkerLayers::new(&policy, machine, Mode::Auto)
                 .with_connect_broker(&policy, machine),
             bait: places,
@@ -144,7 +158,8 @@ impl Trial {
             layers: answer.layers,
             attempts: answer.attempts,
         };
-        // Not tried out: it needs files that were given away.
+        // What becomes of it in a server depends on where its files are.
+        trial.layers.retain(|report| report.layer != Layer::User);
         trial.layers.push(match machine.own_user() {
             Ok(_) => LayerReport::enforced(Layer::User),
             Err(why) => LayerReport::degraded(Layer::User, why),
@@ -167,14 +182,16 @@ impl Trial {
         }
         if lost(Layer::Broker) {
             Tier::C
-        } else {
+        } else if OF_TIER_A.into_iter().any(lost) {
             Tier::B
+        } else {
+            Tier::A
         }
     }
 
     /// What strict mode lacks here, if anything.
     pub fn strict(&self) -> Result<(), NotStrict> {
-        let broken = |attempt: &&Attempt| !attempt.holds();
+        let broken = |attempt: &&Attempt| !attempt.holds() && !OF_TIER_A.contains(&attempt.layer);
         let Some(first) = self.attempts.iter().find(broken) else {
             return Ok(());
         };
@@ -254,14 +271,21 @@ fn answer() -> Result<(), Box<dyn std::error::Error>> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let task: Task = serde_json::from_slice(&text)?;
+    let born = match &task.host {
+        Some(host) => launch::enclose(getppid(), host)?,
+        None => Vec::new(),
+    };
+    namespaces::share_memory(&task.bait.granted)?;
     let layers = task.layers.for_process(std::process::id());
     let mut applied = Applied::default();
     applied.first(&layers)?;
     applied.last(&layers)?;
     // Nobody answers: what is handed over fails.
     drop(applied.listener.take());
+    let inherited = |report: &LayerReport| report.layer.is_inherited();
+    let born = born.into_iter().filter(inherited);
     let answer = Answer {
-        layers: applied.reports,
+        layers: born.chain(applied.reports).collect(),
         attempts: attempts::all(&task.bait),
     };
     io::stdout().write_all(&serde_json::to_vec(&answer)?)?;

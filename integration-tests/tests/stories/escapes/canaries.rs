@@ -34,6 +34,8 @@ pub(super) struct Canaries {
     abstracted: (String, UnixListener),
     open: (PathBuf, UnixListener),
     other: (PathBuf, UnixListener),
+    /// In the machine's shared memory.
+    shared: PathBuf,
     victim: Victim,
     before: Option<Snapshot>,
     listed: Listed,
@@ -63,6 +65,7 @@ impl Canaries {
         secrets.push(("the data", secret("data")));
         secrets.push(("the token file", secret("token")));
         secrets.push(("the victim", secret("victim")));
+        secrets.push(("the shared memory", secret("memory")));
         let of = |owner| Self::secret_of(&secrets, owner);
         let write = |path: PathBuf, owner| {
             fs::write(&path, of(owner)).expect("write a canary");
@@ -71,6 +74,8 @@ impl Canaries {
         };
         write(data.join("000001.wal"), "the data");
         write(directory.join("admin.token"), "the token file");
+        let shared = PathBuf::from(format!("/dev/shm/outrigger-canary-{}", server.pid()));
+        write(shared.clone(), "the shared memory");
         let unix = |path: PathBuf| {
             let listener = UnixListener::bind(&path).expect("listen");
             listener.set_nonblocking(true).expect("a socket");
@@ -88,7 +93,7 @@ impl Canaries {
         tcp.set_nonblocking(true).expect("a socket");
         let udp = UdpSocket::bind("[::]:0").expect("listen");
         udp.set_nonblocking(true).expect("a socket");
-        give(&[&directory, &data], user);
+        give(&[&directory, &data, &shared], user);
         let victim = Victim::start(&directory, &of("the victim"), user).await;
         Self {
             plugins: server.plugin_directory(),
@@ -97,6 +102,7 @@ impl Canaries {
             abstracted: (name, abstracted),
             open,
             other,
+            shared,
             victim,
             before: None,
             listed: interpreters(environment),
@@ -137,6 +143,7 @@ impl Canaries {
             ("open_sock", text(&self.open.0)),
             ("other_sock", text(&self.other.0)),
             ("marker", text(&self.marker(attempt))),
+            ("shared", text(&self.shared)),
         ]
     }
 
@@ -165,6 +172,11 @@ impl Canaries {
         harmed.extend(self.reached());
         harmed.extend(self.victim.suffered());
         harmed.extend(self.ran(attempt));
+        let stored = self.shared.with_extension("made");
+        if stored.exists() {
+            harmed.push("the machine's shared memory was used".to_owned());
+            remove(&stored);
+        }
         for (directory, before) in &self.listed {
             for name in names(directory) {
                 if !before.contains(&name) {
@@ -219,6 +231,13 @@ impl Canaries {
             .filter(|(_, secret)| text.contains(secret));
         told.map(|(owner, _)| format!("the secret of {owner} came out"))
             .collect()
+    }
+}
+
+impl Drop for Canaries {
+    fn drop(&mut self) {
+        // The others lie in the server's directory.
+        remove(&self.shared);
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) struct Confinement {
 }
 
 /// The layers that are left out one at a time, by their names.
-const LAYERS: [&str; 4] = ["landlock", "seccomp", "broker", "limits"];
+const LAYERS: [&str; 5] = ["landlock", "seccomp", "broker", "limits", "namespaces"];
 
 impl Confinement {
     pub(super) fn strict() -> Self {

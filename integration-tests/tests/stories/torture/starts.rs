@@ -31,7 +31,7 @@ async fn customized(source: &str) -> outrigger_integration_tests::Builder {
         .plugin("late.py", WITNESS)
         .flag("--plugin-spare-workers", "0");
     let venv = builder.directory().join("venv");
-    let flag = builder.directory().join("flag");
+    let flag = builder.directory().join("venv/flag");
     let source = format!("FLAG = '{}'\n{source}", flag.display());
     let path = site_packages(&venv).join("sitecustomize.py");
     std::fs::write(path, source).expect("write into the environment");
@@ -61,7 +61,7 @@ async fn a_worker_that_says_another_number_than_its_own_is_refused() {
     let builder = customized(PRETENDS)
         .await
         .allow_log("cannot start a worker", "it pretends on purpose");
-    let flag = builder.directory().join("flag");
+    let flag = builder.directory().join("venv/flag");
     let arena = Arena::with(builder, "").await;
     std::fs::write(&flag, "").expect("write the flag");
     let db = &arena.db;
@@ -109,7 +109,7 @@ async fn a_worker_that_hangs_before_its_hello_is_replaced() {
         .plugin("late.py", WITNESS)
         .flag("--plugin-spare-workers", "0")
         .allow_log("cannot start a worker", "it hangs on purpose");
-    let flag = builder.directory().join("hang");
+    let flag = builder.directory().join("venv/hang");
     let path = site_packages(&builder.directory().join("venv")).join("sitecustomize.py");
     let source = format!("FLAG = {flag:?}\n{HANGS_AFTER_FORK}");
     std::fs::write(path, source).expect("write into the environment");

@@ -116,6 +116,8 @@ enum LeftOut {
     Seccomp,
     Broker,
     Limits,
+    /// All of them.
+    Namespaces,
 }
 
 /// What plugins may reach of which their triggers say nothing.
@@ -175,6 +177,7 @@ impl ConfinementArgs {
             Some(LeftOut::Landlock) => Some(Layer::Landlock),
             Some(LeftOut::Seccomp) => Some(Layer::Seccomp),
             Some(LeftOut::Broker) => Some(Layer::Broker),
+            Some(LeftOut::Namespaces) => Some(Layer::MountNamespace),
             Some(LeftOut::Limits) | None => None,
         };
         if let Some(layer) = lost {

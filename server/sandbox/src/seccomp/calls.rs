@@ -284,8 +284,8 @@ pub(super) const COMMON: &[Call] = calls! {
     SYS_getpeername Allow, "gRPC";
     SYS_getsockopt Allow, "whether connecting has worked";
     SYS_setsockopt If(SETSOCKOPT, EPERM), "time-outs, no delay; no programs for the kernel, no other protocols";
-    SYS_bind Refuse(EPERM), "nobody connects to a worker";
-    SYS_listen Refuse(EPERM), "as above";
+    SYS_bind Pretend, "clients name no address of their own and say so (paho); listening is refused";
+    SYS_listen Refuse(EPERM), "nobody connects to a worker";
     SYS_accept Refuse(EPERM), "as above";
     SYS_accept4 Refuse(EPERM), "as above";
 };

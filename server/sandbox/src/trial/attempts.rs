@@ -21,6 +21,7 @@ use crate::report::Layer;
 
 /// Those that are judged by their effect.
 pub(super) const MODE: &str = "change the mode of a file of the server";
+pub(super) const SHARED: &str = "use shared memory of this machine";
 pub(super) const CHANGE: &str = "change a file of the server";
 pub(super) const ABSTRACT: &str = "connect to an abstract Unix socket";
 pub(super) const FAST_OPEN: &str = "send with TCP fast open";
@@ -42,7 +43,7 @@ const FORBIDDEN: &[(Layer, &str, Try)] = &[
         File::create(at.forbidden.join("new")).map(drop)
     }),
     (Layer::Landlock, "move a file of the server", |at| {
-        rename(&at.canary, &at.granted.join("moved"))
+        rename(&at.canary, &at.forbidden.join("moved"))
     }),
     (
         Layer::Landlock,
@@ -52,11 +53,29 @@ const FORBIDDEN: &[(Layer, &str, Try)] = &[
     (Layer::Landlock, "list processes", |_| {
         fs::read_dir("/proc").map(drop)
     }),
-    (Layer::Landlock, "use shared memory of this machine", |_| {
-        let path = format!("/dev/shm/outrigger-trial-{}", std::process::id());
-        File::create(&path)?;
-        fs::remove_file(path)
+    (Layer::Landlock, SHARED, |at| {
+        File::create(&at.shared).map(drop)
     }),
+    (
+        Layer::MountNamespace,
+        "know that a directory of the server is there",
+        |at| fs::metadata(&at.covered).map(drop),
+    ),
+    (
+        Layer::IpcNamespace,
+        "be among the queues of this machine",
+        |at| shares(at, "ipc"),
+    ),
+    (
+        Layer::UtsNamespace,
+        "share the name of this machine",
+        |at| shares(at, "uts"),
+    ),
+    (
+        Layer::NetworkNamespace,
+        "be in the network of this machine",
+        |at| shares(at, "net"),
+    ),
     (Layer::Landlock, "signal the server", |at| {
         call(libc::SYS_kill, [at.server.into(), 0, 0, 0, 0, 0])
     }),
@@ -158,6 +177,15 @@ const WANTED: &[(Layer, &str, Try)] = &[
     (Layer::Landlock, "throw output away", |_| {
         OpenOptions::new().write(true).open("/dev/null").map(drop)
     }),
+    (
+        Layer::MountNamespace,
+        "use shared memory of its own",
+        |at| {
+            let own = at.shared.with_extension("own");
+            File::create(&own)?;
+            fs::remove_file(own)
+        },
+    ),
     (Layer::Seccomp, "start a thread", |_| {
         let thread = thread::Builder::new().spawn(|| ())?;
         let ended = thread.join();
@@ -197,6 +225,17 @@ pub(super) fn all(places: &Places) -> Vec<Attempt> {
 #[expect(clippy::disallowed_methods, reason = "it is to be refused")]
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
+}
+
+/// Whether it is in the same namespace as the server.
+fn shares(at: &Places, name: &str) -> io::Result<()> {
+    let own = fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    let other = at.namespaces.iter().find(|(known, _)| known == name);
+    match (own, other) {
+        (Some(own), Some((_, other))) if own != *other => Err(io::Error::other("another one")),
+        // Where that cannot be seen, nothing is claimed.
+        _ => Ok(()),
+    }
 }
 
 /// A call through the x32 interface.

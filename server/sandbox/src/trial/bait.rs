@@ -7,7 +7,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{PermissionsExt, chown},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -18,6 +18,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Attempt;
+use crate::{
+    confinement::{HostConfinement, Role},
+    machine::Machine,
+    policy::{Mode, Policy},
+    view::View,
+};
 
 const CANARY: &str = "a trial of the sandbox\n";
 const MODE: u32 = 0o640;
@@ -32,6 +38,12 @@ pub(super) struct Places {
     pub(super) abstract_name: String,
     pub(super) port: u16,
     pub(super) server: i32,
+    /// What is not even to be seen where there is a mount namespace.
+    pub(super) covered: PathBuf,
+    /// A file in shared memory.
+    pub(super) shared: PathBuf,
+    /// The server's own, as `/proc/self/ns` has them.
+    pub(super) namespaces: Vec<(String, PathBuf)>,
 }
 
 /// Files and sockets that a plugin must not reach. Removed when dropped.
@@ -40,12 +52,13 @@ pub(super) struct Bait {
     directory: PathBuf,
     abstract_socket: UnixListener,
     tcp: TcpListener,
+    user: Result<u32, String>,
     // Somebody has to listen, or nothing could be told from the refusal.
     _socket: UnixListener,
 }
 
 impl Bait {
-    pub(super) fn lay() -> io::Result<Self> {
+    pub(super) fn lay(machine: &Machine) -> io::Result<Self> {
         let directory = make_directory()?;
         let abstract_address = SocketAddr::from_abstract_name(name(&directory))?;
         let tcp = TcpListener::bind(("127.0.0.1", 0))?;
@@ -54,7 +67,10 @@ impl Bait {
         abstract_socket.set_nonblocking(true)?;
         fs::create_dir(directory.join("granted"))?;
         fs::create_dir(directory.join("forbidden"))?;
+        fs::create_dir(directory.join("covered"))?;
+        let user = give_away(&directory, machine.own_user())?;
         let bait = Self {
+            user,
             _socket: UnixListener::bind(directory.join("forbidden/socket"))?,
             abstract_socket,
             tcp,
@@ -78,7 +94,35 @@ impl Bait {
             abstract_name: name(&self.directory),
             port: self.tcp.local_addr()?.port(),
             server: process::id().cast_signed(),
+            covered: self.directory.join("covered"),
+            shared: shared(),
+            namespaces: ["ipc", "uts", "net"]
+                .map(|name| {
+                    let found = fs::read_link(format!("/proc/self/ns/{name}"))?;
+                    Ok((name.to_owned(), found))
+                })
+                .into_iter()
+                .collect::<io::Result<_>>()?,
         })
+    }
+
+    /// A host whose worker may have this policy.
+    pub(super) fn host(&self, policy: &Policy, machine: &Machine) -> HostConfinement {
+        HostConfinement {
+            role: Role::Host,
+            policy: Policy {
+                read: vec!["/proc".into()],
+                ..policy.clone()
+            },
+            machine: machine.clone(),
+            mode: Mode::Auto,
+            view: View {
+                covered: vec![self.directory.join("covered")],
+                // What files are guarded by is to be seen also where they are not covered.
+                shown: vec![self.directory.join("forbidden")],
+            },
+            user: self.user.clone(),
+        }
     }
 
     /// Corrects what the trying process believes by what has really happened.
@@ -95,6 +139,7 @@ impl Bait {
             let done = match attempt.what.as_str() {
                 super::attempts::MODE => Some(!matches!(mode, Ok(MODE))),
                 super::attempts::CHANGE => Some(!intact),
+                super::attempts::SHARED => Some(shared().exists()),
                 super::attempts::ABSTRACT => Some(by_name),
                 super::attempts::FAST_OPEN => Some(by_fast_open),
                 _ => None,
@@ -112,6 +157,7 @@ impl Drop for Bait {
     fn drop(&mut self) {
         // What cannot be removed lies in the temporary directory, and holds nothing.
         drop(fs::remove_dir_all(&self.directory));
+        drop(fs::remove_file(shared()));
     }
 }
 
@@ -129,6 +175,27 @@ fn make_directory() -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other("no free name for a directory"))
+}
+
+/// Gives what is granted to the user that workers are, where it can be reached by others.
+fn give_away(directory: &Path, user: Result<u32, String>) -> io::Result<Result<u32, String>> {
+    const ENTER: u32 = 0o1;
+    let Ok(number) = user else { return Ok(user) };
+    let mut above = directory.ancestors().skip(1);
+    let closed =
+        |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & ENTER == 0);
+    if above.any(closed) {
+        return Ok(Err(
+            "the trial's directory is closed to other users".to_owned()
+        ));
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+    chown(directory.join("granted"), Some(number), Some(number))?;
+    Ok(user)
+}
+
+fn shared() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/outrigger-trial-{}", process::id()))
 }
 
 fn name(directory: &Path) -> String {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use outrigger_sandbox::{HostConfinement, Limits, Network, Policy, Role};
+use outrigger_sandbox::{HostConfinement, Limits, Network, Policy, Role, View};
 
 use super::Confinement;
 use crate::config::Config;
@@ -74,6 +74,7 @@ impl Confinement {
             policy,
             machine: self.machine.clone(),
             mode: self.mode,
+            view: View::default(),
             user: Err(String::new()),
         }
     }
@@ -96,9 +97,20 @@ pub(crate) fn of_hosts(config: &Config, user: Result<u32, String>) -> HostConfin
     read.push("/proc".into());
     let private = [settings.kept.clone(), config.temporary()];
     let write = private.iter().chain(&settings.write).cloned();
+    let machine = &settings.machine;
+    let view = View {
+        covered: settings.secret.clone(),
+        // Where the server makes connections, it finds this by its name alone.
+        shown: if machine.has_seccomp() && machine.has_notification() {
+            Vec::new()
+        } else {
+            vec![config.socket()]
+        },
+    };
     // Whatever network a plugin may be granted.
     HostConfinement {
         user,
+        view,
         ..settings.program(Role::Host, Network::Outbound, read, write.collect())
     }
 }

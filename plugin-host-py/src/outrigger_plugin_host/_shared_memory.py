@@ -1,0 +1,58 @@
+"""Where does a worker have the shared memory that `multiprocessing` needs for its locks and queues?
+
+The C library puts it into `/dev/shm`, which is everybody's of the same user. Where workers have a
+file tree of their own, that is a link to a descriptor of whichever process looks: here to a
+directory beside the worker's temporary files, which is bounded with them and goes with the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from outrigger_plugin_host import _imports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PLACE = Path("/dev/shm")  # noqa: S108 - the C library's, which no variable changes
+_OWN = "/proc/self/fd/"
+_DIRECTORY = "shared-memory"
+
+
+def take(temporary: str) -> None:
+    """Have a directory below `temporary` as shared memory, where that is a link of this kind."""
+    with contextlib.suppress(OSError):
+        descriptor = _descriptor()
+        if descriptor is not None:
+            _share(Path(temporary, _DIRECTORY), descriptor)
+            _imports.after("multiprocessing.util", lambda util: _pass_on(util, descriptor))
+
+
+def _descriptor() -> int | None:
+    target = str(PLACE.readlink())
+    number = target.removeprefix(_OWN)
+    return int(number) if target.startswith(_OWN) and number.isdecimal() else None
+
+
+def _share(directory: Path, descriptor: int) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Forks have it too.
+        os.dup2(opened, descriptor)
+    finally:
+        os.close(opened)
+
+
+def _pass_on(util: Any, descriptor: int) -> None:
+    """Give it to the interpreters that multiprocessing starts, for which it closes all others."""
+    start = util.spawnv_passfds
+
+    def start_with_memory(path: bytes, args: list[str], passfds: Iterable[int]) -> int:
+        pid: int = start(path, args, sorted({*passfds, descriptor}))
+        return pid
+
+    util.spawnv_passfds = start_with_memory
