@@ -18,6 +18,8 @@ pub struct Machine {
     pub(crate) seccomp_missing: Option<String>,
     /// Why system calls cannot be handed to the server.
     pub(crate) notification_missing: Option<String>,
+    /// Why no control groups are to be made; whether they can is found out by making some.
+    pub(crate) groups_missing: Option<String>,
     /// Whether this is root.
     pub(crate) root: bool,
     /// Whom programs can become; or why nobody.
@@ -33,6 +35,7 @@ impl Machine {
             landlock_missing: landlock.err().map(|error| error.to_string()),
             seccomp_missing: action_missing(libc::SECCOMP_RET_KILL_PROCESS),
             notification_missing: action_missing(libc::SECCOMP_RET_USER_NOTIF),
+            groups_missing: None,
             root: geteuid().is_root(),
             user: user::find(),
         }
@@ -45,6 +48,7 @@ impl Machine {
             landlock_missing: Some("the kernel does not have it".to_owned()),
             seccomp_missing: Some("the kernel does not have it".to_owned()),
             notification_missing: Some("the kernel does not have it".to_owned()),
+            groups_missing: Some("the kernel does not have it".to_owned()),
             root: false,
             user: Err("the kernel does not have it".to_owned()),
         }
