@@ -231,10 +231,9 @@ fn is_below(pid: u32, parent: u32) -> bool {
     /// A host's worker is two below its keeper; namespaces may add some.
     const DEPTH_MAX: usize = 8;
     let above = std::iter::successors(Some(pid), |pid| parent_of(*pid));
-    above
-        .skip(1)
-        .take(DEPTH_MAX)
-        .any(|ancestor| ancestor == parent)
+    // Whose parent is none of this system's says 0.
+    let mut above = above.skip(1).take(DEPTH_MAX).filter(|pid| *pid != 0);
+    above.any(|ancestor| ancestor == parent)
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

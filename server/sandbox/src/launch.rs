@@ -171,9 +171,6 @@ fn confine(keeper: Pid, confinement: Option<&Confinement>) -> Result<Vec<LayerRe
     applied.first(layers)?;
     applied.last(layers)?;
     reports.extend(applied.reports);
-    for (layer, why) in NOT_YET {
-        reports.push(LayerReport::degraded(layer, why));
-    }
     Ok(reports)
 }
 
@@ -209,9 +206,6 @@ fn may_change_modes(confinement: &Confinement, reports: &[LayerReport]) -> bool 
     let apart = reports.contains(&LayerReport::enforced(Layer::MountNamespace));
     apart && readonly::all_but(writable).is_ok()
 }
-
-/// Layers that no program gets in this version, and why.
-const NOT_YET: [(Layer, &str); 1] = [(Layer::Cgroup, "this version does not make control groups")];
 
 fn take_streams(streams: &Streams) -> io::Result<()> {
     dup2_stderr(streams.stderr.as_fd())?;

@@ -24,6 +24,8 @@ pub struct Machine {
     pub(crate) root: bool,
     /// Whom programs can become; or why nobody.
     pub(crate) user: Result<u32, String>,
+    /// Layers that every machine has, left out all the same.
+    pub(crate) left_out: Vec<Layer>,
 }
 
 impl Machine {
@@ -38,6 +40,7 @@ impl Machine {
             groups_missing: None,
             root: geteuid().is_root(),
             user: user::find(),
+            left_out: Vec::new(),
         }
     }
 
@@ -51,12 +54,13 @@ impl Machine {
             groups_missing: Some("the kernel does not have it".to_owned()),
             root: false,
             user: Err("the kernel does not have it".to_owned()),
+            left_out: Vec::new(),
         }
     }
 
     /// The same machine as if it did not have one of its layers: for finding out what each
-    /// is good for. False where it is no layer that a machine can lack.
-    pub fn lose(&mut self, layer: Layer) -> bool {
+    /// is good for.
+    pub fn lose(&mut self, layer: Layer) {
         let why = Some("left out".to_owned());
         match layer {
             Layer::Landlock => {
@@ -65,9 +69,15 @@ impl Machine {
             }
             Layer::Seccomp => self.seccomp_missing = why,
             Layer::Broker => self.notification_missing = why,
-            _ => return false,
+            Layer::Cgroup => self.groups_missing = why,
+            Layer::User => self.user = Err("left out".to_owned()),
+            other => self.left_out.push(other),
         }
-        true
+    }
+
+    /// Whether this layer is not to be applied.
+    pub fn leaves_out(&self, layer: Layer) -> bool {
+        self.left_out.contains(&layer)
     }
 
     /// The version of Landlock's interface; 0 where there is none.

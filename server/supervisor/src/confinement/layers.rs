@@ -77,7 +77,7 @@ pub(super) fn merge(known: Vec<LayerReport>, told: Vec<Told>) -> Result<Vec<Laye
 
 /// What a worker has from its host, and does not report itself.
 pub(super) fn inherited(born: &[LayerReport]) -> impl Iterator<Item = LayerReport> {
-    let its = Layer::Cgroup..=Layer::NetworkNamespace;
+    let its = Layer::User..=Layer::NetworkNamespace;
     let inherited = move |report: &&LayerReport| its.contains(&report.layer);
     born.iter().filter(inherited).cloned()
 }
