@@ -157,6 +157,12 @@ impl Groups {
         LayerReport::degraded(Layer::Cgroup, missing.collect::<Vec<_>>().join("; "))
     }
 
+    /// Whether groups have a number of processes that they may have.
+    pub fn bounds_processes(&self) -> bool {
+        let mut rooms = self.rooms.iter();
+        rooms.any(|room| room.controllers.contains(&Controller::Processes))
+    }
+
     /// Puts a process into a group of its own; nothing where no group can be had. It must be below
     /// `parent`: what a host says of its workers is not believed. Blocks.
     ///

@@ -147,7 +147,10 @@ pub(crate) fn run(
 }
 
 /// The layers of docs/security.md, from the namespaces to the filter.
-fn confine(keeper: Pid, confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepError> {
+pub(crate) fn confine(
+    keeper: Pid,
+    confinement: Option<&Confinement>,
+) -> Result<Vec<LayerReport>, StepError> {
     let Some(confinement) = confinement else {
         // No setuid program gives back what was taken away.
         prctl::set_no_new_privs().map_err(StepError::NoNewPrivileges)?;

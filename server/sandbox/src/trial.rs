@@ -8,18 +8,25 @@ use std::{
     io,
     io::{Read, Write},
     os::unix::process::ExitStatusExt,
-    process::{Command, ExitCode, ExitStatus, Stdio},
+    process::{self, Command, ExitCode, ExitStatus, Stdio},
 };
 
-use nix::unistd::alarm;
+use nix::{
+    sys::prctl,
+    unistd::{alarm, geteuid, getppid},
+};
 use serde::{Deserialize, Serialize};
 
 use self::bait::Bait;
 use crate::{
     apply::{self, Applied},
+    confinement::{Confinement, HostConfinement, Role},
+    groups::{GroupLimits, Groups},
+    launch,
     machine::Machine,
-    policy::{Mode, Policy},
+    policy::{Mode, Network, Policy},
     report::{Layer, LayerReport, State},
+    user,
     worker::WorkerLayers,
 };
 
@@ -60,6 +67,8 @@ impl Tier {
 /// Something that was tried.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// Who has tried it: a plugin, or a program that is confined from its start.
+    pub who: String,
     /// What.
     pub what: String,
     /// The layer that is to decide it.
@@ -80,8 +89,10 @@ impl Attempt {
 /// What would hold.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// What became of each layer, in order.
+    /// What became of each layer of a worker, in order.
     pub layers: Vec<LayerReport>,
+    /// The same for the other programs, by their names.
+    pub programs: Vec<(String, Vec<LayerReport>)>,
     /// What was tried.
     pub attempts: Vec<Attempt>,
 }
@@ -101,8 +112,30 @@ pub struct NotStrict {
 /// What the trying process is told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Task {
-    layers: WorkerLayers,
+    subject: Subject,
+    layers: Layers,
     bait: bait::Places,
+}
+
+/// Whose layers are tried.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Subject {
+    /// A worker: whether it is somebody else than the server, and has a control group.
+    Worker { other: bool, group: bool },
+    /// What workers are forks of.
+    Host { other: bool },
+    /// What fills the virtual environment.
+    Installer,
+}
+
+/// Its layers, as those are told who take them.
+#[derive(Debug, Serialize, Deserialize)]
+enum Layers {
+    Worker {
+        layers: WorkerLayers,
+        user: Option<u32>,
+    },
+    Program(Option<Confinement>),
 }
 
 /// What it answers.
@@ -112,45 +145,137 @@ struct Answer {
     attempts: Vec<Attempt>,
 }
 
+impl Subject {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Worker { .. } => "a plugin",
+            Self::Host { .. } => "a host",
+            Self::Installer => "pip",
+        }
+    }
+
+    const fn is_worker(self) -> bool {
+        matches!(self, Self::Worker { .. })
+    }
+
+    const fn is_somebody_else(self) -> bool {
+        match self {
+            Self::Worker { other, .. } | Self::Host { other } => other,
+            Self::Installer => false,
+        }
+    }
+}
+
 impl Trial {
     /// Tries it out. Blocks for some milliseconds; starts this binary, whose `main` must begin
     /// with [`crate::launch::program`].
     pub fn run(machine: &Machine) -> io::Result<Self> {
         let bait = Bait::lay()?;
+        let mut trial = Self::of_worker(machine, &bait)?;
+        for (role, network) in [
+            (Role::Host, Network::None),
+            (Role::Program, Network::Outbound),
+        ] {
+            trial.add_program(machine, &bait, role, network)?;
+        }
+        Ok(trial)
+    }
+
+    fn of_worker(machine: &Machine, bait: &Bait) -> io::Result<Self> {
         let places = bait.places()?;
         let policy = Policy {
             write: vec![places.granted.clone()],
             ..Policy::default()
         };
+        let groups = Groups::make(machine);
+        let user = machine.own_user();
+        if let Ok(user) = user {
+            bait.give(user)?;
+        }
         let task = Task {
-            layers: WorkerLayers::new(&policy, machine, Mode::Auto)
-                .with_connect_broker(&policy, machine),
+            subject: Subject::Worker {
+                other: user.is_ok(),
+                group: groups.bounds_processes(),
+            },
+            layers: Layers::Worker {
+                layers: WorkerLayers::new(&policy, machine, Mode::Auto)
+                    .with_connect_broker(&policy, machine),
+                user: user.as_ref().ok().copied(),
+            },
             bait: places,
         };
-        let (status, text) = start(&task)?;
-        let unusable = |error| {
-            let text = String::from_utf8_lossy(&text);
-            io::Error::other(format!("the trial said {text:?} ({status}): {error}"))
-        };
-        let mut answer: Answer = serde_json::from_slice(&text).map_err(unusable)?;
+        let (status, mut answer) = ask(&task, &groups)?;
         bait.judge(&mut answer.attempts);
         answer.attempts.push(Attempt {
+            who: task.subject.name().to_owned(),
             what: "call the kernel through another interface (x32)".to_owned(),
             layer: Layer::Seccomp,
             wanted: false,
             refusal: (status.signal() == Some(libc::SIGSYS)).then(|| "killed".to_owned()),
         });
-        let mut trial = Self {
-            layers: answer.layers,
-            attempts: answer.attempts,
-        };
-        // Not tried out: it needs files that were given away.
-        trial.layers.push(match machine.own_user() {
+        let mut layers = answer.layers;
+        layers.push(groups.report());
+        layers.push(match user {
             Ok(_) => LayerReport::enforced(Layer::User),
             Err(why) => LayerReport::degraded(Layer::User, why),
         });
-        trial.layers.sort_by_key(|report| report.layer);
-        Ok(trial)
+        layers.sort_by_key(|report| report.layer);
+        Ok(Self {
+            layers,
+            programs: Vec::new(),
+            attempts: answer.attempts,
+        })
+    }
+
+    /// A program that is confined from its start.
+    fn add_program(
+        &mut self,
+        machine: &Machine,
+        bait: &Bait,
+        role: Role,
+        network: Network,
+    ) -> io::Result<()> {
+        let places = bait.places()?;
+        let (user, subject) = match role {
+            Role::Host => {
+                let user = machine.own_user();
+                let other = user.is_ok();
+                (user, Subject::Host { other })
+            }
+            Role::Program => {
+                let why = "it changes what belongs to the server's user";
+                (Err(why.to_owned()), Subject::Installer)
+            }
+        };
+        if machine.own_user().is_ok() {
+            let owner = user.as_ref().copied();
+            bait.give(owner.unwrap_or_else(|_server| geteuid().as_raw()))?;
+        }
+        let confinement = HostConfinement {
+            role,
+            policy: Policy {
+                write: vec![places.granted.clone()],
+                change_modes: role == Role::Program,
+                subprocesses: true,
+                network,
+                ..Policy::default()
+            },
+            machine: machine.clone(),
+            mode: Mode::Auto,
+            user,
+        };
+        let task = Task {
+            subject,
+            layers: Layers::Program(confinement.plain()),
+            bait: places,
+        };
+        let (_, mut answer) = ask(&task, &Groups::default())?;
+        bait.judge(&mut answer.attempts);
+        answer.layers.sort_by_key(|report| report.layer);
+        self.programs
+            .push((subject.name().to_owned(), answer.layers));
+        self.attempts.extend(answer.attempts);
+        Ok(())
     }
 
     /// How much holds.
@@ -184,8 +309,8 @@ impl Trial {
             .find(|report| report.layer == first.layer);
         let why = match (report.map(|report| &report.state), &first.refusal) {
             (Some(State::Degraded(why)), _) => why.clone(),
-            (_, Some(refusal)) => format!("a plugin cannot {}: {refusal}", first.what),
-            (_, None) => format!("a plugin could {}", first.what),
+            (_, Some(refusal)) => format!("{} cannot {}: {refusal}", first.who, first.what),
+            (_, None) => format!("{} could {}", first.who, first.what),
         };
         Err(NotStrict {
             layer: first.layer,
@@ -210,11 +335,24 @@ const fn remedy(layer: Layer) -> &'static str {
     }
 }
 
+fn ask(task: &Task, groups: &Groups) -> io::Result<(ExitStatus, Answer)> {
+    let (status, text) = start(task, groups)?;
+    let unusable = |error| {
+        let text = String::from_utf8_lossy(&text);
+        let who = task.subject.name();
+        io::Error::other(format!(
+            "the trial of {who} said {text:?} ({status}): {error}"
+        ))
+    };
+    let answer = serde_json::from_slice(&text).map_err(unusable)?;
+    Ok((status, answer))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "it is started before there is a launcher, and ends by itself"
 )]
-fn start(task: &Task) -> io::Result<(ExitStatus, Vec<u8>)> {
+fn start(task: &Task, groups: &Groups) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = Command::new("/proc/self/exe")
         .arg(ARGUMENT)
         .env_clear()
@@ -223,12 +361,22 @@ fn start(task: &Task) -> io::Result<(ExitStatus, Vec<u8>)> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    let limits = GroupLimits {
+        memory_bytes: None,
+        processes: Some(attempts::GROUP_PROCESSES as u64),
+    };
+    // It waits for its task.
+    let group = groups.enter(child.id(), process::id(), limits);
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
         input.write_all(&serde_json::to_vec(task)?)?;
     }
     drop(input);
     let output = child.wait_with_output()?;
+    // Without one the attempt that needs it tells.
+    if let Ok(Some(group)) = group {
+        group.remove()?;
+    }
     Ok((output.status, output.stdout))
 }
 
@@ -254,17 +402,33 @@ fn answer() -> Result<(), Box<dyn std::error::Error>> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let task: Task = serde_json::from_slice(&text)?;
-    let layers = task.layers.for_process(std::process::id());
+    let layers = match task.layers {
+        Layers::Worker { layers, user } => of_worker(layers, user)?,
+        Layers::Program(confinement) => launch::confine(getppid(), confinement.as_ref())?,
+    };
+    let answer = Answer {
+        layers,
+        attempts: attempts::all(task.subject, &task.bait),
+    };
+    io::stdout().write_all(&serde_json::to_vec(&answer)?)?;
+    io::stdout().flush()?;
+    Ok(())
+}
+
+fn of_worker(
+    layers: WorkerLayers,
+    user: Option<u32>,
+) -> Result<Vec<LayerReport>, Box<dyn std::error::Error>> {
+    if let Some(user) = user {
+        user::take(user)?;
+        // As after executing Python.
+        prctl::set_dumpable(true)?;
+    }
+    let layers = layers.for_process(process::id());
     let mut applied = Applied::default();
     applied.first(&layers)?;
     applied.last(&layers)?;
     // Nobody answers: what is handed over fails.
     drop(applied.listener.take());
-    let answer = Answer {
-        layers: applied.reports,
-        attempts: attempts::all(&task.bait),
-    };
-    io::stdout().write_all(&serde_json::to_vec(&answer)?)?;
-    io::stdout().flush()?;
-    Ok(())
+    Ok(applied.reports)
 }

@@ -7,7 +7,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{PermissionsExt, lchown},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -28,6 +28,8 @@ pub(super) struct Places {
     pub(super) granted: PathBuf,
     pub(super) forbidden: PathBuf,
     pub(super) canary: PathBuf,
+    /// In a directory that only the server's user may enter.
+    pub(super) hidden: PathBuf,
     pub(super) socket: PathBuf,
     pub(super) abstract_name: String,
     pub(super) port: u16,
@@ -54,6 +56,7 @@ impl Bait {
         abstract_socket.set_nonblocking(true)?;
         fs::create_dir(directory.join("granted"))?;
         fs::create_dir(directory.join("forbidden"))?;
+        fs::create_dir(directory.join("closed"))?;
         let bait = Self {
             _socket: UnixListener::bind(directory.join("forbidden/socket"))?,
             abstract_socket,
@@ -62,7 +65,30 @@ impl Bait {
         };
         fs::write(bait.canary(), CANARY)?;
         fs::set_permissions(bait.canary(), fs::Permissions::from_mode(MODE))?;
+        fs::write(bait.hidden(), CANARY)?;
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(bait.directory.join("closed"), closed)?;
         Ok(bait)
+    }
+
+    /// Makes all that lies out this user's, so that no permission hides what layers do not keep.
+    pub(super) fn give(&self, user: u32) -> io::Result<()> {
+        // Others must come to what is theirs.
+        let passable = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(&self.directory, passable)?;
+        for name in [
+            "granted",
+            "forbidden",
+            "forbidden/socket",
+            "forbidden/canary",
+        ] {
+            lchown(self.directory.join(name), Some(user), Some(user))?;
+        }
+        Ok(())
+    }
+
+    fn hidden(&self) -> PathBuf {
+        self.directory.join("closed/hidden")
     }
 
     fn canary(&self) -> PathBuf {
@@ -74,6 +100,7 @@ impl Bait {
             granted: self.directory.join("granted"),
             forbidden: self.directory.join("forbidden"),
             canary: self.canary(),
+            hidden: self.hidden(),
             socket: self.directory.join("forbidden/socket"),
             abstract_name: name(&self.directory),
             port: self.tcp.local_addr()?.port(),
