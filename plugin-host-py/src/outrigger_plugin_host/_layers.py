@@ -112,7 +112,7 @@ def confine(confinement: Any) -> Applied:
 
 
 def is_left_out(layer: str) -> bool:
-    """Say whether the server wants to see what happens without one of the layers that need no orders."""
+    """Say whether to do without a layer that needs no orders, to see what it is good for."""
     return layer in os.environ.get(_LEFT_OUT, "").split(",")
 
 
