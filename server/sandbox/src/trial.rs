@@ -188,7 +188,7 @@ impl Trial {
             ..Policy::default()
         };
         let groups = Groups::make(machine);
-        let user = machine.own_user();
+        let user = bait.own_user(machine);
         if let Ok(user) = user {
             bait.give(user)?;
         }
@@ -238,7 +238,7 @@ impl Trial {
         let places = bait.places()?;
         let (user, subject) = match role {
             Role::Host => {
-                let user = machine.own_user();
+                let user = bait.own_user(machine);
                 let other = user.is_ok();
                 (user, Subject::Host { other })
             }
@@ -247,7 +247,7 @@ impl Trial {
                 (Err(why.to_owned()), Subject::Installer)
             }
         };
-        if machine.own_user().is_ok() {
+        if bait.own_user(machine).is_ok() {
             let owner = user.as_ref().copied();
             bait.give(owner.unwrap_or_else(|_server| geteuid().as_raw()))?;
         }

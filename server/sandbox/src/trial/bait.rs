@@ -18,6 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Attempt;
+use crate::machine::Machine;
 
 const CANARY: &str = "a trial of the sandbox\n";
 const MODE: u32 = 0o640;
@@ -69,6 +70,19 @@ impl Bait {
         let closed = fs::Permissions::from_mode(0o700);
         fs::set_permissions(bait.directory.join("closed"), closed)?;
         Ok(bait)
+    }
+
+    /// Whom programs can become here, if those come to what lies out for them.
+    pub(super) fn own_user(&self, machine: &Machine) -> Result<u32, String> {
+        const ENTER: u32 = 0o1;
+        let user = machine.own_user()?;
+        let closed = |path: &&Path| {
+            fs::metadata(path).is_ok_and(|found| found.permissions().mode() & ENTER == 0)
+        };
+        match self.directory.ancestors().skip(1).find(closed) {
+            Some(closed) => Err(format!("{} is closed to other users", closed.display())),
+            None => Ok(user),
+        }
     }
 
     /// Makes all that lies out this user's, so that no permission hides what layers do not keep.
