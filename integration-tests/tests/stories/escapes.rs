@@ -62,7 +62,7 @@ async fn the_table_of_attempts_and_layers_is_true() {
     let attempts = Attempt::all();
     let mut columns = Vec::new();
     // Most of the time passes until deadlines do, so that a few servers fit beside each other.
-    for some in Confinement::all().chunks(4) {
+    for some in Confinement::all().chunks(5) {
         let runs = some.iter().map(async |confinement| {
             let user = if confinement.as_root {
                 User::Ours
