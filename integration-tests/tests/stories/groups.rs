@@ -131,3 +131,27 @@ async fn a_worker_and_what_it_starts_are_one_group() {
     serve(&server).await;
     assert!(group(&server).await.is_some());
 }
+
+#[tokio::test]
+async fn the_sandbox_is_tried_out_for_all_who_run_packages() {
+    let server = server().start().await;
+    let tried = server
+        .command_line()
+        .run(&["show", "sandbox", "--attempts"]);
+    assert_eq!(tried.code, 0, "{tried:?}");
+    let text = tried.stdout;
+    for who in ["a worker", "a host", "pip"] {
+        assert!(text.contains(&format!("Layers of {who}:")), "{text}");
+    }
+    for who in ["a plugin", "a host", "pip"] {
+        let read = format!("{who}: read a file of the server");
+        assert!(text.contains(&read), "{text}");
+    }
+    for layer in ["cgroup", "user"] {
+        assert!(text.contains(&format!("\n  {layer} ")), "{text}");
+    }
+    // What can be had by root here is tried, and not only believed.
+    if text.contains("\n  user               enforced") {
+        assert!(text.contains("become the server's user: refused"), "{text}");
+    }
+}

@@ -97,7 +97,8 @@ impl Room {
         let names = self.controllers.iter();
         let names: Vec<_> = names.map(|it| format!("-{}", it.name())).collect();
         for directory in [&self.directory, &self.outer] {
-            directory.set("cgroup.subtree_control", &names.join(" "))?;
+            // Perhaps it came to none of it; what is in the way then says so below.
+            drop(directory.set("cgroup.subtree_control", &names.join(" ")));
         }
         for pid in inner.processes().unwrap_or_default() {
             self.outer.enter(pid)?;
@@ -126,7 +127,8 @@ fn make(outer: &Directory, own: Pid) -> Result<(Directory, File), GroupError> {
             Ok(lock) => return Ok((Directory { path, version }, lock)),
             Err(error) => {
                 let is_taken = error.kind() == ErrorKind::AlreadyExists;
-                last = Some(refused("make", &path, error));
+                // Without the number, so that it is the same at each start.
+                last = Some(refused("make a control group below", &outer.path, error));
                 if !is_taken {
                     break;
                 }
@@ -134,7 +136,8 @@ fn make(outer: &Directory, own: Pid) -> Result<(Directory, File), GroupError> {
         }
     }
     // There is at least one name.
-    Err(last.unwrap_or_else(|| refused("make", &outer.path, ErrorKind::AlreadyExists.into())))
+    let none = || refused("use", &outer.path, ErrorKind::AlreadyExists.into());
+    Err(last.unwrap_or_else(none))
 }
 
 fn take(path: &PathBuf) -> io::Result<File> {
