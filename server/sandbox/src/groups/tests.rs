@@ -3,8 +3,10 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use super::*;
@@ -258,11 +260,22 @@ fn playground(controller: &str, version: Version) -> Option<hierarchy::Hierarchy
     })
 }
 
+/// What stands for a worker: it waits until it is told, and then starts something.
 #[expect(clippy::disallowed_methods, reason = "it stands for a worker")]
-fn sleeper() -> Child {
+fn waiting() -> Child {
     let mut command = Command::new("sh");
-    command.args(["-c", "sleep 1000 & sleep 1000"]);
-    command.stdin(Stdio::null()).spawn().unwrap()
+    command.args(["-c", "read word; sleep 1000 & sleep 1000"]);
+    command.stdin(Stdio::piped()).spawn().unwrap()
+}
+
+/// Lets it go on, and waits until it has started all that it will.
+fn tell(worker: &mut Child, group: &Directory) {
+    worker.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while group.processes().unwrap().len() < 3 {
+        assert!(Instant::now() < deadline, "it starts nothing");
+        std::thread::yield_now();
+    }
 }
 
 fn lifecycle(controller: &str, version: Version) {
@@ -274,7 +287,7 @@ fn lifecycle(controller: &str, version: Version) {
         rooms: vec![room],
         ..Groups::default()
     };
-    let mut child = sleeper();
+    let mut child = waiting();
     let pid = child.id();
     let limits = GroupLimits {
         memory_bytes: None,
@@ -285,6 +298,8 @@ fn lifecycle(controller: &str, version: Version) {
     let group = groups.enter(pid, std::process::id(), limits);
     let group = group.unwrap().unwrap();
     assert!(group.directories[0].has(pid));
+    tell(&mut child, &group.directories[0]);
+    let all = group.directories[0].processes().unwrap();
     let path = group.directories[0].path.clone();
     if version == Version::One {
         let max = fs::read_to_string(path.join("pids.max")).unwrap();
@@ -294,6 +309,12 @@ fn lifecycle(controller: &str, version: Version) {
     assert!(!path.exists());
     let status = child.wait().unwrap();
     assert!(!status.success());
+    // Who has ended and was not reaped has none.
+    let line = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    assert!(
+        !all.iter().any(|pid| line(pid).contains("sleep")),
+        "{all:?}"
+    );
     // One that lives is left alone, and one that has ended is not.
     let other = Room::make(&playground, own()).unwrap();
     let room = path.parent().unwrap().to_owned();
@@ -301,12 +322,17 @@ fn lifecycle(controller: &str, version: Version) {
     drop(other);
     let abandoned = playground.own.join("outrigger-server-0-0");
     fs::create_dir_all(abandoned.join("worker-0")).unwrap();
-    let mut left = sleeper();
+    let mut left = waiting();
     fs::write(
         abandoned.join("worker-0/cgroup.procs"),
         left.id().to_string(),
     )
     .unwrap();
+    let worker = Directory {
+        path: abandoned.join("worker-0"),
+        version,
+    };
+    tell(&mut left, &worker);
     drop(Room::make(&playground, own()).unwrap());
     assert!(!abandoned.exists());
     assert!(!left.wait().unwrap().success());
