@@ -148,6 +148,14 @@ def test_root_has_no_capability_left() -> None:
     assert [line for line in left if int(line.split()[1], 16) and line[:6] != bounding] == []
 
 
+def test_what_the_server_leaves_out_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTRIGGER_LAYERS_LEFT_OUT", "descriptors,capabilities")
+    report, _ = confine(pb.Confinement(no_new_privileges=True))
+    assert [name for name, _, _ in report] == ["no_new_privileges"]
+    assert _layers.is_left_out(_layers.DESCRIPTORS)
+    assert not _layers.is_left_out(_layers.LIMITS)
+
+
 @needs_landlock(1)
 def test_landlock_leaves_what_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "rw").mkdir()
@@ -230,5 +238,6 @@ def test_a_listener_is_handed_over() -> None:
 def test_the_layers_have_the_servers_names() -> None:
     report = Path(__file__).parents[2] / "server/sandbox/src/report.rs"
     text = report.read_text()
-    for name in (_layers.LIMITS, _layers.NO_NEW_PRIVILEGES, _layers.LANDLOCK):
+    names = (_layers.DESCRIPTORS, _layers.LIMITS, _layers.CAPABILITIES, _layers.NO_NEW_PRIVILEGES)
+    for name in (*names, _layers.LANDLOCK):
         assert f'=> "{name}"' in text

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use clap::Args;
-use outrigger_sandbox::{Allowed, Attempt, Machine, Policy, State, Tier, Trial, system_calls};
+use outrigger_sandbox::{
+    Allowed, Attempt, LayerReport, Machine, Policy, State, Tier, Trial, system_calls,
+};
 
 use crate::output;
 
@@ -26,7 +28,7 @@ impl ShowSandbox {
         let trial = Trial::run(&machine).context("try the sandbox out")?;
         let mut text = summary(&trial);
         if self.attempts {
-            text.push_str("\nTried out in a process under a worker's layers:\n");
+            text.push_str("\nTried out in processes under the layers of each:\n");
             for attempt in &trial.attempts {
                 text.push_str(&tried(attempt));
             }
@@ -59,14 +61,10 @@ fn summary(trial: &Trial) -> String {
     };
     text.push_str(&said);
     text.push_str("\nLayers of a worker:\n");
-    for report in &trial.layers {
-        let state = match &report.state {
-            State::Enforced => "enforced".to_owned(),
-            State::Degraded(why) => format!("degraded: {why}"),
-            State::Off => "off".to_owned(),
-        };
-        // Writing into a string does not fail.
-        let _: std::fmt::Result = writeln!(text, "  {:<18} {state}", report.layer.name());
+    text.push_str(&layers(&trial.layers));
+    for (program, reports) in &trial.programs {
+        let _: std::fmt::Result = writeln!(text, "\nLayers of {program}:");
+        text.push_str(&layers(reports));
     }
     let broken: Vec<_> = trial
         .attempts
@@ -89,14 +87,30 @@ fn summary(trial: &Trial) -> String {
     text
 }
 
+fn layers(reports: &[LayerReport]) -> String {
+    let mut text = String::new();
+    for report in reports {
+        let state = match &report.state {
+            State::Enforced => "enforced".to_owned(),
+            State::Degraded(why) => format!("degraded: {why}"),
+            State::Off => "off".to_owned(),
+        };
+        // Writing into a string does not fail.
+        let _: std::fmt::Result = writeln!(text, "  {:<18} {state}", report.layer.name());
+    }
+    text
+}
+
 fn tried(attempt: &Attempt) -> String {
     let verdict = if attempt.holds() { "ok" } else { "NOT OK" };
     let outcome = match &attempt.refusal {
         None => "possible".to_owned(),
         Some(why) => format!("refused: {why}"),
     };
-    let Attempt { what, layer, .. } = attempt;
-    format!("  {verdict:<6} {what}: {outcome} ({layer})\n")
+    let Attempt {
+        who, what, layer, ..
+    } = attempt;
+    format!("  {verdict:<6} {who}: {what}: {outcome} ({layer})\n")
 }
 
 const fn meaning(tier: Tier) -> &'static str {

@@ -55,12 +55,20 @@ async fn without_the_sandbox_they_escape() {
 #[tokio::test]
 #[ignore = "takes many minutes: make escapes"]
 async fn the_table_of_attempts_and_layers_is_true() {
-    let Some(user) = ordinary() else { return };
+    let Some(user @ User::Other(_)) = ordinary() else {
+        say("skipped: these tests do not run as root");
+        return;
+    };
     let attempts = Attempt::all();
     let mut columns = Vec::new();
     // Most of the time passes until deadlines do, so that a few servers fit beside each other.
-    for some in Confinement::all().chunks(3) {
+    for some in Confinement::all().chunks(5) {
         let runs = some.iter().map(async |confinement| {
+            let user = if confinement.as_root {
+                User::Ours
+            } else {
+                user
+            };
             let outcomes = outcomes(confinement.clone(), user, &attempts).await;
             (confinement.name.clone(), outcomes)
         });
@@ -119,10 +127,8 @@ async fn outcomes(confinement: Confinement, user: User, attempts: &[Attempt]) ->
     let mut house = House::open(&confinement, user).await;
     let mut outcomes = Vec::new();
     for attempt in attempts {
-        if only
-            .as_ref()
-            .is_some_and(|(_, only)| !attempt.name.contains(only))
-        {
+        let unwanted = |(_, only): &(_, String)| !attempt.name.contains(only);
+        if only.as_ref().is_some_and(unwanted) || (attempt.needs_root() && !user.is_root()) {
             outcomes.push(Outcome::default());
             continue;
         }

@@ -18,6 +18,7 @@ mod examples;
 mod failures;
 mod forgeries;
 mod fuzz;
+mod groups;
 mod hostile;
 mod installs;
 mod line_builder;

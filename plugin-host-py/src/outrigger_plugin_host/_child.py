@@ -100,6 +100,8 @@ def _take_descriptors(channel: int, stdout: int, stderr: int) -> None:
     os.dup2(null, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
+    if _layers.is_left_out(_layers.DESCRIPTORS):
+        return
     os.closerange(3, channel)
     os.closerange(channel + 1, os.sysconf("SC_OPEN_MAX"))
 

@@ -16,7 +16,7 @@ use outrigger_model::{
     trace::Tracer,
 };
 use outrigger_query::QueryEngine;
-use outrigger_sandbox::Launcher;
+use outrigger_sandbox::{Groups, Launcher, Mode};
 use outrigger_storage::{OpenError, Storage};
 use outrigger_supervisor::{
     Confinement, Supervisor, SupervisorError,
@@ -222,10 +222,13 @@ impl Parts<'_> {
             source,
         };
         std::fs::create_dir_all(directory).map_err(unusable)?;
+        // Before anything else runs in the server's group.
+        let groups = Arc::new(self.groups());
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
         let run_directory =
             RunDirectory::make(&std::env::temp_dir()).map_err(ComposeError::RunDirectory)?;
-        let confinement = self.confinement(state.as_deref(), directory, run_directory.path());
+        let confinement =
+            self.confinement(state.as_deref(), directory, run_directory.path(), groups);
         let settings = environment::Config {
             location: virtual_environment.clone(),
             management: self.config.packages,
@@ -262,7 +265,20 @@ impl Parts<'_> {
         })
     }
 
-    fn confinement(&self, state: Option<&Path>, plugins: &Path, run: &Path) -> Confinement {
+    fn groups(&self) -> Groups {
+        match self.config.sandbox {
+            Mode::Off => Groups::none("the sandbox is off"),
+            Mode::Auto | Mode::Strict => Groups::make(&self.config.machine),
+        }
+    }
+
+    fn confinement(
+        &self,
+        state: Option<&Path>,
+        plugins: &Path,
+        run: &Path,
+        groups: Arc<Groups>,
+    ) -> Confinement {
         let data = match &self.config.store {
             StoreConfig::File(directory) => Some(directory.join(&self.config.node_id)),
             StoreConfig::Memory | StoreConfig::MemoryThrottled | StoreConfig::Remote(_) => None,
@@ -275,6 +291,8 @@ impl Parts<'_> {
             mode: self.config.sandbox,
             machine: self.config.machine.clone(),
             limits: self.config.limits.clone(),
+            groups,
+            group_limits: self.config.group_limits,
             read: [vec![plugins.to_owned()], reach.read].concat(),
             write: reach.write,
             network: reach.network,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use outrigger_model::bytes::ByteSize;
-use outrigger_sandbox::{Limits, Machine, Mode};
+use outrigger_sandbox::{GroupLimits, Limits, Machine, Mode};
 use outrigger_supervisor::{PoolLimits, PrivateMax, environment::Management};
 use outrigger_triggers::{Repository, spec::TriggerKind};
 
@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) sandbox: Mode,
     pub(crate) machine: Machine,
     pub(crate) limits: Limits,
+    /// How much a worker may take together with what it starts.
+    pub(crate) group_limits: GroupLimits,
     pub(crate) private_max: PrivateMax,
     /// What plugins may reach of which their triggers say nothing.
     pub(crate) reach: Reach,
@@ -176,6 +178,7 @@ impl Args {
             sandbox: self.confinement.mode(),
             machine: self.confinement.machine(),
             limits: self.confinement.limits(),
+            group_limits: self.confinement.group_limits(),
             private_max: self.confinement.private_max(),
             reach: self.confinement.reach(),
             exec_mem_pool: EXEC_MEM_POOL,
@@ -264,7 +267,12 @@ impl Args {
             Some(location) => absolute(location)?,
             None => directory.join(".venv"),
         };
-        let allowed = self.confinement.plugin_env.as_deref();
+        let everything = ["*".to_owned()];
+        let allowed = if self.confinement.whole_environment() {
+            Some(&everything[..])
+        } else {
+            self.confinement.plugin_env.as_deref()
+        };
         let state = self.confinement.plugin_state_dir.as_deref();
         Ok(PluginsConfig::Enabled {
             environment: plugin_environment::of_plugins(

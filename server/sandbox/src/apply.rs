@@ -95,15 +95,21 @@ impl Applied {
     /// The layers up to `no_new_privs`, which the later ones need.
     pub(crate) fn first(&mut self, layers: &WorkerLayers) -> Result<(), Missing> {
         self.note(layers, Layer::Limits, limits(layers))?;
-        self.note(layers, Layer::Capabilities, give_up_capabilities())?;
-        let result = prctl::set_no_new_privs().map_err(ApplyError::NoNewPrivileges);
-        self.note(layers, Layer::NoNewPrivileges, result)
+        if layers.capabilities {
+            self.note(layers, Layer::Capabilities, give_up_capabilities())?;
+        }
+        if layers.no_new_privileges {
+            let result = prctl::set_no_new_privs().map_err(ApplyError::NoNewPrivileges);
+            self.note(layers, Layer::NoNewPrivileges, result)?;
+        }
+        Ok(())
     }
 
     /// Landlock and the filters. From here on little can be done.
     pub(crate) fn last(&mut self, layers: &WorkerLayers) -> Result<(), Missing> {
         if let Some(rules) = &layers.landlock {
-            self.note(layers, Layer::Landlock, restrict(rules))?;
+            let restricted = restrict(rules, layers.no_new_privileges);
+            self.note(layers, Layer::Landlock, restricted)?;
         }
         for program in &layers.seccomp {
             let result = match install(program) {
@@ -205,7 +211,7 @@ fn has_no_capabilities() -> Result<bool, ApplyError> {
     Ok(true)
 }
 
-fn restrict(rules: &LandlockRules) -> Result<(), ApplyError> {
+fn restrict(rules: &LandlockRules, no_new_privileges: bool) -> Result<(), ApplyError> {
     let fs = BitFlags::<AccessFs>::from_bits_truncate(rules.handled_fs);
     let net = BitFlags::<AccessNet>::from_bits_truncate(rules.handled_net);
     let scoped = BitFlags::<Scope>::from_bits_truncate(rules.scoped);
@@ -219,7 +225,7 @@ fn restrict(rules: &LandlockRules) -> Result<(), ApplyError> {
     if !scoped.is_empty() {
         ruleset = ruleset.scope(scoped)?;
     }
-    let mut created = ruleset.create()?;
+    let mut created = ruleset.create()?.no_new_privs(no_new_privileges);
     for (path, access) in &rules.paths {
         let access = BitFlags::<AccessFs>::from_bits_truncate(*access);
         match PathFd::new(path) {

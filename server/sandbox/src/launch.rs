@@ -158,7 +158,10 @@ pub(crate) fn run(
 }
 
 /// The layers of docs/security.md, from the namespaces to the filter.
-fn confine(keeper: Pid, confinement: Option<&Confinement>) -> Result<Vec<LayerReport>, StepError> {
+pub(crate) fn confine(
+    keeper: Pid,
+    confinement: Option<&Confinement>,
+) -> Result<Vec<LayerReport>, StepError> {
     if let Some(confinement) = confinement {
         return enclose(keeper, confinement);
     }
@@ -187,9 +190,6 @@ pub(crate) fn enclose(
     applied.first(layers)?;
     applied.last(layers)?;
     reports.extend(applied.reports);
-    for (layer, why) in NOT_YET {
-        reports.push(LayerReport::degraded(layer, why));
-    }
     Ok(reports)
 }
 
@@ -225,9 +225,6 @@ fn may_change_modes(confinement: &Confinement, reports: &[LayerReport]) -> bool 
     let apart = reports.contains(&LayerReport::enforced(Layer::MountNamespace));
     apart && readonly::all_but(writable).is_ok()
 }
-
-/// Layers that no program gets in this version, and why.
-const NOT_YET: [(Layer, &str); 1] = [(Layer::Cgroup, "this version does not make control groups")];
 
 fn take_streams(streams: &Streams) -> io::Result<()> {
     dup2_stderr(streams.stderr.as_fd())?;

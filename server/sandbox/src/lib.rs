@@ -14,6 +14,7 @@ mod apply;
 mod broker;
 mod confinement;
 mod fork;
+mod groups;
 mod keeper;
 mod landlock;
 pub mod launch;
@@ -35,6 +36,7 @@ mod worker;
 
 pub use broker::{Broker, BrokerEvent, ConnectRules, Refusal, RefusalReason};
 pub use confinement::{HostConfinement, Role};
+pub use groups::{Group, GroupError, GroupLimits, GroupMemory, Groups};
 pub use launcher::{Launch, LaunchError, Launched, Launcher};
 pub use machine::Machine;
 pub use policy::{HostPort, HostPortError, Limits, Mode, Network, NetworkError, Policy};

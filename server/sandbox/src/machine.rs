@@ -20,10 +20,14 @@ pub struct Machine {
     pub(crate) notification_missing: Option<String>,
     /// Why there are no namespaces. Whether they can be had is only known by taking them.
     pub(crate) namespaces_missing: Option<String>,
+    /// Why no control groups are to be made; whether they can is found out by making some.
+    pub(crate) groups_missing: Option<String>,
     /// Whether this is root.
     pub(crate) root: bool,
     /// Whom programs can become; or why nobody.
     pub(crate) user: Result<u32, String>,
+    /// Layers that every machine has, left out all the same.
+    pub(crate) left_out: Vec<Layer>,
 }
 
 impl Machine {
@@ -36,8 +40,10 @@ impl Machine {
             seccomp_missing: action_missing(libc::SECCOMP_RET_KILL_PROCESS),
             notification_missing: action_missing(libc::SECCOMP_RET_USER_NOTIF),
             namespaces_missing: None,
+            groups_missing: None,
             root: geteuid().is_root(),
             user: user::find(),
+            left_out: Vec::new(),
         }
     }
 
@@ -49,14 +55,16 @@ impl Machine {
             seccomp_missing: Some("the kernel does not have it".to_owned()),
             notification_missing: Some("the kernel does not have it".to_owned()),
             namespaces_missing: Some("the kernel does not have it".to_owned()),
+            groups_missing: Some("the kernel does not have it".to_owned()),
             root: false,
             user: Err("the kernel does not have it".to_owned()),
+            left_out: Vec::new(),
         }
     }
 
     /// The same machine as if it did not have one of its layers: for finding out what each
-    /// is good for. False where it is no layer that a machine can lack.
-    pub fn lose(&mut self, layer: Layer) -> bool {
+    /// is good for.
+    pub fn lose(&mut self, layer: Layer) {
         let why = Some("left out".to_owned());
         match layer {
             Layer::Landlock => {
@@ -67,9 +75,15 @@ impl Machine {
             Layer::Broker => self.notification_missing = why,
             // With the others, which are nothing without it.
             Layer::MountNamespace => self.namespaces_missing = why,
-            _ => return false,
+            Layer::Cgroup => self.groups_missing = why,
+            Layer::User => self.user = Err("left out".to_owned()),
+            other => self.left_out.push(other),
         }
-        true
+    }
+
+    /// Whether this layer is not to be applied.
+    pub fn leaves_out(&self, layer: Layer) -> bool {
+        self.left_out.contains(&layer)
     }
 
     /// The version of Landlock's interface; 0 where there is none.

@@ -72,7 +72,7 @@ impl Layer {
 
     /// Whether a worker has it from its host.
     pub fn is_inherited(self) -> bool {
-        (Self::Cgroup..=Self::NetworkNamespace).contains(&self)
+        (Self::User..=Self::NetworkNamespace).contains(&self)
     }
 
     /// Its name in logs, tables and messages between processes.

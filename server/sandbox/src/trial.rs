@@ -9,20 +9,24 @@ use std::{
     io,
     io::{Read, Write},
     os::unix::process::ExitStatusExt,
-    process::{Command, ExitCode, ExitStatus, Stdio},
+    process::{self, Command, ExitCode, ExitStatus, Stdio},
 };
 
-use nix::unistd::{alarm, getppid};
+use nix::{
+    sys::prctl,
+    unistd::{alarm, geteuid, getppid},
+};
 use serde::{Deserialize, Serialize};
 
 use self::bait::Bait;
 use crate::{
     apply::{self, Applied},
-    confinement::Confinement,
+    confinement::{Confinement, HostConfinement, Role},
+    groups::{GroupLimits, Groups},
     launch,
     machine::Machine,
     namespaces,
-    policy::{Mode, Policy},
+    policy::{Mode, Network, Policy},
     report::{Layer, LayerReport, State},
     worker::WorkerLayers,
 };
@@ -72,6 +76,8 @@ impl Tier {
 /// Something that was tried.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// Who has tried it: a plugin, or a program that is confined from its start.
+    pub who: String,
     /// What.
     pub what: String,
     /// The layer that is to decide it.
@@ -92,8 +98,10 @@ impl Attempt {
 /// What would hold.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// What became of each layer, in order.
+    /// What became of each layer of a worker, in order.
     pub layers: Vec<LayerReport>,
+    /// The same for the other programs, by their names.
+    pub programs: Vec<(String, Vec<LayerReport>)>,
     /// What was tried.
     pub attempts: Vec<Attempt>,
 }
@@ -113,9 +121,30 @@ pub struct NotStrict {
 /// What the trying process is told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Task {
-    host: Option<Confinement>,
-    layers: WorkerLayers,
+    subject: Subject,
+    layers: Layers,
     bait: bait::Places,
+}
+
+/// Whose layers are tried.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Subject {
+    /// A worker: whether it is somebody else than the server, and has a control group.
+    Worker { other: bool, group: bool },
+    /// What workers are forks of.
+    Host { other: bool },
+    /// What fills the virtual environment.
+    Installer,
+}
+
+/// Its layers, as those are told who take them.
+#[derive(Debug, Serialize, Deserialize)]
+enum Layers {
+    Worker {
+        host: Option<Confinement>,
+        layers: WorkerLayers,
+    },
+    Program(Option<Confinement>),
 }
 
 /// What it answers.
@@ -125,47 +154,138 @@ struct Answer {
     attempts: Vec<Attempt>,
 }
 
+impl Subject {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Worker { .. } => "a plugin",
+            Self::Host { .. } => "a host",
+            Self::Installer => "pip",
+        }
+    }
+
+    const fn is_worker(self) -> bool {
+        matches!(self, Self::Worker { .. })
+    }
+
+    const fn is_somebody_else(self) -> bool {
+        match self {
+            Self::Worker { other, .. } | Self::Host { other } => other,
+            Self::Installer => false,
+        }
+    }
+}
+
 impl Trial {
     /// Tries it out. Blocks for some milliseconds; starts this binary, whose `main` must begin
     /// with [`crate::launch::program`].
     pub fn run(machine: &Machine) -> io::Result<Self> {
-        let bait = Bait::lay(machine)?;
+        let bait = Bait::lay()?;
+        let mut trial = Self::of_worker(machine, &bait)?;
+        for (role, network) in [
+            (Role::Host, Network::None),
+            (Role::Program, Network::Outbound),
+        ] {
+            trial.add_program(machine, &bait, role, network)?;
+        }
+        Ok(trial)
+    }
+
+    fn of_worker(machine: &Machine, bait: &Bait) -> io::Result<Self> {
         let places = bait.places()?;
         let policy = Policy {
             write: vec![places.granted.clone()],
             ..Policy::default()
         };
+        let groups = Groups::make(machine);
+        let user = bait.own_user(machine);
+        if let Ok(user) = user {
+            bait.give(user)?;
+        }
         let task = Task {
-            host: bait.host(&policy, machine).plain(),
-            layers: WorkerLayers::new(&policy, machine, Mode::Auto)
-                .with_connect_broker(&policy, machine),
+            subject: Subject::Worker {
+                other: user.is_ok(),
+                group: groups.bounds_processes(),
+            },
+            layers: Layers::Worker {
+                host: bait.host(&policy, machine, user.clone()).plain(),
+                layers: WorkerLayers::new(&policy, machine, Mode::Auto)
+                    .with_connect_broker(&policy, machine),
+            },
             bait: places,
         };
-        let (status, text) = start(&task)?;
-        let unusable = |error| {
-            let text = String::from_utf8_lossy(&text);
-            io::Error::other(format!("the trial said {text:?} ({status}): {error}"))
-        };
-        let mut answer: Answer = serde_json::from_slice(&text).map_err(unusable)?;
+        let (status, mut answer) = ask(&task, &groups)?;
         bait.judge(&mut answer.attempts);
         answer.attempts.push(Attempt {
+            who: task.subject.name().to_owned(),
             what: "call the kernel through another interface (x32)".to_owned(),
             layer: Layer::Seccomp,
             wanted: false,
             refusal: (status.signal() == Some(libc::SIGSYS)).then(|| "killed".to_owned()),
         });
-        let mut trial = Self {
-            layers: answer.layers,
-            attempts: answer.attempts,
-        };
-        // What becomes of it in a server depends on where its files are.
-        trial.layers.retain(|report| report.layer != Layer::User);
-        trial.layers.push(match machine.own_user() {
+        let mut layers = answer.layers;
+        layers.push(groups.report());
+        layers.push(match user {
             Ok(_) => LayerReport::enforced(Layer::User),
             Err(why) => LayerReport::degraded(Layer::User, why),
         });
-        trial.layers.sort_by_key(|report| report.layer);
-        Ok(trial)
+        layers.sort_by_key(|report| report.layer);
+        Ok(Self {
+            layers,
+            programs: Vec::new(),
+            attempts: answer.attempts,
+        })
+    }
+
+    /// A program that is confined from its start.
+    fn add_program(
+        &mut self,
+        machine: &Machine,
+        bait: &Bait,
+        role: Role,
+        network: Network,
+    ) -> io::Result<()> {
+        let places = bait.places()?;
+        let (user, subject) = match role {
+            Role::Host => {
+                let user = bait.own_user(machine);
+                let other = user.is_ok();
+                (user, Subject::Host { other })
+            }
+            Role::Program => {
+                let why = "it changes what belongs to the server's user";
+                (Err(why.to_owned()), Subject::Installer)
+            }
+        };
+        if bait.own_user(machine).is_ok() {
+            let owner = user.as_ref().copied();
+            bait.give(owner.unwrap_or_else(|_server| geteuid().as_raw()))?;
+        }
+        let confinement = HostConfinement {
+            role,
+            policy: Policy {
+                write: vec![places.granted.clone()],
+                change_modes: role == Role::Program,
+                subprocesses: true,
+                network,
+                ..Policy::default()
+            },
+            machine: machine.clone(),
+            mode: Mode::Auto,
+            view: bait.view(),
+            user,
+        };
+        let task = Task {
+            subject,
+            layers: Layers::Program(confinement.plain()),
+            bait: places,
+        };
+        let (_, mut answer) = ask(&task, &Groups::default())?;
+        bait.judge(&mut answer.attempts);
+        answer.layers.sort_by_key(|report| report.layer);
+        self.programs
+            .push((subject.name().to_owned(), answer.layers));
+        self.attempts.extend(answer.attempts);
+        Ok(())
     }
 
     /// How much holds.
@@ -201,8 +321,8 @@ impl Trial {
             .find(|report| report.layer == first.layer);
         let why = match (report.map(|report| &report.state), &first.refusal) {
             (Some(State::Degraded(why)), _) => why.clone(),
-            (_, Some(refusal)) => format!("a plugin cannot {}: {refusal}", first.what),
-            (_, None) => format!("a plugin could {}", first.what),
+            (_, Some(refusal)) => format!("{} cannot {}: {refusal}", first.who, first.what),
+            (_, None) => format!("{} could {}", first.who, first.what),
         };
         Err(NotStrict {
             layer: first.layer,
@@ -227,11 +347,24 @@ const fn remedy(layer: Layer) -> &'static str {
     }
 }
 
+fn ask(task: &Task, groups: &Groups) -> io::Result<(ExitStatus, Answer)> {
+    let (status, text) = start(task, groups)?;
+    let unusable = |error| {
+        let text = String::from_utf8_lossy(&text);
+        let who = task.subject.name();
+        io::Error::other(format!(
+            "the trial of {who} said {text:?} ({status}): {error}"
+        ))
+    };
+    let answer = serde_json::from_slice(&text).map_err(unusable)?;
+    Ok((status, answer))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "it is started before there is a launcher, and ends by itself"
 )]
-fn start(task: &Task) -> io::Result<(ExitStatus, Vec<u8>)> {
+fn start(task: &Task, groups: &Groups) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = Command::new("/proc/self/exe")
         .arg(ARGUMENT)
         .env_clear()
@@ -240,12 +373,22 @@ fn start(task: &Task) -> io::Result<(ExitStatus, Vec<u8>)> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    let limits = GroupLimits {
+        memory_bytes: None,
+        processes: Some(attempts::GROUP_PROCESSES as u64),
+    };
+    // It waits for its task.
+    let group = groups.enter(child.id(), process::id(), limits);
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
         input.write_all(&serde_json::to_vec(task)?)?;
     }
     drop(input);
     let output = child.wait_with_output()?;
+    // Without one the attempt that needs it tells.
+    if let Ok(Some(group)) = group {
+        group.remove()?;
+    }
     Ok((output.status, output.stdout))
 }
 
@@ -271,24 +414,41 @@ fn answer() -> Result<(), Box<dyn std::error::Error>> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let task: Task = serde_json::from_slice(&text)?;
-    let born = match &task.host {
+    let layers = match task.layers {
+        Layers::Worker { host, layers } => of_worker(host.as_ref(), layers, &task.bait)?,
+        Layers::Program(confinement) => launch::confine(getppid(), confinement.as_ref())?,
+    };
+    let answer = Answer {
+        layers,
+        attempts: attempts::all(task.subject, &task.bait),
+    };
+    io::stdout().write_all(&serde_json::to_vec(&answer)?)?;
+    io::stdout().flush()?;
+    Ok(())
+}
+
+/// A worker is a fork of its host.
+fn of_worker(
+    host: Option<&Confinement>,
+    layers: WorkerLayers,
+    bait: &bait::Places,
+) -> Result<Vec<LayerReport>, Box<dyn std::error::Error>> {
+    let born = match host {
         Some(host) => launch::enclose(getppid(), host)?,
         None => Vec::new(),
     };
-    namespaces::share_memory(&task.bait.granted)?;
-    let layers = task.layers.for_process(std::process::id());
+    // As after executing Python.
+    prctl::set_dumpable(true)?;
+    namespaces::share_memory(&bait.granted)?;
+    let layers = layers.for_process(process::id());
     let mut applied = Applied::default();
     applied.first(&layers)?;
     applied.last(&layers)?;
     // Nobody answers: what is handed over fails.
     drop(applied.listener.take());
-    let inherited = |report: &LayerReport| report.layer.is_inherited();
+    // What becomes of the user in a server depends on where its files are.
+    let inherited =
+        |report: &LayerReport| report.layer.is_inherited() && report.layer != Layer::User;
     let born = born.into_iter().filter(inherited);
-    let answer = Answer {
-        layers: born.chain(applied.reports).collect(),
-        attempts: attempts::all(&task.bait),
-    };
-    io::stdout().write_all(&serde_json::to_vec(&answer)?)?;
-    io::stdout().flush()?;
-    Ok(())
+    Ok(born.chain(applied.reports).collect())
 }

@@ -21,6 +21,8 @@ pub struct WorkerLayers {
     /// Limits for `setrlimit`: resource, soft, hard. Where the hard limit is lower already,
     /// both are lowered to that.
     pub limits: Vec<(u32, u64, u64)>,
+    /// Whether all capabilities are to be given up.
+    pub capabilities: bool,
     /// Whether `no_new_privs` is to be set; the two layers after it need that.
     pub no_new_privileges: bool,
     /// The files and ports that remain.
@@ -90,7 +92,10 @@ impl WorkerLayers {
                 ..Self::default()
             };
         }
-        let mut known = Vec::new();
+        let left_out = [Layer::Capabilities, Layer::NoNewPrivileges]
+            .into_iter()
+            .filter(|layer| machine.leaves_out(*layer));
+        let mut known: Vec<_> = left_out.map(LayerReport::off).collect();
         let landlock = landlock::rules(policy, machine, &mut known);
         let seccomp = match &machine.seccomp_missing {
             None => vec![seccomp::allow_list(profile, policy, machine, false)],
@@ -110,7 +115,8 @@ impl WorkerLayers {
         }
         Self {
             limits: limits(&policy.limits),
-            no_new_privileges: true,
+            capabilities: !machine.leaves_out(Layer::Capabilities),
+            no_new_privileges: !machine.leaves_out(Layer::NoNewPrivileges),
             landlock,
             seccomp,
             required,

@@ -29,7 +29,7 @@ use outrigger_model::{
     shutdown::Gate,
     trace::Trace,
 };
-use outrigger_sandbox::{Launcher, Limits, Machine, Mode, Network};
+use outrigger_sandbox::{GroupLimits, Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
     Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, Grants, Invocation,
     InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream, Request,
@@ -173,6 +173,8 @@ async fn config(
         mode: Mode::Auto,
         machine: Machine::probe(),
         limits: Limits::default(),
+        groups: Arc::default(),
+        group_limits: GroupLimits::default(),
         read: vec![env::current_dir()?],
         write: Vec::new(),
         network: Network::Outbound,

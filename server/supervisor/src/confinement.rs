@@ -2,6 +2,7 @@
 //! worker applies, and what became of them.
 
 mod broker;
+mod group;
 mod layers;
 mod programs;
 mod user;
@@ -16,7 +17,8 @@ use std::{
 
 use outrigger_proto::v1::{Assign, LayerReport as Told};
 use outrigger_sandbox::{
-    ConnectRules, Layer, LayerReport, Limits, Machine, Mode, Network, Policy, WorkerLayers,
+    ConnectRules, GroupLimits, Groups, Layer, LayerReport, Limits, Machine, Mode, Network, Policy,
+    WorkerLayers,
 };
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,7 @@ pub(crate) use self::{
     user::of_workers,
 };
 use crate::{
-    host::WorkerProcess,
+    host::{Place, WorkerProcess},
     invocation::{BindingKey, Plugin},
     private::{Over, PrivateMax, PrivateRoot, Watch, Watchee, pin},
     service::Entrance,
@@ -43,6 +45,10 @@ pub struct Confinement {
     pub machine: Machine,
     /// How much each worker may take.
     pub limits: Limits,
+    /// Where workers get control groups.
+    pub groups: Arc<Groups>,
+    /// How much each worker may take together with what it starts.
+    pub group_limits: GroupLimits,
     /// What all workers may read beside their own environment's Python.
     pub read: Vec<PathBuf>,
     /// What all workers may change.
@@ -125,6 +131,8 @@ pub(crate) struct Leftovers {
     temporary: String,
     /// Where its plugin keeps nothing for later.
     home: Option<String>,
+    /// Its control group, if it has one.
+    place: Place,
 }
 
 impl Confiner {
@@ -174,14 +182,15 @@ impl Confiner {
     pub(crate) fn prepare(
         &self,
         plugin: &Plugin,
-        pid: u32,
+        place: &Place,
         token: Vec<u8>,
         python: &[PathBuf],
     ) -> Result<Prepared, ConfineError> {
-        let binding = &plugin.binding;
+        let (binding, pid) = (&plugin.binding, place.pid);
         let leftovers = Leftovers {
             temporary: format!("{binding}-{pid}"),
             home: (!plugin.keeps_files).then(|| format!("{binding}-{pid}-home")),
+            place: place.clone(),
         };
         let directories = self.directories(binding, &leftovers, pid);
         let (watchee, over) = directories.inspect_err(|_failed| self.clean_up(&leftovers))?;
@@ -198,6 +207,9 @@ impl Confiner {
             }
         }
         self.watch.add(&watchee);
+        let mut known = layers.known.clone();
+        // While it waits, with one thread: all that it will ever start is in it.
+        known.push(self.enter_group(place));
         Ok(Prepared {
             assign: Assign {
                 token,
@@ -206,7 +218,7 @@ impl Confiner {
                 directory: paths[0].display().to_string(),
                 confinement: Some(layers::message(&layers)),
             },
-            known: layers.known,
+            known,
             directories: watchee,
             over,
             leftovers,
@@ -328,7 +340,11 @@ impl Confiner {
         reports.extend(layers::inherited(born));
         if self.settings.mode != Mode::Off {
             // Decided when the server started, and the same for all.
-            reports.push(LayerReport::enforced(Layer::Environment));
+            reports.push(if self.settings.machine.leaves_out(Layer::Environment) {
+                LayerReport::off(Layer::Environment)
+            } else {
+                LayerReport::enforced(Layer::Environment)
+            });
             reports.sort_by_key(|report| report.layer);
         }
         let words: Vec<String> = reports.iter().map(ToString::to_string).collect();
@@ -350,6 +366,7 @@ impl Confiner {
 
     /// Removes what goes with a worker that has ended; blocks.
     pub(crate) fn clean_up(&self, leftovers: &Leftovers) {
+        group::end(&leftovers.place);
         for name in [Some(&leftovers.temporary), leftovers.home.as_ref()] {
             let Some(name) = name else { continue };
             if let Err(error) = self.temporary.remove(name) {

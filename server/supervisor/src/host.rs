@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use self::process::HostProcess;
-pub(crate) use self::worker::{OutputLine, SIGKILL, WorkerExit, WorkerProcess, exited};
+pub(crate) use self::worker::{OutputLine, Place, SIGKILL, WorkerExit, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
 use crate::{config::Config, confinement::of_hosts, error::HostError};
 use outrigger_sandbox::Launcher;

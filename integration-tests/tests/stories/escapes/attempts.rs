@@ -83,6 +83,11 @@ impl Attempt {
         self.header("subprocess") == Some("yes")
     }
 
+    /// Whether it is about what only a server of root can enforce.
+    pub(super) fn needs_root(&self) -> bool {
+        self.header("as") == Some("root")
+    }
+
     /// How long it gets; those that only their deadline ends get little.
     pub(super) fn timeout(&self) -> &'static str {
         let is_endless = ENDLESS.iter().any(|number| self.name.starts_with(number));

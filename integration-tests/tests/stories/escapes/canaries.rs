@@ -23,6 +23,10 @@ use super::{
 /// Of the interpreters that attempts could poison: their directories, and what was in them.
 type Listed = Vec<(PathBuf, Vec<PathBuf>)>;
 
+/// Directories that are closed to all but their owners: the server's user, and somebody else.
+const CLOSED: [(&str, Option<u32>); 2] = [("closed", None), ("others", Some(SOMEBODY))];
+const SOMEBODY: u32 = 12_345;
+
 #[derive(Debug)]
 pub(super) struct Canaries {
     directory: PathBuf,
@@ -94,6 +98,9 @@ impl Canaries {
         let udp = UdpSocket::bind("[::]:0").expect("listen");
         udp.set_nonblocking(true).expect("a socket");
         give(&[&directory, &data, &shared], user);
+        for (name, owner) in CLOSED {
+            close(&directory.join(name), owner.or(user));
+        }
         let victim = Victim::start(&directory, &of("the victim"), user).await;
         Self {
             plugins: server.plugin_directory(),
@@ -144,6 +151,8 @@ impl Canaries {
             ("other_sock", text(&self.other.0)),
             ("marker", text(&self.marker(attempt))),
             ("shared", text(&self.shared)),
+            ("closed_dir", text(&self.directory.join(CLOSED[0].0))),
+            ("others_dir", text(&self.directory.join(CLOSED[1].0))),
         ]
     }
 
@@ -238,6 +247,17 @@ impl Drop for Canaries {
     fn drop(&mut self) {
         // The others lie in the server's directory.
         remove(&self.shared);
+    }
+}
+
+/// Makes a directory with a file that only its owner may look at, where this can be done.
+fn close(directory: &Path, owner: Option<u32>) {
+    fs::create_dir_all(directory).expect("make a directory");
+    fs::write(directory.join("hidden"), "hidden").expect("write a file");
+    let mode = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(directory, mode).expect("set its mode");
+    if nix::unistd::geteuid().is_root() {
+        give(&[directory], owner);
     }
 }
 

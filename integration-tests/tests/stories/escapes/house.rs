@@ -58,6 +58,10 @@ pub(super) enum User {
 }
 
 impl User {
+    pub(super) fn is_root(self) -> bool {
+        matches!(self, Self::Ours) && nix::unistd::geteuid().is_root()
+    }
+
     fn other(self) -> Option<u32> {
         match self {
             Self::Ours => None,
@@ -77,11 +81,26 @@ const SIZES: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub(super) struct Confinement {
     pub(super) name: String,
+    /// Whether the server is root's.
+    pub(super) as_root: bool,
     flags: Vec<(&'static str, String)>,
 }
 
 /// The layers that are left out one at a time, by their names.
-const LAYERS: [&str; 5] = ["landlock", "seccomp", "broker", "limits", "namespaces"];
+const LAYERS: [&str; 8] = [
+    "landlock",
+    "seccomp",
+    "broker",
+    "limits",
+    "namespaces",
+    "environment",
+    "descriptors",
+    "no-new-privileges",
+];
+
+/// Those that an ordinary user does not have, on a server of root. Who becomes somebody else
+/// loses its capabilities by that alone, so that these are left out together.
+const LAYERS_OF_ROOT: [&str; 3] = ["user", "user,capabilities", "cgroup"];
 
 impl Confinement {
     pub(super) fn strict() -> Self {
@@ -97,6 +116,15 @@ impl Confinement {
         let mut all = vec![Self::off()];
         all.extend(LAYERS.map(|layer| Self::of(&format!("without {layer}"), "auto", Some(layer))));
         all.push(Self::strict());
+        let of_root = LAYERS_OF_ROOT.map(|layers| {
+            let name = format!("root without {}", layers.replace(',', " and "));
+            Self::of(&name, "auto", Some(layers))
+        });
+        let strict = Self::of("root strict", "strict", None);
+        all.extend(of_root.into_iter().chain([strict]).map(|column| Self {
+            as_root: true,
+            ..column
+        }));
         all
     }
 
@@ -107,6 +135,7 @@ impl Confinement {
         flags.extend(SIZES.map(|(flag, size)| (flag, size.to_owned())));
         Self {
             name: name.to_owned(),
+            as_root: false,
             flags,
         }
     }

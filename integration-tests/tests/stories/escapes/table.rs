@@ -25,7 +25,11 @@ fn cells(row: &str) -> Vec<String> {
 }
 
 fn mark(outcome: &Outcome) -> &'static str {
-    if outcome.escaped() { "X" } else { "·" }
+    match (outcome.ran, outcome.escaped()) {
+        (false, _) => "–",
+        (true, true) => "X",
+        (true, false) => "·",
+    }
 }
 
 /// Compares one column of the stored table.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::ValueEnum;
 use outrigger_model::bytes::ByteSize;
-use outrigger_sandbox::{Layer, Limits, Machine, Mode, Network};
+use outrigger_sandbox::{GroupLimits, Layer, Limits, Machine, Mode, Network};
 use outrigger_supervisor::PrivateMax;
 
 /// Descriptors that a worker may have open: gRPC, a plugin's connections, and room.
@@ -12,6 +12,9 @@ const OPEN_FILES_MAX: u64 = 4096;
 /// Processes and threads of the server's whole user, because the kernel counts no other way:
 /// keeps a plugin from using up all that the machine can have. Root is exempt.
 const PROCESSES_MAX: u64 = 8192;
+
+/// Processes and threads of one worker and all that it starts, where it has a control group.
+const GROUP_PROCESSES_MAX: u64 = 1024;
 
 /// Bytes that a worker may lock into memory: what Linux gives to ordinary users. Root's would be
 /// without a limit.
@@ -32,9 +35,9 @@ pub(crate) struct ConfinementArgs {
     )]
     sandbox: SandboxMode,
 
-    /// Leave out one layer: for finding out what each is good for
-    #[arg(long, hide = true, value_name = "LAYER")]
-    sandbox_without: Option<LeftOut>,
+    /// Leave out layers: for finding out what each is good for
+    #[arg(long, hide = true, value_delimiter = ',', value_name = "LAYERS")]
+    sandbox_without: Vec<LeftOut>,
 
     /// Where triggers keep files of their own [default: <data-dir>/<node-id>/plugin-state]
     #[arg(long, env = "INFLUXDB3_PLUGIN_STATE_DIR", value_name = "DIRECTORY")]
@@ -118,6 +121,31 @@ enum LeftOut {
     Limits,
     /// All of them.
     Namespaces,
+    Environment,
+    Descriptors,
+    Capabilities,
+    NoNewPrivileges,
+    User,
+    Cgroup,
+}
+
+impl LeftOut {
+    const fn layer(self) -> Layer {
+        match self {
+            Self::Landlock => Layer::Landlock,
+            Self::Seccomp => Layer::Seccomp,
+            Self::Broker => Layer::Broker,
+            Self::Limits => Layer::Limits,
+            // The others are nothing without it.
+            Self::Namespaces => Layer::MountNamespace,
+            Self::Environment => Layer::Environment,
+            Self::Descriptors => Layer::Descriptors,
+            Self::Capabilities => Layer::Capabilities,
+            Self::NoNewPrivileges => Layer::NoNewPrivileges,
+            Self::User => Layer::User,
+            Self::Cgroup => Layer::Cgroup,
+        }
+    }
 }
 
 /// What plugins may reach of which their triggers say nothing.
@@ -173,15 +201,8 @@ impl ConfinementArgs {
     /// What this machine can do, but for what is left out.
     pub(crate) fn machine(&self) -> Machine {
         let mut machine = Machine::probe();
-        let lost = match self.sandbox_without {
-            Some(LeftOut::Landlock) => Some(Layer::Landlock),
-            Some(LeftOut::Seccomp) => Some(Layer::Seccomp),
-            Some(LeftOut::Broker) => Some(Layer::Broker),
-            Some(LeftOut::Namespaces) => Some(Layer::MountNamespace),
-            Some(LeftOut::Limits) | None => None,
-        };
-        if let Some(layer) = lost {
-            machine.lose(layer);
+        for left_out in &self.sandbox_without {
+            machine.lose(left_out.layer());
         }
         machine
     }
@@ -195,7 +216,7 @@ impl ConfinementArgs {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        if self.sandbox_without == Some(LeftOut::Limits) {
+        if self.sandbox_without.contains(&LeftOut::Limits) {
             return Limits::default();
         }
         Limits {
@@ -206,6 +227,19 @@ impl ConfinementArgs {
             locked_memory: Some(LOCKED_MEMORY_MAX),
             ..Limits::default()
         }
+    }
+
+    /// How much a worker may take together with what it starts.
+    pub(crate) fn group_limits(&self) -> GroupLimits {
+        GroupLimits {
+            memory_bytes: Some(self.plugin_address_space.0 as u64),
+            processes: Some(GROUP_PROCESSES_MAX),
+        }
+    }
+
+    /// Whether plugins get all that the server's environment has.
+    pub(crate) fn whole_environment(&self) -> bool {
+        self.sandbox_without.contains(&LeftOut::Environment)
     }
 
     pub(crate) fn private_max(&self) -> PrivateMax {
@@ -222,7 +256,7 @@ impl ConfinementArgs {
         let none = self.plugin_private_size.0 == 0 || self.plugin_private_files == 0;
         let empty = |name: &String| name.is_empty() || name == "*";
         let names = self.plugin_env.iter().flatten();
-        let contradicts = self.sandbox_without.is_some() && self.sandbox != SandboxMode::Auto;
+        let contradicts = !self.sandbox_without.is_empty() && self.sandbox != SandboxMode::Auto;
         [
             (
                 contradicts,

@@ -13,10 +13,14 @@ use std::{
         },
     },
     path::Path,
-    ptr, thread,
+    ptr,
+    sync::{Arc, Barrier},
+    thread,
 };
 
-use super::{Attempt, bait::Places};
+use nix::unistd::{Uid, setresuid};
+
+use super::{Attempt, Subject, bait::Places};
 use crate::report::Layer;
 
 /// Those that are judged by their effect.
@@ -25,6 +29,9 @@ pub(super) const SHARED: &str = "use shared memory of this machine";
 pub(super) const CHANGE: &str = "change a file of the server";
 pub(super) const ABSTRACT: &str = "connect to an abstract Unix socket";
 pub(super) const FAST_OPEN: &str = "send with TCP fast open";
+
+/// How many processes and threads the trying process may have, where it has a group.
+pub(super) const GROUP_PROCESSES: usize = 32;
 
 type Try = fn(&Places) -> io::Result<()>;
 
@@ -207,13 +214,104 @@ const WANTED: &[(Layer, &str, Try)] = &[
     }),
 ];
 
+/// Where there is a user of its own.
+const FORBIDDEN_OTHERS: &[(Layer, &str, Try)] = &[
+    (
+        Layer::User,
+        "look into a directory that the server's user has closed",
+        |at| fs::metadata(&at.hidden).map(drop),
+    ),
+    (Layer::User, "become the server's user", |_| {
+        let server = Uid::from_raw(0);
+        setresuid(server, server, server).map_err(io::Error::from)
+    }),
+];
+
+/// Where there is a control group of its own.
+const FORBIDDEN_GROUPS: &[(Layer, &str, Try)] = &[(
+    Layer::Cgroup,
+    "start more threads than its control group may have",
+    |_| {
+        let end = Arc::new(Barrier::new(GROUP_PROCESSES + 1));
+        let mut threads = (0..GROUP_PROCESSES).map(|_| {
+            let end = end.clone();
+            thread::Builder::new().spawn(move || end.wait())
+        });
+        // Those that were started wait for the rest until this process ends: it is tried last.
+        threads.try_for_each(|thread| thread.map(drop))
+    },
+)];
+
+/// What a host must not, below which workers are. Some of it it may in their place.
+const FORBIDDEN_HOSTS: &[(Layer, &str, Try)] = &[
+    (Layer::Seccomp, "send datagrams", |_| {
+        socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
+    }),
+    (Layer::Seccomp, "listen on a port", |_| {
+        TcpListener::bind(("127.0.0.1", 0)).map(drop)
+    }),
+];
+
+/// What an installer must not, which may reach the network and change modes of its own files.
+const FORBIDDEN_INSTALLERS: &[(Layer, &str, Try)] = &[
+    (Layer::Seccomp, MODE, |at| {
+        fs::set_permissions(&at.canary, fs::Permissions::from_mode(0o0))
+    }),
+    (Layer::Seccomp, "use named Unix sockets", |at| {
+        UnixStream::connect(&at.socket).map(drop)
+    }),
+];
+
+/// What no program must that packages can put code into.
+const FORBIDDEN_PROGRAMS: [&str; 13] = [
+    "read a file of the server",
+    CHANGE,
+    "list a directory of the server",
+    "make a file among the server's",
+    "move a file of the server",
+    "read the environment of the server",
+    "signal the server",
+    ABSTRACT,
+    "send raw packets",
+    "use io_uring",
+    "load programs into the kernel",
+    "trace the server",
+    "read the memory of the server",
+];
+
+const WANTED_PROGRAMS: &[(Layer, &str, Try)] = &[
+    (Layer::Seccomp, "start a process", |_| fork()),
+    (Layer::Landlock, "write into its directory", |at| {
+        let path = at.granted.join("own");
+        fs::write(&path, "own")?;
+        fs::remove_file(path)
+    }),
+];
+
 /// Tries everything.
-pub(super) fn all(places: &Places) -> Vec<Attempt> {
-    let forbidden = FORBIDDEN.iter().map(|attempt| (false, attempt));
-    let wanted = WANTED.iter().map(|attempt| (true, attempt));
+pub(super) fn all(subject: Subject, places: &Places) -> Vec<Attempt> {
+    let everybodys = |what: &str| subject.is_worker() || FORBIDDEN_PROGRAMS.contains(&what);
+    let forbidden = FORBIDDEN.iter().filter(|(_, what, _)| everybodys(what));
+    let others: &[_] = if subject.is_somebody_else() {
+        FORBIDDEN_OTHERS
+    } else {
+        &[]
+    };
+    let (own, wanted, last): (&[_], &[_], &[_]) = match subject {
+        Subject::Worker { group: true, .. } => (&[], WANTED, FORBIDDEN_GROUPS),
+        Subject::Worker { group: false, .. } => (&[], WANTED, &[]),
+        Subject::Host { .. } => (FORBIDDEN_HOSTS, WANTED_PROGRAMS, &[]),
+        Subject::Installer => (FORBIDDEN_INSTALLERS, WANTED_PROGRAMS, &[]),
+    };
+    let forbidden = forbidden.chain(others).chain(own);
+    let forbidden = forbidden.map(|attempt| (false, attempt));
+    let wanted = wanted.iter().map(|attempt| (true, attempt));
+    let last = last.iter().map(|attempt| (false, attempt));
     forbidden
         .chain(wanted)
+        .chain(last)
         .map(|(wanted, (layer, what, attempt))| Attempt {
+            who: subject.name().to_owned(),
             what: (*what).to_owned(),
             layer: *layer,
             wanted,

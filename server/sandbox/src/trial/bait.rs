@@ -7,7 +7,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::{PermissionsExt, chown},
+            fs::{PermissionsExt, lchown},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -34,6 +34,8 @@ pub(super) struct Places {
     pub(super) granted: PathBuf,
     pub(super) forbidden: PathBuf,
     pub(super) canary: PathBuf,
+    /// In a directory that only the server's user may enter.
+    pub(super) hidden: PathBuf,
     pub(super) socket: PathBuf,
     pub(super) abstract_name: String,
     pub(super) port: u16,
@@ -52,13 +54,12 @@ pub(super) struct Bait {
     directory: PathBuf,
     abstract_socket: UnixListener,
     tcp: TcpListener,
-    user: Result<u32, String>,
     // Somebody has to listen, or nothing could be told from the refusal.
     _socket: UnixListener,
 }
 
 impl Bait {
-    pub(super) fn lay(machine: &Machine) -> io::Result<Self> {
+    pub(super) fn lay() -> io::Result<Self> {
         let directory = make_directory()?;
         let abstract_address = SocketAddr::from_abstract_name(name(&directory))?;
         let tcp = TcpListener::bind(("127.0.0.1", 0))?;
@@ -68,9 +69,8 @@ impl Bait {
         fs::create_dir(directory.join("granted"))?;
         fs::create_dir(directory.join("forbidden"))?;
         fs::create_dir(directory.join("covered"))?;
-        let user = give_away(&directory, machine.own_user())?;
+        fs::create_dir(directory.join("closed"))?;
         let bait = Self {
-            user,
             _socket: UnixListener::bind(directory.join("forbidden/socket"))?,
             abstract_socket,
             tcp,
@@ -78,7 +78,43 @@ impl Bait {
         };
         fs::write(bait.canary(), CANARY)?;
         fs::set_permissions(bait.canary(), fs::Permissions::from_mode(MODE))?;
+        fs::write(bait.hidden(), CANARY)?;
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(bait.directory.join("closed"), closed)?;
         Ok(bait)
+    }
+
+    /// Whom programs can become here, if those come to what lies out for them.
+    pub(super) fn own_user(&self, machine: &Machine) -> Result<u32, String> {
+        const ENTER: u32 = 0o1;
+        let user = machine.own_user()?;
+        let closed = |path: &&Path| {
+            fs::metadata(path).is_ok_and(|found| found.permissions().mode() & ENTER == 0)
+        };
+        match self.directory.ancestors().skip(1).find(closed) {
+            Some(closed) => Err(format!("{} is closed to other users", closed.display())),
+            None => Ok(user),
+        }
+    }
+
+    /// Makes all that lies out this user's, so that no permission hides what layers do not keep.
+    pub(super) fn give(&self, user: u32) -> io::Result<()> {
+        // Others must come to what is theirs.
+        let passable = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(&self.directory, passable)?;
+        for name in [
+            "granted",
+            "forbidden",
+            "forbidden/socket",
+            "forbidden/canary",
+        ] {
+            lchown(self.directory.join(name), Some(user), Some(user))?;
+        }
+        Ok(())
+    }
+
+    fn hidden(&self) -> PathBuf {
+        self.directory.join("closed/hidden")
     }
 
     fn canary(&self) -> PathBuf {
@@ -90,6 +126,7 @@ impl Bait {
             granted: self.directory.join("granted"),
             forbidden: self.directory.join("forbidden"),
             canary: self.canary(),
+            hidden: self.hidden(),
             socket: self.directory.join("forbidden/socket"),
             abstract_name: name(&self.directory),
             port: self.tcp.local_addr()?.port(),
@@ -106,8 +143,24 @@ impl Bait {
         })
     }
 
+    /// What hosts see.
+    pub(super) fn view(&self) -> View {
+        View {
+            covered: vec![self.directory.join("covered")],
+            // What files are guarded by is to be seen also where they are not covered.
+            shown: ["forbidden", "closed"]
+                .map(|name| self.directory.join(name))
+                .to_vec(),
+        }
+    }
+
     /// A host whose worker may have this policy.
-    pub(super) fn host(&self, policy: &Policy, machine: &Machine) -> HostConfinement {
+    pub(super) fn host(
+        &self,
+        policy: &Policy,
+        machine: &Machine,
+        user: Result<u32, String>,
+    ) -> HostConfinement {
         HostConfinement {
             role: Role::Host,
             policy: Policy {
@@ -116,12 +169,8 @@ impl Bait {
             },
             machine: machine.clone(),
             mode: Mode::Auto,
-            view: View {
-                covered: vec![self.directory.join("covered")],
-                // What files are guarded by is to be seen also where they are not covered.
-                shown: vec![self.directory.join("forbidden")],
-            },
-            user: self.user.clone(),
+            view: self.view(),
+            user,
         }
     }
 
@@ -175,23 +224,6 @@ fn make_directory() -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other("no free name for a directory"))
-}
-
-/// Gives what is granted to the user that workers are, where it can be reached by others.
-fn give_away(directory: &Path, user: Result<u32, String>) -> io::Result<Result<u32, String>> {
-    const ENTER: u32 = 0o1;
-    let Ok(number) = user else { return Ok(user) };
-    let mut above = directory.ancestors().skip(1);
-    let closed =
-        |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & ENTER == 0);
-    if above.any(closed) {
-        return Ok(Err(
-            "the trial's directory is closed to other users".to_owned()
-        ));
-    }
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
-    chown(directory.join("granted"), Some(number), Some(number))?;
-    Ok(user)
 }
 
 fn shared() -> PathBuf {

@@ -117,7 +117,9 @@ pub(crate) fn of_hosts(config: &Config, user: Result<u32, String>) -> HostConfin
 
 #[cfg(test)]
 mod tests {
-    use outrigger_sandbox::{Machine, Mode};
+    use std::sync::Arc;
+
+    use outrigger_sandbox::{GroupLimits, Machine, Mode};
 
     use super::*;
     use crate::private::PrivateMax;
@@ -131,6 +133,8 @@ mod tests {
                 open_files: Some(2),
                 ..Limits::default()
             },
+            groups: Arc::default(),
+            group_limits: GroupLimits::default(),
             read: vec![directory.join("plugins"), directory.to_owned()],
             write: vec![directory.join("shared")],
             network: Network::None,

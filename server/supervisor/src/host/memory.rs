@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use outrigger_sandbox::GroupMemory;
+
 /// How close to a limit a process must have been to have reached it: the killer strikes when
 /// the next page cannot be had, and others share the limit.
 const NEAR: f64 = 0.9;
@@ -80,6 +82,24 @@ impl MemoryCounts {
         }
         Some(found.join("; "))
     }
+}
+
+/// What a worker's own control group says for it.
+pub(super) fn own_evidence(memory: GroupMemory) -> Option<String> {
+    let GroupMemory { kills, max, peak } = memory;
+    if kills == 0 {
+        return None;
+    }
+    // Without a limit, version 1 says the largest number of pages.
+    let max = max.filter(|max| *max < u64::MAX / 4);
+    let max = max.map(|max| format!(", which may have {} MiB", max / MIB));
+    let peak = peak.map(|peak| format!("; it had up to {} MiB", peak / MIB));
+    Some(format!(
+        "the kernel's out-of-memory killer has struck {kills} times in the worker's own control \
+         group{}{}",
+        max.unwrap_or_default(),
+        peak.unwrap_or_default()
+    ))
 }
 
 /// Where a control group says what is asked here.
@@ -212,6 +232,21 @@ mod tests {
             |kills: u64| machine(&[("proc/vmstat", &format!("oom_kill {kills}\n"))]);
         let text = without_groups(1).evidence(&without_groups(2), 0).unwrap();
         assert!(text.contains("1 times in this system"), "{text}");
+    }
+
+    #[test]
+    fn a_workers_own_group_says_whether_it_was_that() {
+        let memory = |kills| GroupMemory {
+            kills,
+            max: Some(1024 * MIB),
+            peak: Some(1024 * MIB),
+        };
+        assert_eq!(own_evidence(memory(0)), None);
+        assert_eq!(
+            own_evidence(memory(1)).unwrap(),
+            "the kernel's out-of-memory killer has struck 1 times in the worker's own control \
+             group, which may have 1024 MiB; it had up to 1024 MiB"
+        );
     }
 
     #[test]

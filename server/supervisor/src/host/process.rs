@@ -1,6 +1,8 @@
 //! A running host process.
 
 use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
     io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::PathBuf,
@@ -12,7 +14,7 @@ use outrigger_proto::{
     PROTOCOL_VERSION,
     v1::{HostReady, from_host, to_host},
 };
-use outrigger_sandbox::{HostConfinement, Launch, Launcher, Running};
+use outrigger_sandbox::{HostConfinement, Launch, Launcher, Layer, Running};
 use tokio::{
     net::{UnixStream, unix::pipe},
     time::timeout,
@@ -28,6 +30,38 @@ use crate::{
 
 /// How long a message may wait until the host reads.
 const SEND_MAX: Duration = Duration::from_secs(5);
+
+/// What tells a host which layers its workers do not take although they could; see `_child.py`.
+const LEFT_OUT: &str = "OUTRIGGER_LAYERS_LEFT_OUT";
+
+/// Of those that workers take without being told how.
+fn left_out(confinement: &HostConfinement) -> Option<String> {
+    let own = [Layer::Descriptors, Layer::Capabilities].into_iter();
+    let names = own.filter(|layer| confinement.machine.leaves_out(*layer));
+    let names: Vec<_> = names.map(Layer::name).collect();
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+/// A host's variables.
+fn environment(config: &Config, confinement: &HostConfinement) -> BTreeMap<OsString, OsString> {
+    let mut environment = config.environment.clone();
+    // Without these, loading the modules starts threads, and a process with
+    // threads must not fork.
+    for (name, value) in [
+        ("OPENBLAS_NUM_THREADS", "1"),
+        ("JE_ARROW_MALLOC_CONF", "background_thread:false"),
+        ("GRPC_ENABLE_FORK_SUPPORT", "0"),
+    ] {
+        environment.insert(name.into(), value.into());
+    }
+    config.virtual_environment.complete(&mut environment);
+    // Never from somewhere else.
+    environment.remove(OsStr::new(LEFT_OUT));
+    if let Some(left_out) = left_out(confinement) {
+        environment.insert(LEFT_OUT.into(), left_out.into());
+    }
+    environment
+}
 
 /// A host that is ready. Ends with its workers when dropped.
 #[derive(Debug)]
@@ -48,17 +82,7 @@ impl HostProcess {
         config.virtual_environment.check()?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut environment = config.environment.clone();
-        // Without these, loading the modules starts threads, and a process with
-        // threads must not fork.
-        for (name, value) in [
-            ("OPENBLAS_NUM_THREADS", "1"),
-            ("JE_ARROW_MALLOC_CONF", "background_thread:false"),
-            ("GRPC_ENABLE_FORK_SUPPORT", "0"),
-        ] {
-            environment.insert(name.into(), value.into());
-        }
-        config.virtual_environment.complete(&mut environment);
+        let environment = environment(config, &confinement);
         let launched = launcher
             .launch(Launch {
                 program: config.virtual_environment.python().to_owned(),
@@ -72,12 +96,14 @@ impl HostProcess {
                 confinement: Some(confinement),
             })
             .await?;
+        let keeper = launched.running.pid();
         let mut host = Self {
             socket: HostSocket::new(UnixStream::from_std(ours)?),
             running: launched.running,
             born: Born {
                 layers: launched.layers.into(),
                 python: Arc::default(),
+                keeper,
             },
         };
         let stdout = pipe::Receiver::from_owned_fd(launched.stdout)?;

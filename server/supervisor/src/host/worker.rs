@@ -1,13 +1,20 @@
 //! What the host's task knows about one worker, and what its owner gets.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use outrigger_proto::v1::{WorkerExited, worker_exited};
-use outrigger_sandbox::LayerReport;
+use outrigger_sandbox::{Group, LayerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{HostHandle, WorkerId, memory::MemoryCounts};
+use super::{
+    HostHandle, WorkerId,
+    memory::{MemoryCounts, own_evidence},
+};
 use crate::{
     error::{ExitReason, HostError},
     output::{LineSplitter, Tail},
@@ -36,6 +43,16 @@ pub(crate) struct WorkerExit {
     pub(crate) usage: ProcessUsage,
 }
 
+/// Where a worker is among the processes of this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) pid: u32,
+    /// The keeper of its host, below which it must be.
+    pub(crate) keeper: u32,
+    /// Its control group, from when it is assigned.
+    pub(crate) group: Arc<OnceLock<Group>>,
+}
+
 /// A worker's process; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct WorkerProcess {
@@ -49,10 +66,22 @@ pub(crate) struct WorkerProcess {
     pub(crate) python: Arc<[PathBuf]>,
     /// What became of the layers of its host, which are its own too.
     pub(crate) layers: Arc<[LayerReport]>,
+    /// The keeper of its host.
+    keeper: u32,
+    group: Arc<OnceLock<Group>>,
     host: HostHandle,
 }
 
 impl WorkerProcess {
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            pid: self.pid,
+            keeper: self.keeper,
+            group: self.group.clone(),
+        }
+    }
+
     /// Sends a signal to its process group.
     pub(crate) fn signal(&self, signal: i32) {
         self.host.signal(self.id, signal);
@@ -84,6 +113,8 @@ impl WorkerProcess {
             output,
             python: Arc::default(),
             layers: Arc::default(),
+            keeper: 0,
+            group: Arc::default(),
             host: HostHandle(mpsc::unbounded_channel().0),
         }
     }
@@ -118,6 +149,8 @@ pub(crate) const SIGKILL: i32 = 9;
 pub(super) struct Born {
     pub(super) python: Arc<[PathBuf]>,
     pub(super) layers: Arc<[LayerReport]>,
+    /// The process id of its host's keeper.
+    pub(super) keeper: u32,
 }
 
 /// The host task's side of a worker.
@@ -134,6 +167,8 @@ pub(super) struct WorkerRecord {
     killed: bool,
     /// When it began.
     memory: MemoryCounts,
+    /// Its control group, from when it is assigned.
+    group: Arc<OnceLock<Group>>,
     clock: SystemClock,
 }
 
@@ -149,6 +184,7 @@ impl WorkerRecord {
             dropped: 0,
             killed: false,
             memory: MemoryCounts::now(),
+            group: Arc::default(),
             clock: SystemClock::default(),
         }
     }
@@ -170,6 +206,8 @@ impl WorkerRecord {
             says,
             python: born.python,
             layers: born.layers,
+            keeper: born.keeper,
+            group: self.group.clone(),
             host,
         })));
     }
@@ -214,6 +252,11 @@ impl WorkerRecord {
         }
         if self.killed {
             return ExitReason::Retired;
+        }
+        // Counts what has happened to this worker and what it has started, and nothing else.
+        if let Some(memory) = self.group.get().and_then(Group::memory) {
+            let evidence = own_evidence(memory);
+            return evidence.map_or(reason, |evidence| ExitReason::OutOfMemory { evidence });
         }
         let now = MemoryCounts::now();
         match self.memory.evidence(&now, usage.peak_memory_bytes) {

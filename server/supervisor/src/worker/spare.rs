@@ -157,9 +157,9 @@ async fn prepare(
     token: Token,
 ) -> Result<Prepared, HostError> {
     let (confiner, plugin) = (confiner.clone(), plugin.clone());
-    let (pid, python) = (process.pid, process.python.clone());
+    let (place, python) = (process.place(), process.python.clone());
     let prepared =
-        spawn_blocking(move || confiner.prepare(&plugin, pid, token.to_vec(), &python)).await;
+        spawn_blocking(move || confiner.prepare(&plugin, &place, token.to_vec(), &python)).await;
     match prepared {
         Ok(Ok(prepared)) => Ok(prepared),
         Ok(Err(ConfineError::Full(what))) => Err(HostError::PrivateFull(what)),
