@@ -32,7 +32,7 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 
 /// The C library's own keeps most of what snapshots and queries have used and given back
-/// (decision 0022).
+/// (decision 0023).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
