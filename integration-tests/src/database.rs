@@ -131,11 +131,30 @@ impl Database {
     /// Waits until `count` lines that contain `part` have been logged for the trigger.
     pub async fn until_logged(&self, trigger: &str, count: usize, part: &str) -> Vec<LogRow> {
         let what = format!("{count} log lines of {trigger} contain {part:?}");
-        eventually(&what, async || {
+        self.until_found(&what, trigger, part, |found| found == count)
+            .await
+    }
+
+    /// Waits until a line that contains `part` has been logged for the trigger, perhaps again and
+    /// again.
+    pub async fn until_said(&self, trigger: &str, part: &str) -> Vec<LogRow> {
+        let what = format!("a log line of {trigger} contains {part:?}");
+        self.until_found(&what, trigger, part, |found| found > 0)
+            .await
+    }
+
+    async fn until_found(
+        &self,
+        what: &str,
+        trigger: &str,
+        part: &str,
+        is_enough: impl Fn(usize) -> bool,
+    ) -> Vec<LogRow> {
+        eventually(what, async || {
             let logs = self.logs(trigger).await;
             let found = logs.iter().filter(|row| row.text.contains(part));
             let found: Vec<_> = found.cloned().collect();
-            if found.len() == count {
+            if is_enough(found.len()) {
                 Ok(found)
             } else {
                 Err(format!("{logs:#?}"))

@@ -135,7 +135,7 @@ async fn a_worker_that_reads_nothing_any_more_is_ended_at_its_deadline() {
         field.db.write(format!("attack s=\"{text}\" {time}")).await;
     }
     field.others_go_on(2).await;
-    let failed = field.db.until_logged("t", 1, "deadline of 2s").await;
+    let failed = field.db.until_said("t", "deadline of 2s").await;
     assert_eq!(failed[0].level, "ERROR");
     let outcome = "SELECT DISTINCT outcome FROM system.plugin_invocations \
                    WHERE trigger_name = 't' AND outcome <> 'ok'";
