@@ -11,11 +11,12 @@ use arrow::{
 use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
 use outrigger_catalog::{
+    deletion::HardDelete,
     grants::Grants,
     progress::EntryRange,
     trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent},
 };
-use outrigger_log::{commit, store::Durability};
+use outrigger_log::{commit, replay::TornTail, store::Durability};
 use outrigger_model::{
     clock::{SystemClock, Timestamp},
     ids::{DatabaseId, Sequence, TriggerId},
@@ -32,6 +33,7 @@ use crate::{
     Commit, Settings, Storage, Stores, WriteError, WriteRequest,
     feed::Filter,
     journal::{JournalRows, JournalTable, LogLevel, PluginLog},
+    keeping,
     testing::points,
 };
 
@@ -66,7 +68,13 @@ async fn try_start(
         durable_wait_max: Duration::from_secs(5),
     };
     let clock = Arc::new(SystemClock::default());
-    let (storage, task) = Storage::open(stores, clock, Settings { log, snapshots }).await?;
+    let settings = Settings {
+        log,
+        snapshots,
+        keeping: keeping::Config::default(),
+        torn_tail: TornTail::SetAside,
+    };
+    let (storage, task) = Storage::open(stores, clock, settings).await?;
     let shutdown = CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the fixture owns the task")]
     let task = tokio::spawn(task.run(shutdown.clone()));
@@ -119,6 +127,26 @@ impl Running {
             ..JournalRows::default()
         };
         self.storage.append(&rows).await
+    }
+
+    /// Writes a first point, with all columns.
+    async fn begin(&self, model: &mut BTreeMap<Key, Fields>) {
+        model.clear();
+        self.write("m,t=t0 f=0,n=0i 0").await;
+        model.insert(("t0".to_owned(), 0), (Some(0.0), Some(0)));
+    }
+
+    /// How much memory rows of tables take.
+    fn rows_bytes(&self) -> f64 {
+        let families = self.storage.collectors().into_iter();
+        let mut families = families.flat_map(|collector| collector.collect());
+        let memory = families.find(|family| family.name() == "outrigger_storage_memory_bytes");
+        let memory = memory.unwrap();
+        let rows = memory
+            .get_metric()
+            .iter()
+            .find(|part| part.get_label()[0].value() == "rows");
+        rows.unwrap().get_gauge().get_value()
     }
 
     fn logs(&self) -> usize {
@@ -264,19 +292,37 @@ async fn much_memory_makes_a_snapshot_and_is_given_back() {
     let lines: Vec<_> = (0..5000).map(|n| format!("m,t=t{n} f={n} {n}")).collect();
     server.write(&lines.join("\n")).await;
     snapshot_of(&store, 1).await;
-    let rows = || {
-        let families = server.storage.collectors().into_iter();
-        let mut families = families.flat_map(|collector| collector.collect());
-        let memory = families.find(|family| family.name() == "outrigger_storage_memory_bytes");
-        let memory = memory.unwrap();
-        let rows = memory
-            .get_metric()
-            .iter()
-            .find(|part| part.get_label()[0].value() == "rows");
-        rows.unwrap().get_gauge().get_value()
-    };
-    assert!(rows() < 1.0, "{} bytes", rows());
+    assert!(server.rows_bytes() < 1.0, "{} bytes", server.rows_bytes());
     assert_eq!(points(&server.storage, "db", "m").await.num_rows(), 5000);
+    server.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_log_is_replayed_in_little_memory() {
+    let store = Arc::new(InMemory::new());
+    let server = start(&store, config(1_000_000, 0)).await;
+    for write in 0..60 {
+        let lines = (0..400).map(|n| format!("m,t=t{n} f={n} {write}"));
+        server.write(&lines.collect::<Vec<_>>().join("\n")).await;
+    }
+    let all = server.rows_bytes();
+    server.kill().await;
+    // What an interrupted snapshot has left has the name of what is made now.
+    let orphan = Path::from("n/dbs/1/1/1970-01-01/00-00/0000000008.parquet");
+    store.put(&orphan, "x".into()).await.unwrap();
+    let little = Config {
+        memory: ByteSize::kib(64),
+        ..config(1_000_000, 0)
+    };
+    let server = start(&store, little).await;
+    let kept = server.rows_bytes();
+    assert!(kept < all / 4.0, "{kept} of {all} bytes are in memory");
+    assert_eq!(names(&store, "snapshots").await.len(), 1);
+    assert_eq!(points(&server.storage, "db", "m").await.num_rows(), 24_000);
+    server.kill().await;
+    let server = start(&store, config(1_000_000, 0)).await;
+    assert_eq!(points(&server.storage, "db", "m").await.num_rows(), 24_000);
+    check_nothing_is_left(&store, &server).await;
     server.stop().await;
 }
 
@@ -365,9 +411,11 @@ async fn files_of_a_deleted_database_go_when_nobody_reads_them() {
     server.write("m f=1 1").await;
     snapshot_of(&store, 1).await;
     let view = server.storage.snapshot("db").unwrap();
-    let delete = |catalog: &outrigger_catalog::Catalog| catalog.delete_database("db").map(Some);
-    server.storage.change(delete).await.unwrap();
-    snapshot_of(&store, 2).await;
+    let now = HardDelete::At(Timestamp(0));
+    let deleted = server.storage.delete_database("db", Some(now)).await;
+    deleted.unwrap();
+    // Entry 2 deletes it softly.
+    snapshot_of(&store, 3).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(names(&store, "dbs").await.len(), 1, "somebody reads it");
     drop(view);
@@ -481,19 +529,31 @@ async fn whatever_is_written_restarted_and_snapshot_it_is_as_in_a_plain_map() {
     for seed in 0..20 {
         let mut random = StdRng::seed_from_u64(seed);
         let store = Arc::new(InMemory::new());
+        let config = || match seed % 2 {
+            0 => config(3, 2),
+            _ => joining(),
+        };
         let mut model = BTreeMap::new();
-        let mut server = start(&store, config(3, 2)).await;
-        server.write("m,t=t0 f=0,n=0i 0").await;
-        model.insert(("t0".to_owned(), 0), (Some(0.0), Some(0)));
+        let mut server = start(&store, config()).await;
+        server.begin(&mut model).await;
         for _ in 0..60 {
-            match random.random_range(0..12) {
+            match random.random_range(0..14) {
                 0 => {
                     server.stop().await;
-                    server = start(&store, config(3, 2)).await;
+                    server = start(&store, config()).await;
                 }
                 1 => {
                     server.kill().await;
-                    server = start(&store, config(3, 2)).await;
+                    server = start(&store, config()).await;
+                }
+                // Files are joined meanwhile.
+                2 => tokio::time::sleep(Duration::from_millis(1500)).await,
+                3 => {
+                    let whens = [HardDelete::Never, HardDelete::At(Timestamp(0))];
+                    let when = Some(whens[random.random_range(0..2)]);
+                    let deleted = server.storage.delete_table("db", "m", when).await;
+                    deleted.unwrap();
+                    server.begin(&mut model).await;
                 }
                 _ => server.write(&upsert(&mut model, &mut random)).await,
             }
@@ -569,4 +629,189 @@ async fn wherever_a_server_dies_nothing_acknowledged_is_lost() {
         changes += 1;
     }
     assert!(changes > 30, "{changes} changes");
+}
+
+/// A server that joins files as soon as it can.
+fn joining() -> Config {
+    Config {
+        compaction_memory: ByteSize::mib(64),
+        retention_check: Duration::from_millis(500),
+        ..config(3, 0)
+    }
+}
+
+impl Running {
+    fn files(&self, table: &str) -> usize {
+        let snapshot = self.storage.snapshot("db").unwrap();
+        let view = snapshot.tables().get(table);
+        view.map_or(0, |view| view.files().len())
+    }
+
+    /// Waits until a table has so many files.
+    async fn until_files(&self, table: &str, count: usize) {
+        for _ in 0..10_000 {
+            if self.files(table) == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{table} has {} files, not {count}", self.files(table));
+    }
+}
+
+/// Every file that lies there is one of a table's: nothing was left over, nothing is missing.
+async fn check_nothing_is_left(store: &InMemory, server: &Running) {
+    for _ in 0..1000 {
+        let mut named = Vec::new();
+        for database in server.storage.catalog().databases() {
+            let snapshot = server.storage.snapshot(database.name.as_str()).unwrap();
+            let views = snapshot.tables().values();
+            let files = views.flat_map(|view| view.files().iter().cloned().collect::<Vec<_>>());
+            named.extend(files.map(|file| file.path.clone()));
+        }
+        named.sort();
+        if named == names(store, "dbs").await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("files lie there: {:?}", names(store, "dbs").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_files_are_joined_and_readers_keep_theirs() {
+    let store = Arc::new(InMemory::new());
+    let server = start(&store, joining()).await;
+    let (mut random, mut model) = (StdRng::seed_from_u64(3), BTreeMap::new());
+    server.write("m,t=t0 f=0,n=0i 0").await;
+    model.insert(("t0".to_owned(), 0), (Some(0.0), Some(0)));
+    let mut views = Vec::new();
+    for _ in 0..40 {
+        server.write(&upsert(&mut model, &mut random)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let view = server.storage.snapshot("db").unwrap();
+        views.push((view, model.clone()));
+        let points = stored(&points(&server.storage, "db", "m").await);
+        assert_eq!(points, model);
+    }
+    // Two hours, and nothing that is in memory only.
+    server.write("other f=1 1").await;
+    server.write("other f=1 2").await;
+    server.until_files("m", 2).await;
+    for (view, _) in &views {
+        for file in view.tables()["m"].files().iter() {
+            let object = store.get(&Path::from(file.path.as_str())).await;
+            assert_eq!(object.unwrap().meta.size, file.size_bytes);
+        }
+    }
+    drop(views);
+    check_nothing_is_left(&store, &server).await;
+    assert_eq!(stored(&points(&server.storage, "db", "m").await), model);
+    server.kill().await;
+    let server = start(&store, joining()).await;
+    assert_eq!(stored(&points(&server.storage, "db", "m").await), model);
+    check_nothing_is_left(&store, &server).await;
+    server.stop().await;
+}
+
+/// What was acknowledged of keeping house.
+#[derive(Default)]
+struct House {
+    points: Acknowledged,
+    is_deleted: bool,
+    has_expired: bool,
+}
+
+impl House {
+    async fn keep(&mut self, server: Running) {
+        let mut random = StdRng::seed_from_u64(11);
+        for step in 0..10 {
+            self.points.under_way = self.points.model.clone();
+            let mut lines = String::new();
+            if step == 0 {
+                // All columns.
+                lines.push_str("m,t=t0 f=0,n=0i 0\n");
+                let point = (("t0".to_owned(), 0), (Some(0.0), Some(0)));
+                self.points.under_way.extend([point]);
+            }
+            lines.push_str(&upsert(&mut self.points.under_way, &mut random));
+            if step < 3 {
+                lines.push_str(&format!("gone f={step} {step}"));
+            }
+            server.try_write(&lines).await.unwrap();
+            self.points.model = self.points.under_way.clone();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        server.until_files("m", 2).await;
+        let now = Some(HardDelete::At(Timestamp(0)));
+        server
+            .storage
+            .delete_table("db", "gone", now)
+            .await
+            .unwrap();
+        self.is_deleted = true;
+        for name in ["more", "and_more"] {
+            server.try_write(&format!("{name} f=1 1")).await.unwrap();
+        }
+        // All of it is from 1970.
+        let retention = Some(Duration::from_hours(1));
+        self.has_expired = true;
+        let change =
+            move |catalog: &outrigger_catalog::Catalog| catalog.set_retention("db", retention);
+        server.storage.change(change).await.unwrap();
+        server.until_files("m", 0).await;
+        server.stop().await;
+    }
+}
+
+/// The store dies at every change in turn: while files are joined, while a deleted table goes,
+/// while files expire.
+#[tokio::test(start_paused = true)]
+async fn wherever_a_server_dies_that_keeps_house_nothing_is_lost_or_left() {
+    let mut changes = 0;
+    loop {
+        let store = Arc::new(InMemory::new());
+        let failing = Arc::new(Failing::after(changes, store.clone()));
+        let mut house = House::default();
+        let server = try_start(failing.clone(), joining()).await.unwrap();
+        let task = server.task.abort_handle();
+        let died = tokio::select! {
+            () = house.keep(server) => false,
+            () = failing.died() => true,
+        };
+        task.abort();
+        let server = start(&store, joining()).await;
+        let view = server.storage.snapshot("db");
+        let has = |name: &str| {
+            let view = view.as_ref().ok();
+            view.is_some_and(|view| view.tables().contains_key(name))
+        };
+        if house.is_deleted {
+            assert!(!has("gone"), "after {changes} changes");
+        }
+        if !house.has_expired {
+            let found = if has("m") {
+                stored(&points(&server.storage, "db", "m").await)
+            } else {
+                BTreeMap::new()
+            };
+            let expected = [&house.points.model, &house.points.under_way];
+            assert!(
+                expected.contains(&&found),
+                "after {changes} changes: {found:?}"
+            );
+        }
+        drop(view);
+        // A write makes the next snapshot come.
+        for _ in 0..3 {
+            server.write("later f=1 1").await;
+        }
+        check_nothing_is_left(&store, &server).await;
+        server.stop().await;
+        if !died {
+            break;
+        }
+        changes += 1;
+    }
+    assert!(changes > 40, "{changes} changes");
 }
