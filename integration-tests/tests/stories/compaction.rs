@@ -1,6 +1,6 @@
 //! How small files become few, while rows are written and read, and whatever happens.
 
-use outrigger_integration_tests::{Server, eventually::eventually};
+use outrigger_integration_tests::{Server, eventually};
 use serde_json::json;
 
 use crate::{

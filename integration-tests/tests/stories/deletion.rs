@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use outrigger_integration_tests::{Server, eventually::eventually};
+use outrigger_integration_tests::{Server, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 

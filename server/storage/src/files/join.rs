@@ -238,7 +238,7 @@ mod tests {
 
     fn lines(random: &mut StdRng, has_second_tag: bool) -> String {
         let mut lines = String::new();
-        for _ in 0..random.random_range(1..3000) {
+        for _ in 0..random.random_range(1..2000) {
             let (tag, time) = (random.random_range(0..5), random.random_range(0..400));
             let second = match random.random_range(0..3) {
                 0 if has_second_tag => ",u=x",
@@ -250,7 +250,7 @@ mod tests {
                 1 => format!("n={n}i"),
                 _ => format!("f={f},n={n}i"),
             };
-            lines.push_str(&format!("m,t=t{tag}{second} {fields} {time}\n"));
+            lines.extend([format!("m,t=t{tag}{second} {fields} {time}\n")]);
         }
         lines
     }
@@ -276,7 +276,7 @@ mod tests {
             schema.add(name, column);
         }
         let schema = schema.arrow();
-        for seed in 0..40 {
+        for seed in 0..12 {
             let mut random = StdRng::seed_from_u64(seed);
             let (mut files, mut all) = (Vec::new(), Vec::new());
             for part in 0..random.random_range(2..7) {

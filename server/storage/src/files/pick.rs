@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn hours_and_days_are_joined_as_long_as_they_are_small() {
         let windows: Vec<_> = (0..6)
-            .map(|n| file(n * 10, n * 10 + 9, n as u64, 100))
+            .map(|n| file(n * 10, n * 10 + 9, n.unsigned_abs(), 100))
             .collect();
         check(&windows, LATER, Some(&[0, 1, 2, 3, 4, 5]));
         check(&windows, Timestamp(65 * MINUTE), None);
