@@ -34,21 +34,19 @@ impl ShowRetention {
 
 /// A period is shown in the largest unit of which it is a whole number.
 fn query(database: Option<&str>) -> String {
-    const UNITS: [(&str, u64); 3] = [("d", 86_400), ("h", 3_600), ("m", 60)];
-    let seconds = "retention_period_ns / 1000000000";
-    let units = UNITS.map(|(unit, length)| {
-        format!(
-            "WHEN {seconds} > 0 AND retention_period_ns % {length}000000000 = 0 \
-             THEN concat({seconds} / {length}, '{unit}') "
-        )
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    // Divided by a signed number, an unsigned one would become a decimal one.
+    let nanos = "CAST(retention_period_ns AS BIGINT)";
+    let units = UNITS.map(|(unit, seconds)| {
+        let unit_nanos = seconds * 1_000_000_000;
+        format!("WHEN {nanos} % {unit_nanos} = 0 THEN concat({nanos} / {unit_nanos}, '{unit}') ")
     });
     let units = units.concat();
     let only = database.map(|name| format!(" AND database_name = '{}'", name.replace('\'', "''")));
     let only = only.unwrap_or_default();
     format!(
         "SELECT database_name, CASE WHEN retention_period_ns IS NULL THEN 'infinite' {units}\
-         WHEN retention_period_ns % 1000000000 = 0 THEN concat({seconds}, 's') \
-         ELSE concat(retention_period_ns / 1000000, 'ms') END AS retention_period \
+         ELSE concat({nanos}, 'ns') END AS retention_period \
          FROM system.databases WHERE NOT deleted{only} ORDER BY database_name"
     )
 }

@@ -79,6 +79,11 @@ impl Storage {
         let now = self.clock().now();
         let default = self.keeping().hard_delete_default.as_nanos();
         let default = i64::try_from(default).unwrap_or(i64::MAX);
+        // What has passed is as good as now, from which on the record stays.
+        let asked = asked.map(|asked| match asked {
+            HardDelete::Never => HardDelete::Never,
+            HardDelete::At(time) => HardDelete::At(time.max(now)),
+        });
         Deleting {
             stamp: stamp(now),
             asked,
