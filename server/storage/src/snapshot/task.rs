@@ -155,7 +155,7 @@ impl SnapshotTask {
                 compactor.look();
             }
             let is_made = self.is_due(look) && self.attempt().await;
-            if self.commit_edits().await || is_made {
+            if self.store_edits().await || is_made {
                 compactor.wake();
             }
         }

@@ -33,8 +33,8 @@ impl SnapshotTask {
         }
     }
 
-    /// Commits what has changed. Returns whether anything has.
-    pub(super) async fn commit_edits(&mut self) -> bool {
+    /// Stores what has changed. Returns whether anything has.
+    pub(super) async fn store_edits(&mut self) -> bool {
         let mut has_changed = false;
         // A snapshot that could not be made yet does not know of edits.
         while self.pending.is_none() && Instant::now() >= self.not_before {
@@ -46,7 +46,7 @@ impl SnapshotTask {
                 self.discard(&edit).await;
                 continue;
             }
-            match self.commit_edit(&edit).await {
+            match self.store_edit(&edit).await {
                 Ok(()) => has_changed = true,
                 Err(error) => {
                     self.failures += 1;
@@ -71,7 +71,7 @@ impl SnapshotTask {
         }
     }
 
-    async fn commit_edit(&mut self, edit: &Edit) -> Result<(), LogError> {
+    async fn store_edit(&mut self, edit: &Edit) -> Result<(), LogError> {
         let Some(image) = &self.image else {
             return Ok(());
         };
