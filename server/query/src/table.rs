@@ -198,8 +198,7 @@ fn enough(
     let (plain, merged): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(Part::is_plain);
     let mut taken = Vec::new();
     for part in plain.into_iter().chain(merged) {
-        // What a part has in memory must not be forgotten: it is there already.
-        if wanted == 0 && part.newest.is_none() {
+        if wanted == 0 {
             for file in part.group.files {
                 choice.leave_out(Reason::Limit, file);
             }
@@ -348,8 +347,7 @@ impl TableProvider for StoredTable {
         let groups = overlapping(self.files(&filters, &mut choice)?);
         let InMemory { apart, of_groups } = self.in_memory(&groups).await?;
         let rows: usize = apart.iter().map(RecordBatch::num_rows).sum();
-        let newest = of_groups.iter().flatten().map(RecordBatch::num_rows);
-        choice.count_rows(rows + newest.sum::<usize>());
+        choice.count_rows(rows);
         let parts = groups.into_iter().zip(of_groups);
         let parts = parts.map(|(group, newest)| Part { group, newest });
         let wanted = limit.map(|limit| limit.saturating_sub(rows) as u64);
@@ -357,6 +355,7 @@ impl TableProvider for StoredTable {
         let (mut plans, mut alone) = (Vec::new(), Vec::new());
         for mut part in parts {
             choice.read(&part.group.files);
+            choice.count_rows(part.newest.as_ref().map_or(0, RecordBatch::num_rows));
             let is_cut = oldest.is_some_and(|oldest| part.group.span().0 < oldest);
             if part.is_plain() && !is_cut {
                 alone.append(&mut part.group.files);

@@ -332,7 +332,14 @@ async fn every_query_answers_as_a_plain_map_would() {
     let mut comparisons = 0;
     for seed in 0..4 {
         let mut random = StdRng::seed_from_u64(seed);
-        let fixture = start(1 + seed % 4).await;
+        let fixture = Fixture::start_with(snapshot::Config {
+            entries: NonZeroU64::new(1 + seed % 4).unwrap(),
+            entries_kept: 0,
+            // In half of them, files are joined meanwhile.
+            compaction_memory: ByteSize::mib(64 * (usize::try_from(seed).unwrap() % 2)),
+            ..snapshot::Config::default()
+        });
+        let fixture = fixture.await;
         let mut model = Model::new();
         fixture.write("m,t=t0 f=0,n=0i 0").await;
         model.insert(("t0".to_owned(), None, 0), (Some(0.0), Some(0)));
