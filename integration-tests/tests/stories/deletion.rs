@@ -133,22 +133,34 @@ async fn a_table_is_deleted_softly_and_its_name_can_be_used_again() {
     assert_eq!(db.number("SELECT count(*) AS n FROM m").await, 1);
 }
 
+/// Waits until requests to the plugin are answered so.
+async fn until_answered(server: &Server, status: u16) {
+    eventually(&format!("answers are {status}"), async || {
+        let reply = server
+            .client()
+            .call(Method::GET, "/api/v3/engine/answer")
+            .await;
+        let is_so = reply.status == status;
+        is_so.then_some(()).ok_or(format!("{reply:?}"))
+    })
+    .await;
+}
+
+const ANSWER: &str =
+    "def process_request(local, query, headers, body, args=None):\n    return 'here'\n";
+
 #[tokio::test]
 async fn a_database_is_deleted_softly_and_its_triggers_stop() {
     let server = server()
         .plugin("write_reports.py", WRITE_REPORTS)
-        .plugin(
-            "answer.py",
-            "def process_request(local, query, headers, body, args=None):\n    return 'here'\n",
-        )
+        .plugin("answer.py", ANSWER)
         .start()
         .await;
     let (cli, db) = (server.command_line(), server.database("db").create().await);
     db.trigger("reports", "write_reports.py").create().await;
     let answers = db.trigger("answer", "answer.py").spec("request:answer");
     answers.create().await;
-    let engine = "/api/v3/engine/answer";
-    assert_eq!(server.client().call(Method::GET, engine).await.status, 200);
+    until_answered(&server, 200).await;
     db.write("m f=1 1").await;
     db.until_logged("reports", 1, "finished execution").await;
     cli.check(
@@ -158,13 +170,7 @@ async fn a_database_is_deleted_softly_and_its_triggers_stop() {
     db.try_query("SELECT 1")
         .await
         .check_refused(404, "database not found: db");
-    eventually("nobody answers", async || {
-        let reply = server.client().call(Method::GET, engine).await;
-        (reply.status == 404)
-            .then_some(())
-            .ok_or(format!("{reply:?}"))
-    })
-    .await;
+    until_answered(&server, 404).await;
     let shown = cli.success(&["show", "databases", "--show-deleted", "--format", "csv"]);
     let mut shown = shown.lines().skip(1);
     assert_eq!(shown.next(), Some("_internal,false"));
@@ -202,13 +208,7 @@ async fn a_database_is_deleted_softly_and_its_triggers_stop() {
     );
     let answers = db.trigger("answer", "answer.py").spec("request:answer");
     answers.create().await;
-    eventually("the new one answers", async || {
-        let reply = server.client().call(Method::GET, engine).await;
-        (reply.status == 200)
-            .then_some(())
-            .ok_or(format!("{reply:?}"))
-    })
-    .await;
+    until_answered(&server, 200).await;
     assert_eq!(old.number("SELECT count(*) AS n FROM m").await, 1);
 }
 
@@ -355,7 +355,11 @@ async fn a_table_is_created_with_its_columns() {
     db.write("home,room=hall temp=20 1").await;
     assert_eq!(db.number("SELECT count(*) AS n FROM home").await, 1);
     assert_eq!(db.number("SELECT count(*) AS n FROM bare").await, 0);
+}
 
+#[tokio::test]
+async fn tables_that_make_no_sense_are_refused() {
+    let server = server().start().await;
     let path = "/api/v3/configure/table";
     for (body, part) in [
         (

@@ -43,7 +43,8 @@ async fn old_rows_are_not_seen_and_old_files_go() {
         db.write(format!("m f={hours} {}", ago(hours * 3600))).await;
     }
     assert_eq!(count(&server).await, 2);
-    until_files(&server, "dbs", 4).await;
+    let named = "SELECT count(*) AS n FROM system.parquet_files";
+    db.until(named, json!([{ "n": 4 }])).await;
     assert_eq!(count(&server).await, 2);
     assert_eq!(
         db.query("SELECT min(f) AS f FROM m").await,

@@ -3,6 +3,7 @@
 //! Where neither files nor memory may have the same points, they are read side by side; where
 //! they may, they are merged. Files that have no rows of the wanted time are left out.
 
+mod age;
 mod choice;
 mod files;
 mod merge;
@@ -11,7 +12,7 @@ mod overlap;
 use std::sync::Arc;
 
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch, TimestampNanosecondArray},
+    array::{AsArray, BooleanArray, RecordBatch},
     compute::{concat_batches, filter_record_batch},
     datatypes::{SchemaRef, TimestampNanosecondType},
     error::ArrowError,
@@ -19,17 +20,14 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DFSchema, ScalarValue},
+    common::DFSchema,
     datasource::{
         TableType,
         memory::{DataSourceExec, MemorySourceConfig},
     },
     error::{DataFusionError, Result},
-    logical_expr::{Expr, Operator, TableProviderFilterPushDown},
-    physical_expr::{
-        PhysicalExpr,
-        expressions::{BinaryExpr, Column, Literal},
-    },
+    logical_expr::{Expr, TableProviderFilterPushDown},
+    physical_expr::PhysicalExpr,
     physical_plan::{ExecutionPlan, filter::FilterExecBuilder, union::UnionExec},
 };
 use outrigger_model::schema::TIME_COLUMN;
@@ -40,6 +38,7 @@ use outrigger_storage::{
 use tokio::task::spawn_blocking;
 
 use self::{
+    age::{not_before, visible},
     choice::Reason,
     merge::MergeExec,
     overlap::{Group, overlapping},
@@ -208,41 +207,6 @@ fn enough(
         taken.push(part);
     }
     taken
-}
-
-/// The rows that are not too old.
-fn visible(batches: Vec<RecordBatch>, oldest: Option<i64>) -> Result<Vec<RecordBatch>, ArrowError> {
-    let Some(oldest) = oldest else {
-        return Ok(batches);
-    };
-    let visible = |batch: &RecordBatch| -> Result<RecordBatch, ArrowError> {
-        let times = batch.column_by_name(TIME_COLUMN);
-        let Some(times) = times.and_then(|times| times.as_primitive_opt()) else {
-            return Ok(batch.clone());
-        };
-        let times: &TimestampNanosecondArray = times;
-        if times.values().iter().all(|time| *time >= oldest) {
-            return Ok(batch.clone());
-        }
-        let mask: BooleanArray = times
-            .values()
-            .iter()
-            .map(|time| Some(*time >= oldest))
-            .collect();
-        filter_record_batch(batch, &mask)
-    };
-    batches.iter().map(visible).collect()
-}
-
-/// `time >= oldest`, of rows with this schema.
-fn not_before(oldest: i64, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
-    let time = Column::new_with_schema(TIME_COLUMN, schema)?;
-    let oldest = ScalarValue::TimestampNanosecond(Some(oldest), None);
-    Ok(Arc::new(BinaryExpr::new(
-        Arc::new(time),
-        Operator::GtEq,
-        Arc::new(Literal::new(oldest)),
-    )))
 }
 
 /// Divides rows between the spans of time, which don't overlap, and what lies outside.
