@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,8 @@ class Server:
         plugins.mkdir()
         self._plugins = plugins
         address = directory / "address"
-        self._log = (directory / "log").open("w")
+        self._log_path = directory / "log"
+        self._log = self._log_path.open("w")
         command = [
             *(binary, "serve", "--node-id", "bench", "--without-auth"),
             *("--data-dir", directory / "data", "--http-bind", "127.0.0.1:0"),
@@ -135,6 +137,11 @@ class Server:
         path = "/api/v3/configure/processing_engine_trigger"
         self.request("POST", path, json.dumps(body))
         self._created = time.perf_counter()
+
+    def ready_after(self) -> float:
+        """How long the worker that was bound last took to be confined and connected, in seconds."""
+        found = re.findall(r"worker is bound .*ready_ms=([0-9.]+)", self._log_path.read_text())
+        return float(found[-1]) / 1e3
 
     def call(self, path: str) -> float:
         """Call a request trigger and return how long that took, in seconds."""

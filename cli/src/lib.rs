@@ -31,6 +31,11 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 
+/// The C library's own keeps most of what snapshots and queries have used and given back
+/// (decision 0022).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Runs the command that the process was started with.
 ///
 /// The order matters: the launcher's hidden entry points come before everything else, and the

@@ -1,16 +1,12 @@
 //! A clock that a story can set: the wall clock of a server and of all that it starts.
 //!
-//! Their other clocks go on as they do. The library that does it is compiled with `cc`, which
-//! Rust needs for linking anyway.
+//! Their other clocks go on as they do.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use tempfile::TempDir;
 
-use crate::{process::command, server::Builder};
+use crate::{native::compile, server::Builder};
 
 /// The clock. It starts as the machine's.
 #[derive(Debug)]
@@ -24,14 +20,7 @@ impl WallClock {
         let directory = TempDir::new().expect("make a directory for the clock");
         let clock = Self { directory };
         clock.set(0);
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/wall_clock.c");
-        let mut compile = command("cc");
-        compile.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
-        let compiled = compile.arg(clock.library()).arg(source).status();
-        assert!(
-            compiled.is_ok_and(|status| status.success()),
-            "cc cannot compile the clock"
-        );
+        compile("wall_clock.c", &clock.library(), &["-shared", "-fPIC"]);
         clock
     }
 

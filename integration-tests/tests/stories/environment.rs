@@ -32,6 +32,23 @@ async fn the_first_start_makes_the_environment_and_shows_its_progress() {
     );
 }
 
+/// As a server leaves it that was ended while it made the environment.
+#[tokio::test]
+async fn a_half_made_environment_is_made_again() {
+    let builder = server();
+    let location = builder.directory().join("venv");
+    fs::create_dir_all(location.join("bin")).expect("make half of it");
+    std::os::unix::fs::symlink("/usr/bin/python3", location.join("bin/python3"))
+        .expect("make the other half");
+    fs::write(location.join(".outrigger-unfinished"), "").expect("say that it is not whole");
+    let mut server = builder.virtual_environment(&location).start().await;
+    assert!(server.has_logged("a start was ended while it made the virtual environment"));
+    assert!(server.has_logged("Successfully installed"));
+    server.stop();
+    server.restart().await;
+    assert_eq!(server.count_logged("making the virtual environment"), 1);
+}
+
 #[tokio::test]
 async fn a_failed_installation_is_a_clear_error() {
     let builder = server();

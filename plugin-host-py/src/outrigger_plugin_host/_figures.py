@@ -35,9 +35,7 @@ def open_network() -> int | None:
 
 def show_to_psutil(readable: Sequence[bytes], network: int | None) -> None:
     """Have psutil, once it is imported, look at what of `readable` lies in `/proc`."""
-    paths = [Path(os.fsdecode(path)) for path in readable]
-    names = {path.parts[2] for path in paths if _PROC in path.parents}
-    finder = _Finder(names, network)
+    finder = _Finder(readable, network)
     if "psutil" in sys.modules:
         finder.complete(sys.modules["psutil"])
     else:
@@ -47,8 +45,8 @@ def show_to_psutil(readable: Sequence[bytes], network: int | None) -> None:
 class _Finder(MetaPathFinder):
     """Stands before the other finders, and adds to what they say about psutil."""
 
-    def __init__(self, names: set[str], network: int | None) -> None:
-        self._names = names
+    def __init__(self, readable: Sequence[bytes], network: int | None) -> None:
+        self._readable = readable
         self._network = network
 
     def find_spec(
@@ -86,7 +84,9 @@ class _Finder(MetaPathFinder):
 
     def _make(self) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="figures-"))
-        for name in self._names - {"net"}:
+        paths = [Path(os.fsdecode(path)) for path in self._readable]
+        names = {path.parts[2] for path in paths if _PROC in path.parents}
+        for name in names - {"net"}:
             (directory / name).symlink_to(_PROC / name)
         if self._network is not None:
             (directory / "net").mkdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import platform
 import select
@@ -37,6 +38,8 @@ _CHANNELS_MAX = 16
 """How many descriptors one read may bring; the kernel ends a read behind each message with one."""
 _DRAIN_READS_MAX = 16
 """Of a worker that died, at most 1 MiB per pipe is read; a pipe holds 64 KiB anyway."""
+_REAPED_AT_ONCE = 64
+_SWEEPS_AT_ONCE = 16
 EXIT_PROTOCOL = 76
 
 
@@ -68,6 +71,8 @@ class Host:
         self._by_pipe: dict[int, _Worker] = {}
         self._poll = select.poll()
         self._wakeup = _wakeup_on_child()
+        self._may_reap = False
+        """Whether children may have ended that were not reaped."""
         self._installed = _installed.of_this_process()
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._wakeup, select.POLLIN)
@@ -83,8 +88,10 @@ class Host:
             )
             self._send(ready=ready)
             while True:
-                for descriptor, _ in self._poll.poll():
+                for descriptor, _ in self._poll.poll(0 if self._may_reap else None):
                     self._on_readable(descriptor)
+                if self._may_reap:
+                    self._may_reap = self._reap()
         except _ServerClosed:
             return 0
         except (ProtocolError, DecodeError) as error:
@@ -98,7 +105,7 @@ class Host:
             self._on_control()
         elif descriptor == self._wakeup:
             _read_nonblocking(self._wakeup)
-            self._reap()
+            self._may_reap = True
         elif descriptor in self._by_pipe:
             self._forward(self._by_pipe[descriptor], descriptor)
 
@@ -181,19 +188,41 @@ class Host:
         del self._by_pipe[pipe], worker.pipes[pipe]
         os.close(pipe)
 
-    def _reap(self) -> None:
-        for pid in _exited_children():
+    def _reap(self) -> bool:
+        """Reap some of those that have ended; return whether there may be more.
+
+        Not all at once: a plugin can leave more behind than can be reaped, and the others' workers
+        must not wait for that.
+        """
+        reaped = 0
+        for pid in itertools.islice(_exited_children(), _REAPED_AT_ONCE):
+            reaped += 1
             worker = self._by_pid.get(pid)
-            if worker is not None:
-                # What it left in its group goes with it, while its pid still reserves the group.
-                _signal_group(pid, signal.SIGKILL)
-                del self._by_id[worker.worker], self._by_pid[pid]
-            # What it left outside of its group is ours by now; so are the children of an orphan.
-            _orphans.end_orphans(self._by_id, {pid, *self._by_pid})
-            _, status, usage = os.wait4(pid, 0)
-            if worker is not None:
-                self._drain(worker)
-                self._send(exited=_exited(worker.worker, status, usage))
+            if worker is None:
+                # The children of an orphan are ours by now. Those of a living worker's stay.
+                is_nobodys = _orphans.owner(pid) not in self._by_id
+                os.waitpid(pid, 0)
+                if is_nobodys:
+                    self._end_orphans()
+            else:
+                self._on_exited(worker)
+        return reaped == _REAPED_AT_ONCE
+
+    def _on_exited(self, worker: _Worker) -> None:
+        # What it left in its group goes with it, while its pid still reserves the group.
+        _signal_group(worker.pid, signal.SIGKILL)
+        _, status, usage = os.wait4(worker.pid, 0)
+        del self._by_id[worker.worker], self._by_pid[worker.pid]
+        # What it left outside of its group is ours by now.
+        self._end_orphans()
+        self._drain(worker)
+        self._send(exited=_exited(worker.worker, status, usage))
+
+    def _end_orphans(self) -> None:
+        # What forks as fast as it is killed has ended a moment later, when its end is seen here.
+        for _ in range(_SWEEPS_AT_ONCE):
+            if not _orphans.end_orphans(self._by_id, self._by_pid):
+                return
 
     def _drain(self, worker: _Worker) -> None:
         for pipe in list(worker.pipes):
@@ -212,6 +241,8 @@ class Host:
                 for pid in _orphans.children():
                     _orphans.kill(pid)
                 os.wait()
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
 
     def _send(self, **message: Any) -> None:
         payload = pb.FromHost(**message).SerializeToString()

@@ -29,6 +29,16 @@ LANDLOCK = "landlock"
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
+# Called for each of a hundred rules, so nothing is converted that need not be.
+_add_rule = _LIBC["syscall"]
+_add_rule.restype = ctypes.c_long
+_add_rule.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -160,7 +170,8 @@ def _landlock(rules: Any, network: int | None) -> None:
                 _allow_path(ruleset, path)
         for port in rules.ports:
             rule = _NET_PORT.pack(port.access, port.port)
-            _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_NET_PORT, rule, 0)
+            if _add_rule(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_NET_PORT, rule, 0) < 0:
+                raise _failure()
         _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
@@ -181,11 +192,10 @@ def _allow_path(ruleset: int, rule: Any) -> None:
 
 
 def _allow(ruleset: int, rule: Any, beneath: int) -> None:
-    try:
-        attributes = _PATH_BENEATH.pack(rule.access, beneath)
-        _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, attributes, 0)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fsdecode(rule.path)) from None
+    attributes = _PATH_BENEATH.pack(rule.access, beneath)
+    if _add_rule(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, attributes, 0) < 0:
+        error = _failure()
+        raise OSError(error.errno, error.strerror, os.fsdecode(rule.path))
 
 
 def _seccomp(program: Any) -> int | None:

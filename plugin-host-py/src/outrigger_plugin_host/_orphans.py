@@ -37,11 +37,16 @@ def mark(worker: int) -> None:
         resource.setrlimit(_RLIMIT_LOCKS, (worker, worker))
 
 
-def end_orphans(workers: Container[int], pids: Container[int]) -> None:
-    """Kill children that are not among `pids` and belong to none of these workers."""
-    for pid in children():
-        if pid not in pids and _owner(pid) not in workers:
-            kill(pid)
+def end_orphans(workers: Container[int], pids: Container[int]) -> bool:
+    """Kill children that are not among `pids` and belong to none of these workers.
+
+    Return whether there were any: their own children may only be seen once they have ended.
+    """
+    found = [pid for pid in children() if pid not in pids and owner(pid) not in workers]
+    for pid in found:
+        kill(pid)
+        os.waitpid(pid, os.WNOHANG)
+    return bool(found)
 
 
 def children() -> list[int]:
@@ -60,7 +65,8 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _owner(pid: int) -> int | None:
+def owner(pid: int) -> int | None:
+    """Return the worker that this child was marked by, whether it has ended or not."""
     try:
         limits = Path(f"/proc/{pid}/limits").read_text()
     except OSError:

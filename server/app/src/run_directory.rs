@@ -99,8 +99,7 @@ fn remove_abandoned(parent: &Path) {
         let Some(_lock) = take_over(&path) else {
             continue;
         };
-        // It does not follow links.
-        match fs::remove_dir_all(&path) {
+        match remove(&path) {
             Ok(()) => info!(path = %path.display(), "removed what a killed server had left"),
             Err(error) => warn!(
                 path = %path.display(),
@@ -109,6 +108,24 @@ fn remove_abandoned(parent: &Path) {
             ),
         }
     }
+}
+
+/// Plugins have made what is in it as they liked. What says that it is a server's goes last, so
+/// that a later start finds what could not be removed.
+fn remove(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            outrigger_supervisor::remove_tree(&entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    // It does not follow links.
+    fs::remove_dir_all(directory)
 }
 
 /// The lock of a directory that a server of this user made which lives no more.
@@ -193,6 +210,23 @@ mod tests {
             assert!(kept.join("supervisor.sock").exists(), "{}", kept.display());
         }
         assert!(parent.path().join("outrigger-file").exists());
+    }
+
+    #[test]
+    fn what_plugins_have_made_unreadable_or_deep_goes_too() {
+        let parent = tempfile::tempdir().unwrap();
+        let dead = abandoned(parent.path(), "outrigger-dead");
+        let mut deep = dead.join("workers");
+        for _ in 0..300 {
+            deep.push("d");
+        }
+        fs::create_dir_all(&deep).unwrap();
+        let closed = dead.join("workers/closed");
+        fs::create_dir(&closed).unwrap();
+        fs::write(closed.join("file"), "").unwrap();
+        fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
+        remove_abandoned(parent.path());
+        assert!(!dead.exists());
     }
 
     #[test]

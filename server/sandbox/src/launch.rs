@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     env,
     ffi::OsString,
-    io,
+    fs, io,
     os::{fd::AsFd, unix::process::CommandExt},
     process::{Command, ExitCode},
 };
@@ -32,6 +32,9 @@ use crate::{
 
 /// The exit code of a launcher that could not go through.
 const FAILED: u8 = 125;
+
+/// In thousandths of the machine's memory that count as if it had them.
+const OOM_SCORE_ADJ: &str = "500";
 
 /// A step that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,10 @@ pub(crate) fn run(
 
     // Its own session and process group, which can be signalled as a whole.
     setsid().map_err(StepError::Session)?;
+
+    // Where memory runs out, this and what it starts go before the server, which may be larger.
+    // A kernel without the file does as it likes.
+    drop(fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ));
 
     // The kernel ends the program when the keeper ends, also after SIGKILL. The
     // keeper may have died before the request: look again.

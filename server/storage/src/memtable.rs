@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
     sync::{Arc, OnceLock},
 };
 
@@ -141,9 +142,21 @@ impl Rows {
         self.chunks.iter()
     }
 
-    /// How many rows there ever were, which says whether they are the same as others.
-    pub(crate) fn appended(&self) -> u64 {
-        self.appended
+    /// Which rows these are, of all that there ever were, unless points were merged.
+    pub(crate) fn numbers(&self) -> Range<u64> {
+        let rows: usize = self.chunks().map(RecordBatch::num_rows).sum();
+        self.appended.saturating_sub(rows as u64)..self.appended
+    }
+
+    /// The rows from this number on, as they were written, in parts.
+    pub(crate) fn since(&self, first: u64) -> impl Iterator<Item = RecordBatch> {
+        let mut number = self.numbers().start;
+        self.chunks().filter_map(move |chunk| {
+            let rows = chunk.num_rows();
+            let skipped = usize::try_from(first.saturating_sub(number)).unwrap_or(rows);
+            number += rows as u64;
+            (skipped < rows).then(|| chunk.slice(skipped, rows - skipped))
+        })
     }
 
     /// How many bytes of memory they take.
@@ -283,6 +296,31 @@ mod tests {
         table.freeze();
         table.forget_frozen();
         assert!(table.is_empty() && table.index_bytes() == 0);
+    }
+
+    #[test]
+    fn rows_have_numbers() {
+        let mut table = Memtable::default();
+        for time in 0..100 {
+            insert(&mut table, &format!("m f=1 {time}"));
+        }
+        table.forget_beyond(10);
+        let rows = table.rows();
+        let numbers = rows.numbers();
+        assert!(numbers.start > 0 && numbers.end == 100, "{numbers:?}");
+        for first in 0..=100 {
+            let count: usize = rows.since(first).map(|batch| batch.num_rows()).sum();
+            assert_eq!(count as u64, 100 - first.max(numbers.start), "{first}");
+        }
+        let last = rows.since(99).next().unwrap();
+        assert_eq!(
+            last,
+            rows.chunks().last().unwrap().slice(last_row(&rows), 1)
+        );
+    }
+
+    fn last_row(rows: &Rows) -> usize {
+        rows.chunks().last().unwrap().num_rows() - 1
     }
 
     #[test]

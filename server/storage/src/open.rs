@@ -1,6 +1,6 @@
 //! How storage comes back at a start: the last snapshot, then the log behind it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use arrow::array::RecordBatch;
 
 use object_store::ObjectStore;
 use outrigger_catalog::Catalog;
@@ -12,6 +12,7 @@ use outrigger_log::{
     store::{Durability, EntryStore},
 };
 use outrigger_model::{clock::Clock, error::Report, ids::Sequence};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,8 +23,8 @@ use crate::{
     keeping,
     metrics::SnapshotMetrics,
     snapshot::{
-        Config, Opened, SnapshotError, SnapshotObjects, SnapshotTask, Snapshots, StoredJournals,
-        followers, image::SnapshotImage,
+        Config, JournalPart, Opened, SnapshotError, SnapshotObjects, SnapshotTask, Snapshots,
+        StoredJournals, followers, image::SnapshotImage,
     },
     state::{Restored, State},
 };
@@ -119,11 +120,15 @@ impl Storage {
         if let Some(image) = &opened.image {
             settings.snapshots.window = window(image, settings.snapshots.window);
         }
-        let restored = read(&objects, opened.image.as_ref()).await?;
+        let (restored, journals) = read(&objects, opened.image.as_ref()).await?;
         let covered = restored.sequence;
         let kept = entries.sequences().await?;
         let removed = removed(&kept, covered);
-        let journals = restore(&state, restored, removed, opened.image.as_ref())?;
+        state.restore(restored, removed).map_err(|error| {
+            let object = format!("snapshot {covered}");
+            let source = error.into();
+            SnapshotError::Decode { object, source }
+        })?;
         // What the log deletes of them has still to be removed.
         let stored = state.files();
         recall(&entries, &state, covered).await?;
@@ -236,21 +241,30 @@ fn window(image: &SnapshotImage, asked: Duration) -> Duration {
 async fn read(
     objects: &SnapshotObjects,
     image: Option<&SnapshotImage>,
-) -> Result<Restored, SnapshotError> {
+) -> Result<(Restored, StoredJournals), SnapshotError> {
     let Some(image) = image else {
-        return Ok(Restored::default());
+        return Ok(Default::default());
     };
-    let mut journals = Vec::new();
+    let (mut journals, mut stored) = (Vec::new(), StoredJournals::new());
     for journal in &image.journals {
         // One that this server does not know is a newer one's, and stays what it is.
         let Some(table) = JournalTable::from_number(journal.table) else {
             continue;
         };
-        let rows = decode_rows(objects.read(&journal.path).await?);
+        let path = journal.path.clone();
+        let rows = decode_rows(objects.read(&path).await?);
         let rows = rows.map_err(|source| SnapshotError::Decode {
-            object: journal.path.clone(),
+            object: path.clone(),
             source,
         })?;
+        let parts = stored.entry(table).or_default();
+        let first = parts.last().map_or(0, |part| part.rows.end);
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        let numbers = first..first + count as u64;
+        parts.push(JournalPart {
+            rows: numbers,
+            path,
+        });
         journals.push((table, rows));
     }
     let files = image.tables.iter().map(|table| {
@@ -262,43 +276,13 @@ async fn read(
         tables = image.tables.len(),
         "read the last snapshot"
     );
-    Ok(Restored {
+    let restored = Restored {
         sequence: image.sequence,
         catalog: Catalog::from_image(image.catalog.clone()),
         files: files.collect(),
         journals,
-    })
-}
-
-/// Puts the snapshot's views in place. Returns its journals: they need not be stored again
-/// until they get rows.
-fn restore(
-    state: &State,
-    restored: Restored,
-    removed: Sequence,
-    image: Option<&SnapshotImage>,
-) -> Result<StoredJournals, SnapshotError> {
-    let rows = |rows: &[arrow::array::RecordBatch]| -> u64 {
-        rows.iter().map(|batch| batch.num_rows() as u64).sum()
     };
-    let appended: HashMap<JournalTable, u64> = restored
-        .journals
-        .iter()
-        .map(|(table, batches)| (*table, rows(batches)))
-        .collect();
-    let object = || image.map_or_else(String::new, |image| format!("snapshot {}", image.sequence));
-    state
-        .restore(restored, removed)
-        .map_err(|error| SnapshotError::Decode {
-            object: object(),
-            source: error.into(),
-        })?;
-    let journals = image.into_iter().flat_map(|image| &image.journals);
-    let journals = journals.filter_map(|journal| {
-        let table = JournalTable::from_number(journal.table)?;
-        Some((table, (*appended.get(&table)?, journal.path.clone())))
-    });
-    Ok(journals.collect())
+    Ok((restored, stored))
 }
 
 /// The last of the entries that are gone, of those that the snapshot covers: what lies before

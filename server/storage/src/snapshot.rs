@@ -7,6 +7,7 @@
 mod compactor;
 mod edit;
 pub(crate) mod image;
+mod journals;
 mod objects;
 mod task;
 mod trim;
@@ -19,8 +20,9 @@ use outrigger_model::bytes::ByteSize;
 pub use self::image::ImageError;
 pub(crate) use self::{
     edit::Edit,
+    journals::{JournalPart, StoredJournals},
     objects::{Opened, SnapshotObjects},
-    task::{SnapshotTask, Snapshots, Stored, StoredJournals},
+    task::{SnapshotTask, Snapshots, Stored},
     trim::followers,
 };
 

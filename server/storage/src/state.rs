@@ -166,6 +166,7 @@ impl State {
             batches
                 .into_iter()
                 .try_for_each(|batch| rows.append(batch))?;
+            rows.forget_beyond(table.rows_max());
         }
         self.recent.start_behind(restored.sequence);
         self.forget_entries(removed);

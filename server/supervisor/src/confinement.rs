@@ -161,6 +161,15 @@ impl Confiner {
         watch.run(max, shutdown).await;
     }
 
+    /// Makes the directory in which a binding keeps its files before its first worker needs it;
+    /// blocks.
+    pub(crate) fn make_kept(&self, binding: &BindingKey) {
+        let made = self.kept.make(&binding.0);
+        if let Err(error) = made.and_then(|home| home.link_entries(&self.plugins)) {
+            debug!(%binding, %error, "a private directory cannot be made yet");
+        }
+    }
+
     /// Makes a worker's directories and says what it is to be told; blocks.
     pub(crate) fn prepare(
         &self,
@@ -253,10 +262,13 @@ impl Confiner {
             write,
             ..
         } = &self.settings;
-        let grants = &plugin.grants;
+        let (grants, secrets) = (&plugin.grants, self.settings.secrets());
         let read = python.iter().chain(read).chain(&grants.read);
         let policy = Policy {
-            read: read.filter(|path| self.may_read(path)).cloned().collect(),
+            read: read
+                .filter(|path| self.may_read(path, &secrets))
+                .cloned()
+                .collect(),
             write: private
                 .iter()
                 .chain(write)
@@ -289,8 +301,8 @@ impl Confiner {
     }
 
     /// Says once of each path why it may not.
-    fn may_read(&self, path: &Path) -> bool {
-        let Some(secret) = self.settings.secret_in(path) else {
+    fn may_read(&self, path: &Path, secrets: &[PathBuf]) -> bool {
+        let Some(secret) = programs::secret_in(path, secrets) else {
             return true;
         };
         if self.settings.mode != Mode::Off && self.withheld.lock().insert(path.to_owned()) {

@@ -35,7 +35,7 @@ pub use self::{
     install::{Packages, Wanted},
     step::StepError,
 };
-use crate::confinement::Confinement;
+use crate::{confinement::Confinement, private::remove_tree};
 
 const WHEEL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plugin_host.whl"));
 const WHEEL_NAME: &str = env!("PLUGIN_HOST_WHEEL");
@@ -206,6 +206,29 @@ impl VirtualEnvironment {
     }
 }
 
+/// In an environment that is being made.
+const UNFINISHED: &str = ".outrigger-unfinished";
+
+/// Removes all that is in an unfinished environment; what says that it is one goes last.
+fn clear(location: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(location)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else if entry.file_name() != UNFINISHED {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(location.join(UNFINISHED))
+}
+
+fn not_writable(location: &Path, source: io::Error) -> EnvironmentError {
+    EnvironmentError::NotWritable {
+        path: location.to_owned(),
+        source,
+    }
+}
+
 /// What is done before there is an environment.
 struct Preparation<'a> {
     config: &'a Config,
@@ -225,6 +248,10 @@ impl Preparation<'_> {
     async fn make(&self) -> Result<Found, EnvironmentError> {
         let location = &self.config.location;
         let python = python_of(location);
+        if location.join(UNFINISHED).exists() {
+            info!(location = %location.display(), "a start was ended while it made the virtual environment: removing what there is of it");
+            clear(location).map_err(|source| not_writable(location, source))?;
+        }
         if !has_interpreter(location)? {
             self.create().await?;
         }
@@ -300,10 +327,9 @@ impl Preparation<'_> {
         } = self.config;
         let (python, base) = self.ask_base().await?;
         info!(location = %location.display(), "making the virtual environment");
-        fs::create_dir_all(location).map_err(|source| EnvironmentError::NotWritable {
-            path: location.clone(),
-            source,
-        })?;
+        let unfinished = location.join(UNFINISHED);
+        let begun = fs::create_dir_all(location).and_then(|()| fs::write(&unfinished, ""));
+        begun.map_err(|source| not_writable(location, source))?;
         let work = Work {
             what: "making the virtual environment",
             limit: *create_max,
@@ -317,7 +343,9 @@ impl Preparation<'_> {
         let made = self.run(work).await;
         if made.is_err() {
             // Half of one would only be in the way; nothing else was there.
-            drop(fs::remove_dir_all(location));
+            drop(clear(location));
+        } else {
+            fs::remove_file(&unfinished).map_err(|source| not_writable(location, source))?;
         }
         made
     }

@@ -39,6 +39,6 @@ pub use invocation::{
     BindingKey, Concluded, Event, EventTable, Finished, Invocation, InvocationId, Package, Phases,
     Plugin, Request, Response, Source, Usage,
 };
-pub use private::PrivateMax;
+pub use private::{PrivateMax, remove_tree};
 pub use status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus};
 pub use supervisor::Supervisor;

@@ -100,6 +100,8 @@ pub(crate) enum Message {
     Confined(Seat, Arc<str>),
     /// A binding is gone for good, and so is what it keeps.
     Forget(BindingKey),
+    /// Its private directory was made ahead, or could not be.
+    DirectoryMade(BindingKey),
     /// These keep something, all others that do are gone for good.
     ForgetOthers(BTreeSet<BindingKey>),
 }
@@ -134,6 +136,8 @@ pub(crate) struct PoolTask {
     forks: u64,
     /// How often something had been installed when this last looked.
     installations: u64,
+    /// Whose private directories are being made.
+    making: BTreeSet<BindingKey>,
     /// Whose files are to be removed once no worker of theirs is left.
     forgotten: BTreeSet<BindingKey>,
 }
@@ -175,6 +179,7 @@ impl PoolTask {
             deaths: Deaths::default(),
             forks: 0,
             installations: 0,
+            making: BTreeSet::new(),
             forgotten: BTreeSet::new(),
         };
         (handle, task)
@@ -204,7 +209,11 @@ impl PoolTask {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Prepare(key) => self.step(Event::Prepared(key)),
+            Message::Prepare(key) => {
+                self.make_directory(key.clone());
+                self.step(Event::Prepared(key));
+            }
+            Message::DirectoryMade(key) => drop(self.making.remove(&key)),
             Message::Submit(job) => {
                 let wanted = self.keep(job);
                 self.step(Event::Submitted(wanted));
@@ -262,12 +271,26 @@ impl PoolTask {
             .collect();
         let ready: Vec<_> = self
             .forgotten
-            .extract_if(.., |key| !owners.contains(key))
+            .extract_if(.., |key| {
+                !owners.contains(key) && !self.making.contains(key)
+            })
             .collect();
         for key in ready {
             let confiner = self.confiner.clone();
             self.in_background(move || confiner.forget(&key));
         }
+    }
+
+    /// Makes what the binding's first worker would have to wait for.
+    fn make_directory(&mut self, key: BindingKey) {
+        let (confiner, pool) = (self.confiner.clone(), self.handle.clone());
+        if !self.making.insert(key.clone()) {
+            return;
+        }
+        self.in_background(move || {
+            confiner.make_kept(&key);
+            pool.tell(Message::DirectoryMade(key));
+        });
     }
 
     /// Does something with files.

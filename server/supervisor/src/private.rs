@@ -169,6 +169,21 @@ impl PrivateDirectory {
     }
 }
 
+/// Removes what workers may have put into `directory`, whatever it is, and the directory, if it is
+/// there.
+///
+/// # Errors
+///
+/// Something in it cannot be removed.
+pub fn remove_tree(directory: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        let text = format!("{} has no parent", directory.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    };
+    let parent = open(parent, DIRECTORY, Mode::empty())?;
+    Ok(tree::remove(&parent, name)?)
+}
+
 /// Keeps the file that a rule for `path` names the same: what `/proc` shows exists only as
 /// long as somebody looks at it.
 pub(crate) fn pin(path: &Path) -> Option<OwnedFd> {

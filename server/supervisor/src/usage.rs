@@ -2,9 +2,13 @@
 
 use std::{fs, time::Duration};
 
-use nix::{time::clock_getcpuclockid, unistd::Pid};
+use nix::{
+    time::clock_getcpuclockid,
+    unistd::{Pid, SysconfVar, sysconf},
+};
 
-/// CPU time and memory of a process.
+/// CPU time and memory of a process. What its children have used counts once it has waited for
+/// them, and of their memory nothing: the kernel does not tell others.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct ProcessUsage {
     pub(crate) user_cpu: Duration,
@@ -55,8 +59,8 @@ impl Watched {
         };
         let (user_cpu, system_cpu) = split(total, stat.user_ticks, stat.system_ticks);
         ProcessUsage {
-            user_cpu,
-            system_cpu,
+            user_cpu: user_cpu + of_ticks(stat.children_user_ticks),
+            system_cpu: system_cpu + of_ticks(stat.children_system_ticks),
             peak_memory_bytes,
         }
     }
@@ -94,6 +98,9 @@ struct Stat {
     /// tell how the exact time divides.
     user_ticks: u64,
     system_ticks: u64,
+    /// Of children that it has waited for.
+    children_user_ticks: u64,
+    children_system_ticks: u64,
     began: u64,
 }
 
@@ -108,6 +115,8 @@ impl Stat {
             has_ended: matches!(*fields.first()?, "Z" | "X"),
             user_ticks: number(11)?,
             system_ticks: number(12)?,
+            children_user_ticks: number(13)?,
+            children_system_ticks: number(14)?,
             began: number(19)?,
         })
     }
@@ -127,6 +136,12 @@ fn peak_memory_bytes(pid: u32) -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+fn of_ticks(ticks: u64) -> Duration {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten();
+    let per_second = per_second.and_then(|ticks| u64::try_from(ticks).ok());
+    Duration::from_millis(ticks.saturating_mul(1000) / per_second.unwrap_or(100).max(1))
 }
 
 fn split(total: Duration, user_ticks: u64, system_ticks: u64) -> (Duration, Duration) {
@@ -152,6 +167,19 @@ mod tests {
         let used = own.usage().since(before);
         assert!(used.user_cpu + used.system_cpu > Duration::ZERO, "{used:?}");
         assert!(used.peak_memory_bytes > 100_000, "{used:?}");
+    }
+
+    #[test]
+    fn children_count_once_they_were_waited_for() {
+        let own = Watched::new(std::process::id());
+        let before = own.usage();
+        #[expect(clippy::disallowed_methods, reason = "a child of the test's own")]
+        let mut shell = std::process::Command::new("sh");
+        let counts = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done";
+        let ended = shell.args(["-c", counts]).status();
+        assert!(ended.is_ok_and(|status| status.success()));
+        let used = own.usage().since(before);
+        assert!(used.user_cpu >= Duration::from_millis(10), "{used:?}");
     }
 
     #[test]

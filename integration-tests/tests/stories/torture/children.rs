@@ -1,5 +1,12 @@
 //! What plugins leave behind: threads, children, and processes that they have detached.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use outrigger_integration_tests::{compile, eventually};
+
 use super::{Arena, lives, until_gone};
 
 /// Starts a child in the worker's process group, one with a session of its own, a daemon by two
@@ -67,6 +74,38 @@ async fn nothing_that_a_plugin_started_outlives_its_deadline() {
         until_gone(pid).await;
     }
     arena.recovers("hangs").await;
+}
+
+/// All of them become the host's children, faster than it can look at each.
+#[tokio::test]
+async fn a_chain_of_detached_processes_keeps_nobody_waiting() {
+    const STARTING: &str = "
+import os, subprocess, time
+
+def attack(influxdb3_local, args):
+    subprocess.Popen([os.environ['PLUGIN_DIR'] + '/chain'])
+    time.sleep(600)
+";
+    let arena = Arena::unconfined(STARTING).await;
+    let chain = arena.server.plugin_directory().join("chain");
+    compile("chain.c", &chain, &[]);
+    arena.create("hangs", "4s").await;
+    arena.suffers("hangs", "deadline of 4s").await;
+    arena.recovers("hangs").await;
+    eventually("the chain is gone", async || {
+        let left = running(&chain);
+        left.is_empty().then_some(()).ok_or(format!("{left:?}"))
+    })
+    .await;
+}
+
+/// The processes that run this program.
+fn running(program: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("list processes").flatten();
+    let programs = processes.map(|process| process.path().join("exe"));
+    programs
+        .filter(|link| fs::read_link(link).is_ok_and(|found| found == program))
+        .collect()
 }
 
 /// A plugin may keep helpers between its invocations, also detached ones; another worker's death

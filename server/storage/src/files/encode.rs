@@ -24,6 +24,7 @@ use parquet::{
 use super::windows;
 use crate::{
     memtable::Rows,
+    merge::conform,
     points::{key_columns, sort_points},
 };
 
@@ -132,11 +133,16 @@ impl FileWriter {
     }
 }
 
-/// Makes a file of a journal's rows, in their order.
-pub(crate) fn encode_journal(rows: &Rows, schema: &SchemaRef) -> Result<Bytes, ParquetError> {
-    let all = concat_batches(schema, &rows.batches(schema)?)?;
+/// Makes a file of a journal's rows from this number on, in their order.
+pub(crate) fn encode_journal(
+    rows: &Rows,
+    first: u64,
+    schema: &SchemaRef,
+) -> Result<Bytes, ParquetError> {
     let mut writer = writer(schema, Vec::new())?;
-    writer.write(&all)?;
+    for batch in rows.since(first) {
+        writer.write(&conform(&batch, schema)?)?;
+    }
     Ok(writer.into_inner()?.into())
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct TableFiles {
     pub(crate) files: Vec<ParquetFile>,
 }
 
-/// The rows of one journal.
+/// Rows of a journal. Those of its next file in the snapshot follow them.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JournalFile {
     /// Its number in the log.

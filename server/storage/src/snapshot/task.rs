@@ -26,6 +26,7 @@ use super::{
     compactor::Compactor,
     edit::Edit,
     image::{JournalFile, SnapshotId, SnapshotImage, TableFiles},
+    journals::{JournalPart, StoredJournals, plan},
     trim::trim,
 };
 use crate::{
@@ -57,9 +58,6 @@ pub(crate) struct Snapshots {
     /// Its files.
     pub(crate) files: Vec<Arc<ParquetFile>>,
 }
-
-/// The journals of a snapshot: how many rows they had ever had, and where they are.
-pub(crate) type StoredJournals = HashMap<JournalTable, (u64, String)>;
 
 /// Makes snapshots.
 #[derive(Debug)]
@@ -236,8 +234,8 @@ impl SnapshotTask {
         }
         let mut journals = HashMap::new();
         for (table, rows) in &cut.journals {
-            let path = self.store_journal(cut.sequence, *table, rows).await?;
-            journals.insert(*table, (rows.appended(), path));
+            let parts = self.store_journal(cut.sequence, *table, rows).await?;
+            journals.insert(*table, parts);
         }
         let stored = Stored { files, journals };
         let image = self.image(cut, &stored);
@@ -281,20 +279,20 @@ impl SnapshotTask {
         Ok(files)
     }
 
-    /// A journal is stored as a whole: what is kept of it is bounded.
+    /// Stores what is new of a journal. Returns all its files.
     async fn store_journal(
         &self,
         sequence: Sequence,
         table: JournalTable,
         rows: &Rows,
-    ) -> Result<String, SnapshotError> {
-        if let Some((appended, path)) = self.journals.get(&table)
-            && *appended == rows.appended()
-        {
-            return Ok(path.clone());
+    ) -> Result<Vec<JournalPart>, SnapshotError> {
+        let stored = self.journals.get(&table).map_or(&[][..], Vec::as_slice);
+        let (mut parts, new) = plan(stored, &rows.numbers());
+        if new.is_empty() {
+            return Ok(parts);
         }
-        let rows = rows.clone();
-        let encoded = spawn_blocking(move || encode_journal(&rows, &table.schema())).await;
+        let (rows, first) = (rows.clone(), new.start);
+        let encoded = spawn_blocking(move || encode_journal(&rows, first, &table.schema())).await;
         let encoded = encoded
             .map_err(SnapshotError::Panicked)?
             .map_err(|source| {
@@ -303,7 +301,11 @@ impl SnapshotTask {
             })?;
         let path = self.parts.objects.journal_path(table, sequence);
         self.parts.objects.create(&path, encoded).await?;
-        Ok(path.to_string())
+        parts.push(JournalPart {
+            rows: new,
+            path: path.to_string(),
+        });
+        Ok(parts)
     }
 
     fn image(&self, cut: &Cut, stored: &Stored) -> SnapshotImage {
@@ -327,11 +329,13 @@ impl SnapshotTask {
         let mut journals: Vec<JournalFile> = stored
             .journals
             .iter()
-            .map(|(table, (_, path))| JournalFile {
-                table: table.number(),
-                path: path.clone(),
+            .flat_map(|(table, parts)| parts.iter().map(|part| (table.number(), part)))
+            .map(|(table, part)| JournalFile {
+                table,
+                path: part.path.clone(),
             })
             .collect();
+        // Stable: the files of a journal stay in the order of their rows.
         journals.sort_by_key(|journal| journal.table);
         SnapshotImage {
             sequence: cut.sequence,
@@ -356,16 +360,10 @@ impl SnapshotTask {
             .collect();
         // Rows that nobody reads any more are given back here.
         drop(cut);
-        let mut unneeded = Vec::new();
-        for (table, (_, path)) in std::mem::replace(&mut self.journals, stored.journals) {
-            if self
-                .journals
-                .get(&table)
-                .is_none_or(|(_, new)| *new != path)
-            {
-                unneeded.push(path);
-            }
-        }
+        let old = std::mem::replace(&mut self.journals, stored.journals);
+        let kept: HashSet<&str> = paths(&self.journals).collect();
+        let unneeded = paths(&old).filter(|path| !kept.contains(path));
+        let unneeded: Vec<String> = unneeded.map(str::to_owned).collect();
         let old = std::mem::replace(&mut self.files, named);
         let named: HashSet<&str> = self.files.iter().map(|file| file.path.as_str()).collect();
         let leaving = old
@@ -433,4 +431,9 @@ impl SnapshotTask {
             }
         }
     }
+}
+
+fn paths(journals: &StoredJournals) -> impl Iterator<Item = &str> {
+    let parts = journals.values().flatten();
+    parts.map(|part| part.path.as_str())
 }

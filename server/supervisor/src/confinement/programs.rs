@@ -20,14 +20,10 @@ pub(crate) struct Errand<'a> {
 }
 
 impl Confinement {
-    /// What in this path nobody may read; a rule for a directory holds for all that is in it.
-    pub(super) fn secret_in(&self, path: &Path) -> Option<&Path> {
-        let real = path.canonicalize().unwrap_or_else(|_gone| path.to_owned());
-        let holds = |secret: &&PathBuf| {
-            let secret = secret.canonicalize();
-            secret.is_ok_and(|secret| secret.starts_with(&real))
-        };
-        self.secret.iter().find(holds).map(PathBuf::as_path)
+    /// What nobody may read, where it lies now.
+    pub(super) fn secrets(&self) -> Vec<PathBuf> {
+        let there = self.secret.iter();
+        there.filter_map(|path| path.canonicalize().ok()).collect()
     }
 
     /// The confinement of a program that ends.
@@ -52,6 +48,7 @@ impl Confinement {
         read: Vec<PathBuf>,
         write: Vec<PathBuf>,
     ) -> HostConfinement {
+        let secrets = self.secrets();
         let known = read.into_iter().chain(self.read.iter().cloned());
         let limits = match role {
             Role::Host => self.limits.clone(),
@@ -63,7 +60,7 @@ impl Confinement {
         };
         let policy = Policy {
             read: known
-                .filter(|path| self.secret_in(path).is_none())
+                .filter(|path| secret_in(path, &secrets).is_none())
                 .collect(),
             write,
             subprocesses: true,
@@ -80,6 +77,13 @@ impl Confinement {
             user: Err(String::new()),
         }
     }
+}
+
+/// Which secret lies in this path; a rule for a directory holds for all that is in it.
+pub(super) fn secret_in<'a>(path: &Path, secrets: &'a [PathBuf]) -> Option<&'a Path> {
+    let real = path.canonicalize().unwrap_or_else(|_gone| path.to_owned());
+    let mut held = secrets.iter().filter(|secret| secret.starts_with(&real));
+    held.next().map(PathBuf::as_path)
 }
 
 /// The confinement of hosts: all that any of their workers may have, since these are born into

@@ -203,7 +203,9 @@ impl MemberTask {
             trace: invocation.trace.clone(),
         };
         if self.last.is_none() {
-            info!(binding = %plugin.binding, pid = self.worker.pid(), "worker is bound");
+            let pid = self.worker.pid();
+            let ready_ms = granted.elapsed().as_secs_f64() * 1e3;
+            info!(binding = %plugin.binding, pid, ready_ms, "worker is bound");
         }
         self.last = Some((scope, Allowance::new()));
         self.refresh_directory().await;
