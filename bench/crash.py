@@ -1,9 +1,10 @@
 """Is what was acknowledged there, whenever the server is killed?
 
 Several writers write points and replace parts of older ones; the server is killed with SIGKILL at
-random moments, while it writes its log, makes snapshots and removes what they replace, and starts
-again. After each start every point that was acknowledged must be there with its last values, and
-nothing else, except the one write of each writer that was under way: all of it or nothing.
+random moments, while it writes its log, makes snapshots, joins files and removes what they
+replace, and starts again. After each start every point that was acknowledged must be there with
+its last values, and nothing else, except the one write of each writer that was under way: all of
+it or nothing.
 """
 
 from __future__ import annotations

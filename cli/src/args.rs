@@ -39,16 +39,16 @@ pub(crate) enum Command {
     /// Write line protocol to a database
     #[command(visible_alias = "w")]
     Write(WriteCommand),
-    /// Create a database or a trigger
+    /// Create a database, a table or a trigger
     #[command(subcommand)]
     Create(CreateCommand),
-    /// Show databases, plugin files, system tables or the sandbox
+    /// Show databases, retention, plugin files, system tables or the sandbox
     #[command(subcommand)]
     Show(ShowCommand),
-    /// Delete a database or a trigger
+    /// Delete a database, a table or a trigger
     #[command(subcommand)]
     Delete(DeleteCommand),
-    /// Update a trigger
+    /// Update a database or a trigger
     #[command(subcommand)]
     Update(UpdateCommand),
     /// Try a plugin out: run it once and store nothing

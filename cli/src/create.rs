@@ -1,11 +1,12 @@
-//! `create …`: makes databases; triggers have a file of their own.
+//! `create …`: makes databases; tables and triggers have files of their own.
 
+mod table;
 mod trigger;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use self::trigger::CreateTrigger;
+use self::{table::CreateTable, trigger::CreateTrigger};
 use crate::{client::Client, connection::ServerArgs, output::say};
 
 /// What to create.
@@ -13,6 +14,8 @@ use crate::{client::Client, connection::ServerArgs, output::say};
 pub(crate) enum CreateCommand {
     /// Create a database
     Database(CreateDatabase),
+    /// Create a table
+    Table(CreateTable),
     /// Create a trigger, which runs a plugin
     Trigger(Box<CreateTrigger>),
 }
@@ -22,6 +25,7 @@ impl CreateCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Database(database) => database.run().await,
+            Self::Table(table) => table.run().await,
             Self::Trigger(trigger) => trigger.run().await,
         }
     }
@@ -64,7 +68,7 @@ impl CreateDatabase {
 }
 
 /// Checks a duration early; the server gets it as it was typed.
-fn parse_retention(text: &str) -> Result<String, humantime::DurationError> {
+pub(crate) fn parse_retention(text: &str) -> Result<String, humantime::DurationError> {
     humantime::parse_duration(text)?;
     Ok(text.to_owned())
 }

@@ -1,4 +1,4 @@
-//! `delete …`: removes databases, after asking, and triggers.
+//! `delete …`: removes databases and tables, after asking, and triggers.
 
 use std::io::{self, BufRead, Write};
 
@@ -17,6 +17,8 @@ use crate::{
 pub(crate) enum DeleteCommand {
     /// Delete a database
     Database(DeleteDatabase),
+    /// Delete a table
+    Table(DeleteTable),
     /// Delete a trigger; its plugin stays
     Trigger(DeleteTrigger),
 }
@@ -26,6 +28,7 @@ impl DeleteCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Database(database) => database.run().await,
+            Self::Table(table) => table.run().await,
             Self::Trigger(trigger) => trigger.run().await,
         }
     }
@@ -36,6 +39,16 @@ impl DeleteCommand {
 pub(crate) struct DeleteDatabase {
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    how: How,
+    /// The name of the database
+    #[arg(value_name = "NAME", env = "INFLUXDB3_DATABASE_NAME")]
+    name: String,
+}
+
+/// How something with data is deleted.
+#[derive(Debug, Args)]
+struct How {
     /// When the data itself is removed: never, now, default, or a time such as
     /// 2030-01-01T00:00:00Z
     #[arg(long, value_name = "WHEN", value_parser = parse_hard_delete)]
@@ -43,17 +56,57 @@ pub(crate) struct DeleteDatabase {
     /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
-    /// The name of the database
-    #[arg(value_name = "NAME", env = "INFLUXDB3_DATABASE_NAME")]
+}
+
+impl How {
+    fn confirm(&self, name: &str) -> anyhow::Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        confirm(name, &mut io::stdin().lock(), &mut io::stderr())
+    }
+
+    fn parameter(&self) -> Option<(&str, &str)> {
+        let when = self.hard_delete.as_deref()?;
+        Some(("hard_delete_at", when))
+    }
+}
+
+/// `delete table`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteTable {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    how: How,
+    /// The name of the table
+    #[arg(value_name = "TABLE_NAME")]
     name: String,
+}
+
+impl DeleteTable {
+    async fn run(self) -> anyhow::Result<()> {
+        let client = Client::new(&self.server)?;
+        let database = &self.database.database;
+        self.how.confirm(&format!("{database}.{}", self.name))?;
+        let mut parameters = vec![("db", database.as_str()), ("table", self.name.as_str())];
+        parameters.extend(self.how.parameter());
+        client
+            .call(Method::DELETE, "/api/v3/configure/table", &parameters)
+            .await?;
+        say(format_args!(
+            "Table \"{database}\".\"{}\" deleted successfully",
+            self.name
+        ))
+    }
 }
 
 impl DeleteDatabase {
     async fn run(self) -> anyhow::Result<()> {
         let client = Client::new(&self.server)?;
-        if !self.yes {
-            confirm(&self.name, &mut io::stdin().lock(), &mut io::stderr())?;
-        }
+        self.how.confirm(&self.name)?;
         let parameters = self.parameters();
         client
             .call(Method::DELETE, "/api/v3/configure/database", &parameters)
@@ -66,9 +119,7 @@ impl DeleteDatabase {
 
     fn parameters(&self) -> Vec<(&str, &str)> {
         let mut parameters = vec![("db", self.name.as_str())];
-        if let Some(when) = &self.hard_delete {
-            parameters.push(("hard_delete_at", when));
-        }
+        parameters.extend(self.how.parameter());
         parameters
     }
 }
@@ -171,7 +222,7 @@ mod tests {
         let arguments = [&["delete", "database", "-y"], arguments, &["foo"]].concat();
         match args::parse(&arguments) {
             Ok(Command::Delete(DeleteCommand::Database(database))) => {
-                assert!(database.yes);
+                assert!(database.how.yes);
                 assert_eq!(database.parameters(), expected);
             }
             other => panic!("not a database: {other:?}"),

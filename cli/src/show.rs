@@ -1,13 +1,14 @@
-//! `show …`: lists databases and plugin files; system tables and the sandbox have files of their
-//! own.
+//! `show …`: lists databases and plugin files; retention, system tables and the sandbox have files
+//! of their own.
 
+mod retention;
 mod sandbox;
 mod system;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use self::{sandbox::ShowSandbox, system::ShowSystem};
+use self::{retention::ShowRetention, sandbox::ShowSandbox, system::ShowSystem};
 use crate::{client::Client, connection::ServerArgs, format::Format, output};
 
 /// What to show.
@@ -17,6 +18,8 @@ pub(crate) enum ShowCommand {
     Databases(ShowDatabases),
     /// List the files of the triggers' plugins
     Plugins(ShowPlugins),
+    /// Show how long databases keep rows
+    Retention(ShowRetention),
     /// Show what a database's system tables say
     #[command(visible_alias = "s")]
     System(ShowSystem),
@@ -30,6 +33,7 @@ impl ShowCommand {
         match self {
             Self::Databases(databases) => databases.run().await,
             Self::Plugins(plugins) => plugins.run().await,
+            Self::Retention(retention) => retention.run().await,
             Self::System(system) => system.run().await,
             Self::Sandbox(sandbox) => sandbox.run(),
         }

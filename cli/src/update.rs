@@ -1,8 +1,11 @@
-//! `update …`: gives a trigger new source.
+//! `update …`: gives a trigger new source, and a database another retention.
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde::Serialize;
 
 use crate::{
     client::Client,
@@ -14,8 +17,56 @@ use crate::{
 /// What to update.
 #[derive(Debug, Subcommand)]
 pub(crate) enum UpdateCommand {
+    /// Change how long a database keeps rows
+    Database(UpdateDatabase),
     /// Replace the source of a trigger's plugin
     Trigger(UpdateTrigger),
+}
+
+/// `update database`.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateDatabase {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// How long rows are kept, such as `30d`; `none` keeps them forever
+    #[arg(short, long, value_name = "DURATION", value_parser = parse_retention)]
+    retention_period: Option<Retention>,
+}
+
+/// A duration as it was typed; `None` means forever.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Retention(Option<String>);
+
+fn parse_retention(text: &str) -> Result<Retention, humantime::DurationError> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Retention(None));
+    }
+    crate::create::parse_retention(text).map(|text| Retention(Some(text)))
+}
+
+#[derive(Serialize)]
+struct DatabaseRequest<'a> {
+    db: &'a str,
+    retention_period: Option<String>,
+}
+
+impl UpdateDatabase {
+    async fn run(self) -> anyhow::Result<()> {
+        let Retention(retention_period) = self
+            .retention_period
+            .context("--retention-period is required for update database")?;
+        let db = &self.database.database;
+        let request = DatabaseRequest {
+            db,
+            retention_period,
+        };
+        Client::new(&self.server)?
+            .send_json(Method::PUT, "/api/v3/configure/database", &[], &request)
+            .await?;
+        say(format_args!("Database {db:?} updated successfully"))
+    }
 }
 
 /// `update trigger`.
@@ -44,7 +95,10 @@ impl UpdateTrigger {
 impl UpdateCommand {
     /// Updates it and says so.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self::Trigger(trigger) = self;
+        let trigger = match self {
+            Self::Database(database) => return database.run().await,
+            Self::Trigger(trigger) => trigger,
+        };
         let client = Client::new(&trigger.server)?;
         let (database, name) = (&trigger.database.database, &trigger.trigger_name);
         if let Some(path) = trigger.repository_path() {
@@ -79,6 +133,24 @@ mod tests {
             assert_eq!(trigger.trigger_name, "t");
             assert_eq!(trigger.path, PathBuf::from("dir/p.py"));
         }
+    }
+
+    #[test]
+    fn rows_are_kept_for_a_duration_or_forever() {
+        let retention = |arguments: &[&str]| {
+            let arguments = [&["update", "database", "-d", "db"], arguments].concat();
+            match args::parse(&arguments) {
+                Ok(Command::Update(UpdateCommand::Database(update))) => update.retention_period,
+                other => panic!("not an update: {other:?}"),
+            }
+        };
+        let week = Some(Retention(Some("7d".to_owned())));
+        assert_eq!(retention(&["-r", "7d"]), week);
+        let forever = Some(Retention(None));
+        assert_eq!(retention(&["--retention-period", "none"]), forever);
+        // What is missing is said with exit code 1.
+        assert_eq!(retention(&[]), None);
+        args::refusal(&["update", "database", "-d", "db", "-r", "soon"]);
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
-use outrigger_log::{commit, store::Durability};
+use outrigger_log::{commit, replay::TornTail, store::Durability};
 use outrigger_model::{clock::SystemClock, line_protocol::Precision, trace::Trace};
-use outrigger_storage::{OpenError, Settings, Storage, Stores, WriteError, WriteRequest, snapshot};
+use outrigger_storage::{
+    OpenError, Settings, Storage, Stores, WriteError, WriteRequest, keeping, snapshot,
+};
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +44,8 @@ impl Running {
                 entries,
                 ..snapshot::Config::default()
             },
+            keeping: keeping::Config::default(),
+            torn_tail: TornTail::SetAside,
         };
         let stores = Stores::new(store, NODE, Durability::Store);
         let (storage, task) =

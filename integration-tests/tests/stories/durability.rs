@@ -132,6 +132,30 @@ async fn a_torn_last_entry_is_put_aside_with_a_warning() {
 }
 
 #[tokio::test]
+async fn a_torn_last_entry_stops_a_strict_start() {
+    let strict = "--wal-replay-fail-on-error";
+    let mut server = server().switch(strict).start().await;
+    let db = server.database("db").create().await;
+    db.write("m f=1 1").await;
+    db.write("m f=2 2").await;
+    server.kill_9();
+    let entries = entries(&server.data_directory());
+    let last = entries.last().expect("entries");
+    let good = fs::read(last).expect("read the entry");
+    fs::write(last, &good[..good.len() - 7]).expect("tear the entry");
+
+    server.allow_log("is the last entry of the log", "the story has torn it");
+    let failure = server.restart_refused().await;
+    let name = last.file_name().expect("a name").to_string_lossy();
+    failure.check(1, &format!("node/log/{name}"));
+    failure.check(1, strict);
+    fs::write(last, &good).expect("restore the entry");
+    server.restart().await;
+    let db = server.database("db");
+    assert_eq!(db.number("SELECT count(*) AS n FROM m").await, 2);
+}
+
+#[tokio::test]
 async fn a_corrupt_entry_stops_the_start_and_is_named() {
     let mut server = server().start().await;
     let db = server.database("db").create().await;

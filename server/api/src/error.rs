@@ -138,7 +138,7 @@ impl From<WriteError> for HttpError {
 impl From<CatalogError> for HttpError {
     fn from(error: CatalogError) -> Self {
         match error {
-            CatalogError::DatabaseName(_) => {
+            CatalogError::DatabaseName(_) | CatalogError::Deleted(_) => {
                 Self::json(error.kind(), json!({ "error": Report(&error).to_string() }))
             }
             error => Self::report(error.kind(), &error),

@@ -3,10 +3,10 @@
 use std::{fs, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use object_store::{ObjectStore, memory::InMemory};
-use outrigger_log::{commit, store::Durability};
+use outrigger_log::{commit, replay::TornTail, store::Durability};
 use outrigger_model::{bytes::ByteSize, clock::SystemClock, shutdown::Gate, trace::Tracer};
 use outrigger_query::QueryEngine;
-use outrigger_storage::{Settings, Storage, Stores, snapshot};
+use outrigger_storage::{Settings, Storage, Stores, keeping, snapshot};
 use outrigger_supervisor::environment::Packages;
 use outrigger_triggers::{
     Board, DryRunConfig, DryRuns, Gauges, PinnedSources, Plugins, Repository, TriggerService,
@@ -44,6 +44,8 @@ pub(crate) async fn deps() -> (Deps, Running) {
     let settings = Settings {
         log,
         snapshots: snapshot::Config::default(),
+        keeping: keeping::Config::default(),
+        torn_tail: TornTail::SetAside,
     };
     let clock = Arc::new(SystemClock::default());
     let (storage, task) = Storage::open(stores, clock, settings).await.unwrap();

@@ -9,6 +9,7 @@ mod plugin_test;
 mod plugins;
 mod query;
 mod request;
+mod tables;
 mod traced;
 mod triggers;
 mod write;
@@ -42,7 +43,10 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
     let shared: Shared = Arc::new(deps);
     let databases = get(databases::list)
         .post(databases::create)
+        .put(databases::update)
         .delete(databases::delete);
+    let retention = post(databases::put_retention).delete(databases::delete_retention);
+    let tables = post(tables::create).delete(tables::delete);
     let triggers = post(triggers::create).delete(triggers::delete);
     Router::new()
         .route("/api/v3/write_lp", post(write::write_lp))
@@ -51,6 +55,8 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
             get(query::get_sql).post(query::post_sql),
         )
         .route(DATABASE, databases)
+        .route(&format!("{DATABASE}/retention_period"), retention)
+        .route("/api/v3/configure/table", tables)
         .route(TRIGGER, triggers)
         .route(&format!("{TRIGGER}/enable"), post(triggers::enable))
         .route(&format!("{TRIGGER}/disable"), post(triggers::disable))

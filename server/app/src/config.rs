@@ -197,6 +197,8 @@ impl Args {
                 durable_wait_max: DURABLE_WAIT_MAX,
             },
             snapshots: self.storage.snapshots(),
+            keeping: self.storage.keeping(),
+            torn_tail: self.storage.torn_tail(),
         }
     }
 

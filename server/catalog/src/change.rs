@@ -3,6 +3,8 @@
 //! Serialised as JSON. Variants and fields are only ever added, with defaults,
 //! so that old logs stay readable.
 
+use std::time::Duration;
+
 use outrigger_model::{
     ids::{DatabaseId, TableId, TriggerId},
     names::DatabaseName,
@@ -22,6 +24,31 @@ pub enum CatalogChange {
         id: DatabaseId,
         /// Its name.
         name: DatabaseName,
+        /// How long its rows can be seen; forever if `None`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retention: Option<Duration>,
+    },
+    /// A database keeps rows for another time.
+    SetRetention {
+        /// Its id.
+        id: DatabaseId,
+        /// How long its rows can be seen; forever if `None`.
+        retention: Option<Duration>,
+    },
+    /// A database is deleted: it has another name from now on, and its triggers are disabled.
+    /// For one that is deleted already, only the time changes.
+    SoftDeleteDatabase {
+        /// Its id.
+        id: DatabaseId,
+        /// Its new name.
+        name: DatabaseName,
+        /// When its data goes, in nanoseconds since the epoch; never if `None`.
+        hard: Option<i64>,
+    },
+    /// The tables and triggers of a deleted database go.
+    PurgeDatabase {
+        /// Its id.
+        id: DatabaseId,
     },
     /// A database goes, with its tables and triggers.
     DeleteDatabase {
@@ -36,6 +63,32 @@ pub enum CatalogChange {
         id: TableId,
         /// Its name.
         name: String,
+    },
+    /// A table is deleted: it has another name from now on. For one that is deleted already,
+    /// only the time changes.
+    SoftDeleteTable {
+        /// The database it is in.
+        database: DatabaseId,
+        /// Its id.
+        id: TableId,
+        /// Its new name.
+        name: String,
+        /// When its rows go, in nanoseconds since the epoch; never if `None`.
+        hard: Option<i64>,
+    },
+    /// The rows of a deleted table go.
+    PurgeTable {
+        /// The database it is in.
+        database: DatabaseId,
+        /// Its id.
+        id: TableId,
+    },
+    /// A table goes.
+    DeleteTable {
+        /// The database it is in.
+        database: DatabaseId,
+        /// Its id.
+        id: TableId,
     },
     /// A table gets columns.
     AddColumns {
@@ -102,9 +155,22 @@ mod tests {
 
     const FROZEN_PIN: &str = r#"{"change":"set_trigger_pin","id":7,"plugin":"gh:a/b.py","pin":{"sha256":"00ff","bytes":12}}"#;
 
+    const FROZEN_DATABASE: &str = r#"{"change":"create_database","id":1,"name":"db"}"#;
+
+    const FROZEN_DELETION: &str = r#"{"change":"soft_delete_table","database":1,"id":2,"name":"t-20261123T021500","hard":1000}"#;
+
+    const FROZEN_RETENTION: &str =
+        r#"{"change":"set_retention","id":1,"retention":{"secs":60,"nanos":0}}"#;
+
     #[test]
     fn a_frozen_change_is_read_and_written() {
-        for frozen in [FROZEN, FROZEN_PIN] {
+        for frozen in [
+            FROZEN,
+            FROZEN_PIN,
+            FROZEN_DATABASE,
+            FROZEN_DELETION,
+            FROZEN_RETENTION,
+        ] {
             let change = CatalogChange::decode(frozen.as_bytes()).unwrap();
             assert_eq!(String::from_utf8(change.encode()).unwrap(), frozen);
         }

@@ -1,6 +1,6 @@
 //! Why a catalog change was refused.
 
-use outrigger_model::{error::ErrorKind, names::DatabaseNameError};
+use outrigger_model::{error::ErrorKind, names::DatabaseNameError, schema::COLUMNS_MAX};
 
 /// A change that does not fit the catalog as it is.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,25 @@ pub enum CatalogError {
     /// There is no such database.
     #[error("database not found: {0}")]
     NoDatabase(String),
+    /// There is no such table in that database.
+    #[error("table not found: {table:?} in database {database:?}")]
+    NoTable {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+    },
+    /// A database or table that is deleted, and can only be read.
+    #[error("attempted to modify resource that was already deleted: {0}")]
+    Deleted(String),
+    /// A table cannot be made of such columns.
+    #[error("{0}")]
+    Columns(String),
+    /// A table would have too many columns.
+    #[error(
+        "Update to schema would exceed number of columns per table limit of {COLUMNS_MAX} columns"
+    )]
+    TooManyColumns,
     /// There is no such trigger in that database.
     #[error("trigger not found: {trigger:?} in database {database:?}")]
     NoTrigger {
@@ -71,8 +90,15 @@ impl CatalogError {
             Self::Exists { .. } | Self::PathTaken { .. } | Self::TriggerRuns(_) => {
                 ErrorKind::Conflict
             }
-            Self::DatabaseName(_) | Self::Internal | Self::ColumnType { .. } => ErrorKind::Invalid,
-            Self::NoDatabase(_) | Self::NoTrigger { .. } => ErrorKind::NotFound,
+            Self::DatabaseName(_)
+            | Self::Internal
+            | Self::Deleted(_)
+            | Self::Columns(_)
+            | Self::ColumnType { .. } => ErrorKind::Invalid,
+            Self::TooManyColumns => ErrorKind::Exhausted,
+            Self::NoDatabase(_) | Self::NoTable { .. } | Self::NoTrigger { .. } => {
+                ErrorKind::NotFound
+            }
             Self::UnknownId { .. } => ErrorKind::Internal,
         }
     }

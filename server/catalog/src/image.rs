@@ -3,6 +3,8 @@
 //! Serialised as JSON. Fields are only ever added, with defaults, so that old snapshots
 //! stay readable.
 
+use std::time::Duration;
+
 use outrigger_model::{
     ids::{DatabaseId, Sequence, TableId, TriggerId},
     names::DatabaseName,
@@ -10,7 +12,7 @@ use outrigger_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::trigger::TriggerDefinition;
+use crate::{deletion::Deletion, trigger::TriggerDefinition};
 
 /// All of a catalog.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,12 @@ pub struct DatabaseImage {
     pub id: DatabaseId,
     /// Its name.
     pub name: DatabaseName,
+    /// How long its rows can be seen; forever if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Duration>,
+    /// Whether it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
     /// Its tables.
     pub tables: Vec<TableImage>,
     /// Its triggers.
@@ -45,6 +53,9 @@ pub struct TableImage {
     pub id: TableId,
     /// Its name.
     pub name: String,
+    /// Whether it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
     /// Names and types, without the time.
     pub columns: Vec<(String, ColumnType)>,
 }

@@ -5,6 +5,7 @@
 //! Deliberately knows neither files nor rows.
 
 pub mod change;
+pub mod deletion;
 mod error;
 pub mod grants;
 pub mod image;

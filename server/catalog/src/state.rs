@@ -1,15 +1,22 @@
 //! The catalog's content and the rules by which changes alter it.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod removal;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use outrigger_model::{
     ids::{DatabaseId, Sequence, TableId, TriggerId},
     names::{DatabaseName, INTERNAL_DATABASE},
-    schema::{ColumnType, TableSchema},
+    schema::{COLUMNS_MAX, ColumnType, TIME_COLUMN, TableSchema},
 };
 
 use crate::{
     CatalogChange, CatalogError,
+    deletion::Deletion,
     image::{CatalogImage, DatabaseImage, TableImage, TriggerImage},
     progress::{EntryRange, Progress},
     trigger::{Pin, Trigger, TriggerDefinition, TriggerEvent},
@@ -24,6 +31,8 @@ pub struct Table {
     pub name: String,
     /// Its columns.
     pub schema: TableSchema,
+    /// Whether it is deleted: then it can only be read, if at all.
+    pub deletion: Option<Deletion>,
 }
 
 /// A database.
@@ -33,6 +42,10 @@ pub struct Database {
     pub id: DatabaseId,
     /// Its name.
     pub name: DatabaseName,
+    /// How long its rows can be seen; forever if `None`.
+    pub retention: Option<Duration>,
+    /// Whether it is deleted: then it can only be read, if at all.
+    pub deletion: Option<Deletion>,
     /// Its tables by name.
     pub tables: BTreeMap<String, Arc<Table>>,
     /// Its tables' names by id.
@@ -63,6 +76,7 @@ impl Database {
         let table = |table: &Arc<Table>| TableImage {
             id: table.id,
             name: table.name.clone(),
+            deletion: table.deletion,
             columns: table
                 .schema
                 .columns()
@@ -84,6 +98,8 @@ impl Database {
         DatabaseImage {
             id: self.id,
             name: self.name.clone(),
+            retention: self.retention,
+            deletion: self.deletion,
             tables: self.tables.values().map(table).collect(),
             triggers: self.triggers.values().map(trigger).collect(),
         }
@@ -95,8 +111,13 @@ impl Database {
             for (name, column) in &image.columns {
                 schema.add(name, *column);
             }
-            let (id, name) = (image.id, image.name);
-            (name.clone(), Arc::new(Table { id, name, schema }))
+            let table = Table {
+                id: image.id,
+                name: image.name,
+                schema,
+                deletion: image.deletion,
+            };
+            (table.name.clone(), Arc::new(table))
         };
         let trigger = |image: TriggerImage| {
             let mut progress = Progress::up_to(image.cursor);
@@ -115,6 +136,8 @@ impl Database {
         Self {
             id: image.id,
             name: image.name,
+            retention: image.retention,
+            deletion: image.deletion,
             table_names: tables
                 .values()
                 .map(|table| (table.id, table.name.clone()))
@@ -137,12 +160,12 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// All databases of users, by name.
+    /// All databases of users, by name; those that are deleted too.
     pub fn databases(&self) -> impl Iterator<Item = &Arc<Database>> {
         self.databases.values()
     }
 
-    /// The database of that name.
+    /// The database of that name, which may be deleted.
     pub fn database(&self, name: &str) -> Result<&Arc<Database>, CatalogError> {
         name.parse::<DatabaseName>()
             .ok()
@@ -159,17 +182,17 @@ impl Catalog {
                 trigger: name.to_owned(),
             });
         }
-        self.database(database)?.trigger(name)
+        self.live_database(database)?.trigger(name)
     }
 
-    /// The database with that id, unless it was deleted.
+    /// The database with that id, unless it is gone.
     pub fn database_by_id(&self, id: DatabaseId) -> Option<&Arc<Database>> {
         self.names
             .get(&id)
             .and_then(|name| self.databases.get(name))
     }
 
-    /// The trigger with that id, with its database, unless it was deleted.
+    /// The trigger with that id, with its database, unless it is gone.
     pub fn trigger_by_id(&self, id: TriggerId) -> Option<(&Arc<Database>, &Arc<Trigger>)> {
         let database = self.database_by_id(*self.trigger_homes.get(&id)?)?;
         let trigger = database
@@ -179,7 +202,7 @@ impl Catalog {
         Some((database, trigger))
     }
 
-    /// All triggers, each with its database.
+    /// All triggers, each with its database; those of deleted databases are disabled.
     pub fn triggers(&self) -> impl Iterator<Item = (&Arc<Database>, &Arc<Trigger>)> {
         self.databases.values().flat_map(|database| {
             database
@@ -189,8 +212,12 @@ impl Catalog {
         })
     }
 
-    /// The change that creates a database.
-    pub fn create_database(&self, name: &str) -> Result<CatalogChange, CatalogError> {
+    /// The change that creates a database, whose rows can be seen so long.
+    pub fn create_database(
+        &self,
+        name: &str,
+        retention: Option<Duration>,
+    ) -> Result<CatalogChange, CatalogError> {
         if name == INTERNAL_DATABASE {
             return Err(CatalogError::Internal);
         }
@@ -204,17 +231,24 @@ impl Catalog {
         Ok(CatalogChange::CreateDatabase {
             id: DatabaseId(self.last_database.0 + 1),
             name,
+            retention,
         })
     }
 
-    /// The change that deletes a database.
-    pub fn delete_database(&self, name: &str) -> Result<CatalogChange, CatalogError> {
+    /// The change after which the rows of a database can be seen so long; `None` if it is so
+    /// already.
+    pub fn set_retention(
+        &self,
+        name: &str,
+        retention: Option<Duration>,
+    ) -> Result<Option<CatalogChange>, CatalogError> {
         if name == INTERNAL_DATABASE {
             return Err(CatalogError::Internal);
         }
-        Ok(CatalogChange::DeleteDatabase {
-            id: self.database(name)?.id,
-        })
+        let database = self.live_database(name)?;
+        let id = database.id;
+        let change = CatalogChange::SetRetention { id, retention };
+        Ok((database.retention != retention).then_some(change))
     }
 
     /// The change that creates a table, which must not exist.
@@ -224,6 +258,39 @@ impl Catalog {
             id: TableId(self.last_table.0 + 1),
             name: name.to_owned(),
         }
+    }
+
+    /// The changes that create a table with columns, and its database if need be.
+    pub fn create_table_with(
+        &self,
+        database: &str,
+        name: &str,
+        columns: Vec<(String, ColumnType)>,
+    ) -> Result<Vec<CatalogChange>, CatalogError> {
+        check_columns(name, &columns)?;
+        let mut changes = Vec::new();
+        let database = if self.database(database).is_ok() {
+            let database = self.live_database(database)?;
+            if database.tables.contains_key(name) {
+                return Err(CatalogError::Exists {
+                    what: "table",
+                    name: name.to_owned(),
+                });
+            }
+            database.id
+        } else {
+            changes.push(self.create_database(database, None)?);
+            DatabaseId(self.last_database.0 + 1)
+        };
+        changes.push(self.create_table(database, name));
+        if !columns.is_empty() {
+            changes.push(CatalogChange::AddColumns {
+                database,
+                table: TableId(self.last_table.0 + 1),
+                columns,
+            });
+        }
+        Ok(changes)
     }
 
     /// The change that creates a trigger; with `earliest`, one that begins with the
@@ -237,7 +304,7 @@ impl Catalog {
         if database == INTERNAL_DATABASE {
             return Err(CatalogError::Internal);
         }
-        let database = self.database(database)?;
+        let database = self.live_database(database)?;
         if database.triggers.contains_key(&definition.name) {
             return Err(CatalogError::Exists {
                 what: "trigger",
@@ -264,8 +331,8 @@ impl Catalog {
 
     /// The trigger that answers requests to `path`.
     pub fn request_trigger(&self, path: &str) -> Option<(&Arc<Database>, &Arc<Trigger>)> {
-        self.triggers().find(|(_, trigger)| {
-            matches!(&trigger.definition.event, TriggerEvent::RequestPath { path: own } if own == path)
+        self.triggers().find(|(database, trigger)| {
+            database.deletion.is_none() && matches!(&trigger.definition.event, TriggerEvent::RequestPath { path: own } if own == path)
         })
     }
 
@@ -319,18 +386,29 @@ impl Catalog {
     /// If the change names something that does not exist.
     pub fn apply(&mut self, sequence: Sequence, change: CatalogChange) -> Result<(), CatalogError> {
         match change {
-            CatalogChange::CreateDatabase { id, name } => self.on_create_database(id, name),
+            CatalogChange::CreateDatabase {
+                id,
+                name,
+                retention,
+            } => self.on_create_database(id, name, retention),
+            CatalogChange::SetRetention { id, retention } => {
+                self.database_mut(id)?.retention = retention;
+            }
+            CatalogChange::SoftDeleteDatabase { id, name, hard } => {
+                self.on_soft_delete_database(id, name, hard)?;
+            }
+            CatalogChange::PurgeDatabase { id } => self.on_purge_database(id)?,
             CatalogChange::DeleteDatabase { id } => self.on_delete_database(id)?,
+            CatalogChange::SoftDeleteTable {
+                database,
+                id,
+                name,
+                hard,
+            } => self.on_soft_delete_table(database, id, name, hard)?,
+            CatalogChange::PurgeTable { database, id } => self.on_purge_table(database, id)?,
+            CatalogChange::DeleteTable { database, id } => self.on_delete_table(database, id)?,
             CatalogChange::CreateTable { database, id, name } => {
-                self.last_table = self.last_table.max(id);
-                let table = Table {
-                    id,
-                    name: name.clone(),
-                    schema: TableSchema::default(),
-                };
-                let database = self.database_mut(database)?;
-                database.table_names.insert(id, name.clone());
-                database.tables.insert(name, Arc::new(table));
+                self.on_create_table(database, id, name)?;
             }
             CatalogChange::AddColumns {
                 database,
@@ -348,30 +426,10 @@ impl Catalog {
                 definition,
                 earliest,
             } => {
-                self.last_trigger = self.last_trigger.max(id);
-                self.trigger_homes.insert(id, database);
-                let name = definition.name.clone();
-                let cursor = if earliest {
-                    Sequence::default()
-                } else {
-                    sequence
-                };
-                let trigger = Arc::new(Trigger {
-                    id,
-                    definition,
-                    since: sequence,
-                    progress: Progress::up_to(cursor),
-                });
-                self.database_mut(database)?.triggers.insert(name, trigger);
+                let since = (sequence, earliest);
+                self.on_create_trigger(database, id, definition, since)?;
             }
-            CatalogChange::DeleteTrigger { id } => {
-                let name = self.trigger_mut(id)?.definition.name.clone();
-                let home = self
-                    .trigger_homes
-                    .remove(&id)
-                    .ok_or(unknown("trigger", id.0))?;
-                self.database_mut(home)?.triggers.remove(&name);
-            }
+            CatalogChange::DeleteTrigger { id } => self.on_delete_trigger(id)?,
             CatalogChange::SetTriggerDisabled { id, disabled } => {
                 let trigger = self.trigger_mut(id)?;
                 trigger.definition.disabled = disabled;
@@ -428,12 +486,19 @@ impl Catalog {
         catalog
     }
 
-    fn on_create_database(&mut self, id: DatabaseId, name: DatabaseName) {
+    fn on_create_database(
+        &mut self,
+        id: DatabaseId,
+        name: DatabaseName,
+        retention: Option<Duration>,
+    ) {
         self.last_database = self.last_database.max(id);
         self.names.insert(id, name.clone());
         let database = Database {
             id,
             name: name.clone(),
+            retention,
+            deletion: None,
             tables: BTreeMap::new(),
             table_names: BTreeMap::new(),
             triggers: BTreeMap::new(),
@@ -441,10 +506,53 @@ impl Catalog {
         self.databases.insert(name, Arc::new(database));
     }
 
-    fn on_delete_database(&mut self, id: DatabaseId) -> Result<(), CatalogError> {
-        let name = self.names.remove(&id).ok_or(unknown("database", id.0))?;
-        self.databases.remove(&name);
-        self.trigger_homes.retain(|_, home| *home != id);
+    fn on_create_table(
+        &mut self,
+        database: DatabaseId,
+        id: TableId,
+        name: String,
+    ) -> Result<(), CatalogError> {
+        self.last_table = self.last_table.max(id);
+        let table = Table {
+            id,
+            name: name.clone(),
+            schema: TableSchema::default(),
+            deletion: None,
+        };
+        let database = self.database_mut(database)?;
+        database.table_names.insert(id, name.clone());
+        database.tables.insert(name, Arc::new(table));
+        Ok(())
+    }
+
+    fn on_create_trigger(
+        &mut self,
+        database: DatabaseId,
+        id: TriggerId,
+        definition: TriggerDefinition,
+        (since, earliest): (Sequence, bool),
+    ) -> Result<(), CatalogError> {
+        self.last_trigger = self.last_trigger.max(id);
+        self.trigger_homes.insert(id, database);
+        let name = definition.name.clone();
+        let cursor = if earliest { Sequence::default() } else { since };
+        let trigger = Arc::new(Trigger {
+            id,
+            definition,
+            since,
+            progress: Progress::up_to(cursor),
+        });
+        self.database_mut(database)?.triggers.insert(name, trigger);
+        Ok(())
+    }
+
+    fn on_delete_trigger(&mut self, id: TriggerId) -> Result<(), CatalogError> {
+        let name = self.trigger_mut(id)?.definition.name.clone();
+        let home = self
+            .trigger_homes
+            .remove(&id)
+            .ok_or(unknown("trigger", id.0))?;
+        self.database_mut(home)?.triggers.remove(&name);
         Ok(())
     }
 
@@ -484,6 +592,32 @@ impl Catalog {
     }
 }
 
+/// Whether a table can be made of such columns.
+fn check_columns(name: &str, columns: &[(String, ColumnType)]) -> Result<(), CatalogError> {
+    let refuse = |text: String| Err(CatalogError::Columns(text));
+    if name.is_empty() {
+        return refuse("table name cannot be empty".to_owned());
+    }
+    if columns.len() > COLUMNS_MAX {
+        return Err(CatalogError::TooManyColumns);
+    }
+    let mut seen = HashSet::new();
+    for (column, _) in columns {
+        if column.is_empty() {
+            return refuse("the name of a tag or field cannot be empty".to_owned());
+        }
+        if column == TIME_COLUMN {
+            return refuse(format!(
+                "{TIME_COLUMN:?} cannot be a tag or field: every table has that column"
+            ));
+        }
+        if !seen.insert(column) {
+            return refuse(format!("the column {column:?} is named twice"));
+        }
+    }
+    Ok(())
+}
+
 fn unknown(what: &'static str, id: u32) -> CatalogError {
     CatalogError::UnknownId { what, id }
 }
@@ -497,12 +631,13 @@ mod tests {
     fn a_database_is_created_once_and_its_name_can_be_used_again_after_deletion() {
         let mut catalog = with_database("db");
         assert!(matches!(
-            catalog.create_database("db"),
+            catalog.create_database("db", None),
             Err(CatalogError::Exists { .. })
         ));
-        let delete = catalog.delete_database("db").unwrap();
+        let id = DatabaseId(1);
+        let delete = CatalogChange::DeleteDatabase { id };
         catalog.apply(Sequence(2), delete).unwrap();
-        let CatalogChange::CreateDatabase { id, .. } = catalog.create_database("db").unwrap()
+        let CatalogChange::CreateDatabase { id, .. } = catalog.create_database("db", None).unwrap()
         else {
             panic!("not a database")
         };
@@ -591,7 +726,7 @@ mod tests {
 
     fn with_database(name: &str) -> Catalog {
         let mut catalog = Catalog::default();
-        let create = catalog.create_database(name).unwrap();
+        let create = catalog.create_database(name, None).unwrap();
         catalog.apply(Sequence(1), create).unwrap();
         catalog
     }

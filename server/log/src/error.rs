@@ -41,6 +41,18 @@ pub enum LogError {
         /// Where and why.
         source: DecodeError,
     },
+    /// The last entry is incomplete, and the operator wants to look at it first.
+    #[error(
+        "{object} is the last entry of the log and incomplete, so most likely nobody was told of it; \
+         with --wal-replay-fail-on-error the server does not start: restore this object from a backup, \
+         or start once without that flag, which puts it aside"
+    )]
+    TornTail {
+        /// The object.
+        object: String,
+        /// Where and why.
+        source: DecodeError,
+    },
     /// An entry is missing between two others; restore it.
     #[error("log entry {missing} is missing though {next} exists: restore {object} from a backup")]
     Gap {
@@ -101,9 +113,11 @@ impl LogError {
             | Self::Store { .. }
             | Self::Durable { .. } => ErrorKind::Unavailable,
             Self::Fenced { .. } => ErrorKind::Conflict,
-            Self::Panicked | Self::Corrupt { .. } | Self::Gap { .. } | Self::Apply { .. } => {
-                ErrorKind::Internal
-            }
+            Self::Panicked
+            | Self::Corrupt { .. }
+            | Self::TornTail { .. }
+            | Self::Gap { .. }
+            | Self::Apply { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -44,12 +44,17 @@ struct UserTables(Arc<Snapshot>);
 #[async_trait]
 impl SchemaProvider for UserTables {
     fn table_names(&self) -> Vec<String> {
-        self.0.tables().keys().cloned().collect()
+        // What is deleted can be read as long as it is there, by who knows its name.
+        let tables = self.0.tables().iter();
+        tables
+            .filter(|(_, view)| !view.is_deleted())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let view = self.0.tables().get(name).cloned();
-        Ok(view.map(|view| Arc::new(StoredTable::new(view)) as Arc<dyn TableProvider>))
+        Ok(view.map(|view| Arc::new(StoredTable::new(name, view)) as Arc<dyn TableProvider>))
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -24,7 +24,8 @@ use crate::{
     LiveTable, Param, Plan, QueryError,
     catalog::{CATALOG, SYSTEM_SCHEMA, USER_SCHEMA, catalog_list},
     metrics::Metrics,
-    param, table,
+    param,
+    table::{self, Choices},
 };
 
 /// What queries may use.
@@ -160,6 +161,9 @@ impl QueryEngine {
         let mut state = SessionStateBuilder::new_from_existing(base)
             .with_catalog_list(catalogs)
             .build();
+        state
+            .config_mut()
+            .set_extension(Arc::new(Choices::default()));
         // From here on, `now()` is this moment.
         state.mark_start_execution();
         Ok(state)

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
+    array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray},
     compute::cast,
     datatypes::SchemaRef,
     error::ArrowError,
@@ -20,6 +20,7 @@ use futures::{
 use crate::{
     QueryError,
     metrics::{Asked, Outcome, Running},
+    table::Choices,
 };
 
 /// The rows of a result as they come.
@@ -75,6 +76,8 @@ impl Plan {
         let batches =
             execute_stream(physical, self.state.task_ctx()).map_err(QueryError::execution)?;
         let logical = self.logical;
+        let explained = explains(&logical).then(|| files_row(&self.state, &schema));
+        let batches = batches.chain(stream::iter(explained.flatten()));
         let batches = batches.map(move |batch| {
             // Its tables' views keep the files where they are that are still to be read.
             let _held = &logical;
@@ -88,6 +91,23 @@ impl Plan {
     pub async fn collect(self) -> Result<Vec<RecordBatch>, QueryError> {
         self.execute().await?.try_collect().await
     }
+}
+
+fn explains(logical: &LogicalPlan) -> bool {
+    matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_))
+}
+
+/// What an explanation says of files beside the plan; nothing if no table was looked at.
+fn files_row(
+    state: &SessionState,
+    schema: &SchemaRef,
+) -> Option<Result<RecordBatch, DataFusionError>> {
+    let text = state.config().get_extension::<Choices>()?.text()?;
+    let columns = ["files".to_owned(), text].map(|text| {
+        let column: ArrayRef = Arc::new(StringArray::from(vec![text]));
+        column
+    });
+    Some(RecordBatch::try_new(schema.clone(), columns.to_vec()).map_err(Into::into))
 }
 
 /// Says how the stream ends.

@@ -1,5 +1,7 @@
 //! What the tables of the schema `system` show.
 
+mod catalog;
+mod files;
 mod journals;
 
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -26,6 +29,9 @@ const LOGS: &str = "processing_engine_logs";
 const TRIGGERS: &str = "processing_engine_triggers";
 const ARGUMENTS: &str = "processing_engine_trigger_arguments";
 const INVOCATIONS: &str = "plugin_invocations";
+const FILES: &str = "parquet_files";
+const DATABASES: &str = "databases";
+const TABLES: &str = "tables";
 
 /// The system tables of one database. Logs are the server's, the same in every database;
 /// invocations are a database's own, and all of them are in the server's.
@@ -63,8 +69,10 @@ impl SystemTables {
     /// The tables that the database has.
     fn names(&self) -> impl Iterator<Item = &'static str> {
         let live = self.live().map(|table| table.name());
-        [LOGS, ARGUMENTS, TRIGGERS, INVOCATIONS]
+        let internal = [DATABASES, TABLES].into_iter();
+        [LOGS, ARGUMENTS, TRIGGERS, INVOCATIONS, FILES]
             .into_iter()
+            .chain(internal.filter(|_| self.is_internal))
             .chain(live)
     }
 
@@ -78,6 +86,13 @@ impl SystemTables {
                     .map(|database| database.name.to_string());
                 Some(self.journal(JournalTable::PluginInvocations, own))
             }
+            FILES => Some(self.of_snapshot(files::schema(), files::rows)),
+            DATABASES if self.is_internal => {
+                Some(self.of_snapshot(catalog::database_schema(), catalog::databases))
+            }
+            TABLES if self.is_internal => {
+                Some(self.of_snapshot(catalog::table_schema(), catalog::tables))
+            }
             TRIGGERS => Some(self.about_triggers(trigger_schema(), trigger_rows)),
             ARGUMENTS => Some(self.about_triggers(argument_schema(), argument_rows)),
             _ => {
@@ -85,6 +100,15 @@ impl SystemTables {
                 Some(RowsTable::live(table.clone(), self.view()))
             }
         }
+    }
+
+    fn of_snapshot(
+        &self,
+        schema: SchemaRef,
+        rows: fn(&Snapshot) -> Result<RecordBatch, ArrowError>,
+    ) -> RowsTable {
+        let snapshot = self.snapshot.clone();
+        RowsTable::new(schema, move || Ok(vec![rows(&snapshot)?]))
     }
 
     fn journal(&self, table: JournalTable, database: Option<String>) -> RowsTable {

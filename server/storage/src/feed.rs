@@ -315,13 +315,18 @@ pub(crate) fn rows_of(sequence: Sequence, meanings: Vec<Meaning>) -> EntryRows {
 }
 
 impl Filter {
+    /// What was deleted meanwhile is nobody's event any more.
     fn wants(&self, catalog: &Catalog, rows: &TableRows) -> bool {
+        let table = || {
+            let database = catalog.database_by_id(self.database)?;
+            let table = database.table_by_id(rows.table)?;
+            let is_deleted = database.deletion.is_some() || table.deletion.is_some();
+            (!is_deleted).then_some(table)
+        };
         rows.database == self.database
-            && self.table.as_ref().is_none_or(|wanted| {
-                catalog
-                    .database_by_id(self.database)
-                    .and_then(|database| database.tables.get(wanted))
-                    .is_some_and(|table| table.id == rows.table)
+            && table().is_some_and(|table| {
+                let wanted = self.table.as_ref();
+                wanted.is_none_or(|wanted| *wanted == table.name)
             })
     }
 }

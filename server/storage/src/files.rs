@@ -2,11 +2,17 @@
 //! time.
 
 mod encode;
+mod join;
+mod pick;
 mod windows;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::encode::{decode_rows, encode_journal, encode_points};
+pub(crate) use self::{
+    encode::{decode_rows, encode_journal, encode_points},
+    join::join_files,
+    pick::{Bounds, pick},
+};
 
 /// A Parquet file of a table. It has each point at most once, sorted by tags and time.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]

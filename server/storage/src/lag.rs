@@ -76,6 +76,7 @@ impl Recollection {
         };
         let tables = database.tables.iter();
         let tables: HashSet<TableId> = tables
+            .filter(|(_, table)| table.deletion.is_none())
             .filter(|(name, _)| table.is_none_or(|wanted| wanted == *name))
             .map(|(_, table)| table.id)
             .collect();

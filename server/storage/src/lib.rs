@@ -9,6 +9,7 @@ mod error;
 pub mod feed;
 mod files;
 pub mod journal;
+pub mod keeping;
 mod lag;
 mod memtable;
 mod merge;

@@ -8,7 +8,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::{files::ParquetFile, state::State};
+use crate::{files::ParquetFile, snapshot::Edit, state::State};
 
 /// Who wrote.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ pub(crate) struct SnapshotMetrics {
     files: IntCounter,
     bytes: IntCounter,
     skipped: IntCounter,
+    joined: IntCounter,
+    expired: IntCounter,
 }
 
 impl Default for SnapshotMetrics {
@@ -96,6 +98,14 @@ impl Default for SnapshotMetrics {
                 "outrigger_trigger_skipped_entries_total",
                 "Log entries that were removed before a trigger had seen them",
             ),
+            joined: counter(
+                "outrigger_parquet_files_joined_total",
+                "Parquet files whose place a joined one has taken",
+            ),
+            expired: counter(
+                "outrigger_parquet_files_expired_total",
+                "Parquet files older than their database keeps rows",
+            ),
         }
     }
 }
@@ -117,6 +127,19 @@ impl SnapshotMetrics {
         self.skipped.inc_by(entries);
     }
 
+    pub(crate) fn edited(&self, edit: &Edit) {
+        let counter = if edit.added.is_empty() {
+            &self.expired
+        } else {
+            &self.joined
+        };
+        counter.inc_by(edit.removed.len() as u64);
+        for (_, file) in &edit.added {
+            self.files.inc();
+            self.bytes.inc_by(file.size_bytes);
+        }
+    }
+
     pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.seconds.clone()),
@@ -124,6 +147,8 @@ impl SnapshotMetrics {
             Box::new(self.files.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.skipped.clone()),
+            Box::new(self.joined.clone()),
+            Box::new(self.expired.clone()),
         ]
     }
 }

@@ -8,10 +8,10 @@ use outrigger_log::{
     LogError,
     commit::{self, Committer, CommitterTask, committer},
     objects::Objects,
-    replay::replay,
+    replay::{TornTail, replay},
     store::{Durability, EntryStore},
 };
-use outrigger_model::{clock::Clock, ids::Sequence};
+use outrigger_model::{clock::Clock, error::Report, ids::Sequence};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,9 +20,10 @@ use crate::{
     Storage,
     files::decode_rows,
     journal::JournalTable,
+    keeping,
     metrics::SnapshotMetrics,
     snapshot::{
-        Config, JournalPart, SnapshotError, SnapshotObjects, SnapshotTask, Snapshots,
+        Config, JournalPart, Opened, SnapshotError, SnapshotObjects, SnapshotTask, Snapshots,
         StoredJournals, followers, image::SnapshotImage,
     },
     state::{Restored, State},
@@ -54,6 +55,10 @@ pub struct Settings {
     pub log: commit::Config,
     /// Snapshots.
     pub snapshots: Config,
+    /// What was deleted.
+    pub keeping: keeping::Config,
+    /// What is done with an incomplete last entry of the log.
+    pub torn_tail: TornTail,
 }
 
 /// Why storage cannot be opened.
@@ -74,6 +79,7 @@ pub struct StorageTask {
     log: CommitterTask<State>,
     committer: Committer,
     snapshots: SnapshotTask,
+    storage: Storage,
 }
 
 impl StorageTask {
@@ -83,13 +89,15 @@ impl StorageTask {
             log,
             committer,
             mut snapshots,
+            storage,
         } = self;
         let stopped = CancellationToken::new();
+        let keeping = keeping::keep(storage, shutdown.clone());
         let writing = async {
             log.run(shutdown).await;
             stopped.cancel();
         };
-        tokio::join!(writing, snapshots.run(stopped.clone()));
+        tokio::join!(writing, snapshots.run(stopped.clone()), keeping);
         // A log that has failed may be another server's.
         if !committer.has_failed() {
             snapshots.finish().await;
@@ -121,30 +129,99 @@ impl Storage {
             let source = error.into();
             SnapshotError::Decode { object, source }
         })?;
+        // What the log deletes of them has still to be removed.
+        let stored = state.files();
         recall(&entries, &state, covered).await?;
-        let last = replay(&entries, state.as_ref(), covered).await?;
-        // Only now is it known that the snapshot can be continued.
-        let failed = SnapshotError::from;
-        objects.remove_orphans(&opened).await.map_err(failed)?;
-        let (committer, log) = committer(entries.clone(), state.clone(), last, settings.log);
         let metrics = SnapshotMetrics::default();
         let files = objects.objects().store().clone();
-        let snapshots = SnapshotTask::new(Snapshots {
+        let memory = settings.snapshots.memory.0;
+        let mut snapshots = SnapshotTask::new(Snapshots {
             state: state.clone(),
             entries: entries.clone(),
-            objects,
+            objects: objects.clone(),
             config: settings.snapshots,
             metrics: metrics.clone(),
-            covered,
+            image: opened.image.clone(),
             journals,
+            files: stored,
         });
+        let mut replaying = Replaying {
+            snapshots: &mut snapshots,
+            orphans: Orphans {
+                objects,
+                opened: Some(opened),
+            },
+            memory,
+            unlooked: (0, 0),
+        };
+        let view = state.as_ref();
+        let make_room = async |size| replaying.make_room(size).await;
+        let last = replay(&entries, view, covered, settings.torn_tail, make_room).await?;
+        // Only now is it known that the snapshot can be continued.
+        let failed = SnapshotError::from;
+        replaying.orphans.remove().await.map_err(failed)?;
+        let (committer, log) = committer(entries.clone(), state.clone(), last, settings.log);
+        let stores = (entries, files);
+        let storage = Self::new(state, stores, committer.clone(), metrics, settings.keeping);
         let task = StorageTask {
             log,
-            committer: committer.clone(),
+            committer,
             snapshots,
+            storage: storage.clone(),
         };
-        let storage = Self::new(state, (entries, files), committer, metrics);
         Ok((storage, task))
+    }
+}
+
+/// So many bytes of entries, of what rows may take, or so many entries are replayed before it is
+/// looked what they have come to.
+const LOOKS_PER_MEMORY: usize = 8;
+const ENTRIES_PER_LOOK: usize = 64;
+
+/// A replay under way. Where the log is longer than memory is large, snapshots are made of what
+/// has come so far.
+struct Replaying<'a> {
+    snapshots: &'a mut SnapshotTask,
+    orphans: Orphans,
+    memory: usize,
+    /// Entries, and their bytes, since it was looked.
+    unlooked: (usize, usize),
+}
+
+impl Replaying<'_> {
+    async fn make_room(&mut self, size: usize) {
+        let (entries, bytes) = (self.unlooked.0 + 1, self.unlooked.1 + size);
+        self.unlooked = (entries, bytes);
+        if entries < ENTRIES_PER_LOOK && bytes < self.memory / LOOKS_PER_MEMORY {
+            return;
+        }
+        self.unlooked = (0, 0);
+        if !self.snapshots.lacks_room() {
+            return;
+        }
+        // What is left over may have the names of what is made now.
+        match self.orphans.remove().await {
+            Ok(()) => self.snapshots.make_room().await,
+            Err(error) => {
+                warn!(error = %Report(&error), "cannot make a snapshot while the log is replayed");
+            }
+        }
+    }
+}
+
+/// What an earlier snapshot has left, until it is removed: once, since later it may be anything.
+struct Orphans {
+    objects: SnapshotObjects,
+    opened: Option<Opened>,
+}
+
+impl Orphans {
+    async fn remove(&mut self) -> Result<(), LogError> {
+        if let Some(opened) = &self.opened {
+            self.objects.remove_orphans(opened).await?;
+        }
+        self.opened = None;
+        Ok(())
     }
 }
 

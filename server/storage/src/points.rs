@@ -38,13 +38,13 @@ pub fn sort_points(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 
 /// Makes comparable keys of rows.
 #[derive(Debug)]
-struct Keys {
+pub(crate) struct Keys {
     columns: Vec<usize>,
     converter: RowConverter,
 }
 
 impl Keys {
-    fn new(schema: &Schema) -> Result<Self, ArrowError> {
+    pub(crate) fn new(schema: &Schema) -> Result<Self, ArrowError> {
         let columns = key_columns(schema);
         let fields = columns.iter().map(|&column| {
             let field = schema.field(column);
@@ -54,7 +54,7 @@ impl Keys {
         Ok(Self { columns, converter })
     }
 
-    fn of(&mut self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
+    pub(crate) fn of(&mut self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
         let columns: Vec<_> = self
             .columns
             .iter()

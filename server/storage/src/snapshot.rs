@@ -4,6 +4,8 @@
 //! object names the files and has the catalog and the cursors. What it covers need not be
 //! replayed, and may go. Deliberately knows nothing of how the rows are read.
 
+mod compactor;
+mod edit;
 pub(crate) mod image;
 mod journals;
 mod objects;
@@ -17,8 +19,9 @@ use outrigger_model::bytes::ByteSize;
 
 pub use self::image::ImageError;
 pub(crate) use self::{
+    edit::Edit,
     journals::{JournalPart, StoredJournals},
-    objects::SnapshotObjects,
+    objects::{Opened, SnapshotObjects},
     task::{SnapshotTask, Snapshots, Stored},
     trim::followers,
 };
@@ -36,6 +39,10 @@ pub struct Config {
     pub entries_kept: u64,
     /// How many log entries a trigger may lag behind before it loses the oldest.
     pub lag_max: u64,
+    /// How often is looked which files are older than their databases keep rows.
+    pub retention_check: Duration,
+    /// How much memory joining small files may take; nothing is joined if it is none.
+    pub compaction_memory: ByteSize,
 }
 
 impl Default for Config {
@@ -46,6 +53,8 @@ impl Default for Config {
             memory: ByteSize::mib(256),
             entries_kept: 300,
             lag_max: 100_000,
+            retention_check: Duration::from_mins(30),
+            compaction_memory: ByteSize(0),
         }
     }
 }

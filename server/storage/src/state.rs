@@ -6,13 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use outrigger_catalog::{Catalog, CatalogChange};
+use outrigger_catalog::{Catalog, CatalogChange, Table};
 use outrigger_log::{View, entry::Entry};
 use outrigger_model::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     error::Report,
     ids::{DatabaseId, Sequence, TableId},
     schema::TableSchema,
@@ -26,7 +27,7 @@ use crate::{
     lag::Recollection,
     memtable::{Memtable, Rows},
     record::Meaning,
-    snapshot::Stored,
+    snapshot::{Edit, Stored},
 };
 
 /// All views, published together: whoever looks sees whole entries only.
@@ -48,6 +49,8 @@ struct Published {
     journals: HashMap<JournalTable, Memtable>,
     /// The last entry that is in them.
     last: Sequence,
+    /// How often rows went because their table was deleted: what has them on disk has to go.
+    drops: u64,
 }
 
 /// The files of one table, in the order in which they were made.
@@ -62,6 +65,8 @@ pub(crate) struct Cut {
     pub(crate) tables: Vec<(DatabaseId, TableId, Rows)>,
     pub(crate) files: HashMap<TableId, Files>,
     pub(crate) journals: Vec<(JournalTable, Rows)>,
+    /// How often rows had gone because their table was deleted.
+    pub(crate) drops: u64,
 }
 
 /// What a snapshot brings back.
@@ -79,9 +84,21 @@ pub struct TableView {
     schema: TableSchema,
     rows: Rows,
     files: Files,
+    is_deleted: bool,
+    oldest: Option<i64>,
 }
 
 impl TableView {
+    /// Whether it was deleted: it has another name then, and only who knows it reads it.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted
+    }
+
+    /// Rows of before this time, in nanoseconds since the epoch, must not be seen.
+    pub fn oldest(&self) -> Option<i64> {
+        self.oldest
+    }
+
     /// Its columns.
     pub fn schema(&self) -> &TableSchema {
         &self.schema
@@ -159,6 +176,7 @@ impl State {
             files: restored.files,
             journals,
             last: restored.sequence,
+            drops: 0,
         };
         Ok(())
     }
@@ -207,6 +225,7 @@ impl State {
         let journals = published.journals.iter();
         Cut {
             sequence: published.last,
+            drops: published.drops,
             tables,
             files: published.files.clone(),
             journals: journals
@@ -228,6 +247,63 @@ impl State {
             }
         }
         published.tables.retain(|_, memtable| !memtable.is_empty());
+    }
+
+    /// Other files take the place of some.
+    pub(crate) fn publish_edit(&self, edit: &Edit) {
+        let published = &mut *self.published.write();
+        for (table, file) in &edit.removed {
+            // Else the table was deleted meanwhile.
+            if let Some(files) = published.files.get_mut(table) {
+                Arc::make_mut(files).retain(|other| !Arc::ptr_eq(other, file));
+            }
+        }
+        for (table, file) in &edit.added {
+            if let Some(files) = published.files.get_mut(table) {
+                let files = Arc::make_mut(files);
+                files.push(file.clone());
+                files.sort_by_key(|file| file.sequence);
+            }
+        }
+        published.files.retain(|_, files| !files.is_empty());
+    }
+
+    /// The files of each table, and how long it keeps rows.
+    pub(crate) fn files_by_table(&self) -> Vec<(TableId, Files, Option<Duration>)> {
+        let published = self.published.read();
+        let mut found = Vec::new();
+        for database in published.catalog.databases() {
+            for table in database.tables.values() {
+                if let Some(files) = published.files.get(&table.id) {
+                    found.push((table.id, files.clone(), database.retention));
+                }
+            }
+        }
+        found
+    }
+
+    /// Files all of whose rows are older than their database keeps rows.
+    pub(crate) fn expired(&self) -> Vec<(TableId, Arc<ParquetFile>)> {
+        let (now, published) = (self.clock.now(), self.published.read());
+        let mut expired = Vec::new();
+        for database in published.catalog.databases() {
+            let Some(retention) = database.retention else {
+                continue;
+            };
+            let oldest = oldest(now, retention);
+            for table in database.tables.values() {
+                let files = published.files.get(&table.id);
+                let files = files.into_iter().flat_map(|files| files.iter());
+                let old = files.filter(|file| file.max_time < oldest);
+                expired.extend(old.map(|file| (table.id, file.clone())));
+            }
+        }
+        expired
+    }
+
+    /// How often rows have gone because their table was deleted.
+    pub(crate) fn drops(&self) -> u64 {
+        self.published.read().drops
     }
 
     /// All files of all tables.
@@ -270,7 +346,9 @@ impl State {
         let published = self.published.read();
         let catalog = published.catalog.clone();
         let database = database.and_then(|id| catalog.database_by_id(id));
-        let view = |(name, table): (&String, &Arc<outrigger_catalog::Table>)| {
+        let retention = database.and_then(|database| database.retention);
+        let oldest = retention.map(|retention| oldest(self.clock.now(), retention));
+        let view = |(name, table): (&String, &Arc<Table>)| {
             let rows = published.tables.get(&table.id).map(Memtable::rows);
             let rows = rows.unwrap_or_else(|| Memtable::default().rows());
             (
@@ -279,12 +357,15 @@ impl State {
                     schema: table.schema.clone(),
                     rows,
                     files: published.files.get(&table.id).cloned().unwrap_or_default(),
+                    is_deleted: table.deletion.is_some(),
+                    oldest,
                 },
             )
         };
         let tables = database
             .iter()
             .flat_map(|database| &database.tables)
+            .filter(|(_, table)| !is_purged(table))
             .map(view)
             .collect();
         let journals = published
@@ -298,6 +379,16 @@ impl State {
             journals,
         }
     }
+}
+
+fn is_purged(table: &Table) -> bool {
+    table.deletion.is_some_and(|deletion| deletion.purged)
+}
+
+/// What is older than this is not kept any more.
+pub(crate) fn oldest(now: Timestamp, retention: Duration) -> i64 {
+    let retention = i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX);
+    now.0.saturating_sub(retention)
 }
 
 fn held_bytes(rows: &[Rows]) -> usize {
@@ -366,7 +457,13 @@ impl Published {
                 }
             }
             Meaning::Catalog(change) => {
-                let deletes = matches!(change, CatalogChange::DeleteDatabase { .. });
+                let deletes = matches!(
+                    change,
+                    CatalogChange::PurgeDatabase { .. }
+                        | CatalogChange::DeleteDatabase { .. }
+                        | CatalogChange::PurgeTable { .. }
+                        | CatalogChange::DeleteTable { .. }
+                );
                 Arc::make_mut(&mut self.catalog).apply(sequence, change)?;
                 if deletes {
                     self.drop_deleted_tables();
@@ -387,9 +484,12 @@ impl Published {
     fn drop_deleted_tables(&mut self) {
         let databases = self.catalog.databases();
         let live: HashSet<TableId> = databases
-            .flat_map(|database| database.tables.values().map(|table| table.id))
+            .flat_map(|database| database.tables.values())
+            .filter(|table| !is_purged(table))
+            .map(|table| table.id)
             .collect();
         self.tables.retain(|id, _| live.contains(id));
         self.files.retain(|id, _| live.contains(id));
+        self.drops += 1;
     }
 }

@@ -67,6 +67,10 @@ pub(crate) fn validate(
         let outcome = parsed.and_then(|point| {
             if !candidates.contains_key(point.table()) {
                 let known = tables.and_then(|tables| tables.get(point.table()));
+                if known.is_some_and(|table| table.deletion.is_some()) {
+                    let deleted = CatalogError::Deleted(point.table().to_owned());
+                    return Err(point.refuse(deleted.to_string()));
+                }
                 let candidate = Candidate {
                     id: known.map(|table| table.id),
                     schema: known.map(|table| table.schema.clone()).unwrap_or_default(),
@@ -346,7 +350,7 @@ mod tests {
 
     fn with_database() -> (Arc<Catalog>, DatabaseId) {
         let mut catalog = Catalog::default();
-        let create = catalog.create_database("db").unwrap();
+        let create = catalog.create_database("db", None).unwrap();
         catalog.apply(Sequence(1), create).unwrap();
         (Arc::new(catalog), DatabaseId(1))
     }

@@ -28,6 +28,7 @@ use crate::{
     WriteError,
     feed::Feed,
     journal::JournalRows,
+    keeping,
     metrics::{Memory, Metrics, SnapshotMetrics, Writer},
     record::Meaning,
     rehearsal::Rehearsal,
@@ -138,6 +139,7 @@ pub struct Storage {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     snapshots: SnapshotMetrics,
+    keeping: keeping::Config,
 }
 
 impl Storage {
@@ -147,6 +149,7 @@ impl Storage {
         (store, files): (Arc<EntryStore>, Arc<dyn ObjectStore>),
         committer: Committer,
         snapshots: SnapshotMetrics,
+        keeping: keeping::Config,
     ) -> Self {
         Self {
             staged: Arc::new(Mutex::new(state.catalog())),
@@ -158,7 +161,13 @@ impl Storage {
             files,
             committer,
             snapshots,
+            keeping,
         }
+    }
+
+    /// When what is deleted goes.
+    pub(crate) fn keeping(&self) -> &keeping::Config {
+        &self.keeping
     }
 
     /// The catalog as it is published.
@@ -254,8 +263,18 @@ impl Storage {
         &self,
         make: impl Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync + 'static,
     ) -> Result<(), WriteError> {
+        self.changes(move |catalog| Ok(make(catalog)?.into_iter().collect()))
+            .await
+    }
+
+    /// Makes several changes to the catalog, all or none; returns when they are durable and
+    /// published.
+    pub async fn changes(
+        &self,
+        make: impl Fn(&Catalog) -> Result<Vec<CatalogChange>, CatalogError> + Send + Sync + 'static,
+    ) -> Result<(), WriteError> {
         let prepare = move |catalog: &Arc<Catalog>| {
-            prepare_change(catalog, &make).map(|change| Prepared::new(change, None))
+            prepare_changes(catalog, make(catalog)?).map(|changes| Prepared::new(changes, None))
         };
         let (_, receipt) = self.submit(0, None, prepare).await?;
         if let Some(receipt) = receipt {
@@ -416,18 +435,19 @@ fn encode(records: Vec<Meaning>, origin: Option<TraceContext>) -> Vec<Record> {
     records.into_iter().map(named).collect()
 }
 
-fn prepare_change(
+fn prepare_changes(
     catalog: &Arc<Catalog>,
-    make: &dyn Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError>,
+    changes: Vec<CatalogChange>,
 ) -> Result<Validated, CatalogError> {
-    let Some(change) = make(catalog)? else {
+    if changes.is_empty() {
         return Ok(Validated::default());
-    };
+    }
     let mut staged = Catalog::clone(catalog);
-    staged.apply(Sequence::default(), change.clone())?;
-    let records = vec![Meaning::Catalog(change)];
+    for change in &changes {
+        staged.apply(Sequence::default(), change.clone())?;
+    }
     Ok(Validated {
-        records,
+        records: changes.into_iter().map(Meaning::Catalog).collect(),
         catalog: Some(Arc::new(staged)),
         ..Validated::default()
     })
@@ -443,19 +463,16 @@ pub(crate) fn prepare_text(
 ) -> Result<Validated, CatalogError> {
     let name = match target {
         Target::Existing(id) => {
-            let missing = || CatalogError::UnknownId {
-                what: "database",
-                id: id.0,
-            };
-            catalog.database_by_id(*id).ok_or_else(missing)?;
+            catalog.live_database_by_id(*id)?;
             return validate(catalog, *id, text, times, bad_lines);
         }
         Target::Named(name) => name,
     };
-    if let Ok(database) = catalog.database(name) {
+    if catalog.database(name).is_ok() {
+        let database = catalog.live_database(name)?;
         return validate(catalog, database.id, text, times, bad_lines);
     }
-    let create = catalog.create_database(name)?;
+    let create = catalog.create_database(name, None)?;
     let CatalogChange::CreateDatabase { id, .. } = create else {
         unreachable!("create_database creates a database")
     };
@@ -495,7 +512,7 @@ fn prepare_commit(catalog: &Arc<Catalog>, commit: &Commit, now: Timestamp) -> Pr
     let change = commit
         .change
         .as_deref()
-        .map(|make| prepare_change(&catalog, make));
+        .map(|make| prepare_changes(&catalog, make(&catalog)?.into_iter().collect()));
     if let Some(Ok(changed)) = change {
         catalog = changed.catalog.unwrap_or(catalog);
         records.extend(changed.records);

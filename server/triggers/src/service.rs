@@ -341,6 +341,7 @@ impl TriggerService {
         }
         let found: Vec<_> = catalog
             .triggers()
+            .filter(|(database, _)| database.deletion.is_none())
             .filter(|(_, trigger)| trigger.definition.name == name)
             .collect();
         match &found[..] {

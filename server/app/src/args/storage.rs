@@ -2,15 +2,16 @@
 
 use std::{num::NonZeroU64, str::FromStr, time::Duration};
 
+use outrigger_log::replay::TornTail;
 use outrigger_model::bytes::ByteSize;
-use outrigger_storage::snapshot;
+use outrigger_storage::{keeping, snapshot};
 
 /// What rows may take of the machine's memory, if nothing is said.
 const MEMORY_PERCENT: u8 = 50;
 /// But not more than this.
 const MEMORY_MAX: ByteSize = ByteSize::mib(256);
 
-/// Arguments about snapshots.
+/// Arguments about snapshots and deletion.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Storage")]
 pub(crate) struct StorageArgs {
@@ -61,6 +62,50 @@ pub(crate) struct StorageArgs {
         value_name = "NUMBER"
     )]
     trigger_max_lag: u64,
+
+    /// How long after its deletion the data of a database or table goes, if nothing else is said
+    #[arg(
+        long,
+        env = "INFLUXDB3_HARD_DELETE_DEFAULT_DURATION",
+        default_value = "72h",
+        value_parser = humantime::parse_duration,
+        value_name = "DURATION"
+    )]
+    hard_delete_default_duration: Duration,
+
+    /// How long after its data the record of a deleted database or table goes
+    #[arg(
+        long,
+        env = "INFLUXDB3_DELETE_GRACE_PERIOD",
+        default_value = "24h",
+        value_parser = humantime::parse_duration,
+        value_name = "DURATION"
+    )]
+    delete_grace_period: Duration,
+
+    /// How often files are removed that are older than their database keeps rows
+    #[arg(
+        long,
+        env = "INFLUXDB3_RETENTION_CHECK_INTERVAL",
+        default_value = "30m",
+        value_parser = humantime::parse_duration,
+        value_name = "DURATION"
+    )]
+    retention_check_interval: Duration,
+
+    /// How much memory joining small files in the background may take, for example 256mb or 5%; 0
+    /// joins none
+    #[arg(
+        long,
+        env = "INFLUXDB3_COMPACTION_MEMORY",
+        default_value = "128mb",
+        value_name = "SIZE"
+    )]
+    compaction_memory: MemoryShare,
+
+    /// Do not start if the last entry of the log is incomplete; else it is put aside
+    #[arg(long, env = "INFLUXDB3_WAL_REPLAY_FAIL_ON_ERROR")]
+    wal_replay_fail_on_error: bool,
 }
 
 impl StorageArgs {
@@ -75,6 +120,23 @@ impl StorageArgs {
             memory,
             entries_kept: self.snapshotted_wal_files_to_keep,
             lag_max: self.trigger_max_lag,
+            retention_check: self.retention_check_interval,
+            compaction_memory: self.compaction_memory.bytes(),
+        }
+    }
+
+    pub(crate) fn torn_tail(&self) -> TornTail {
+        if self.wal_replay_fail_on_error {
+            TornTail::Refuse
+        } else {
+            TornTail::SetAside
+        }
+    }
+
+    pub(crate) fn keeping(&self) -> keeping::Config {
+        keeping::Config {
+            hard_delete_default: self.hard_delete_default_duration,
+            grace: self.delete_grace_period,
         }
     }
 }

@@ -2,7 +2,10 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::{replay::replay, store::Durability};
+use crate::{
+    replay::{TornTail, replay},
+    store::Durability,
+};
 
 #[derive(Debug, Default)]
 struct Applied(Mutex<Vec<(u64, usize)>>);
@@ -81,10 +84,15 @@ async fn shutdown_flushes_what_is_buffered() {
     let late = log.committer.reserve(1).await.unwrap_err();
     assert!(matches!(late, LogError::Stopped));
     let view = Applied::default();
-    assert_eq!(
-        replay(&log.store, &view, Sequence(0)).await.unwrap(),
-        Sequence(1)
-    );
+    let replayed = replay(
+        &log.store,
+        &view,
+        Sequence(0),
+        TornTail::Refuse,
+        async |_| {},
+    )
+    .await;
+    assert_eq!(replayed.unwrap(), Sequence(1));
 }
 
 #[tokio::test(start_paused = true)]

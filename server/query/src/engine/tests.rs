@@ -9,7 +9,7 @@ use arrow::{
 };
 use object_store::{ObjectStore, memory::InMemory};
 use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent};
-use outrigger_log::{commit, store::Durability};
+use outrigger_log::{commit, replay::TornTail, store::Durability};
 use outrigger_model::{
     clock::{SystemClock, Timestamp},
     error::{ErrorKind, Report},
@@ -325,7 +325,12 @@ impl Fixture {
             buffer_wait_max: Duration::from_secs(5),
             durable_wait_max: Duration::from_secs(5),
         };
-        let settings = Settings { log, snapshots };
+        let settings = Settings {
+            log,
+            snapshots,
+            keeping: outrigger_storage::keeping::Config::default(),
+            torn_tail: TornTail::SetAside,
+        };
         let clock = Arc::new(SystemClock::default());
         let (storage, task) = Storage::open(stores, clock, settings).await.unwrap();
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -75,24 +75,19 @@ impl PruningStatistics for Times<'_> {
     }
 }
 
-/// The files that may have rows that pass the filters, by their times.
+/// Of each file, whether it may have rows that pass the filters, by their times.
 pub(super) fn of_time(
     files: &[Arc<ParquetFile>],
     schema: &SchemaRef,
     filters: &[Arc<dyn PhysicalExpr>],
-) -> Result<Vec<Arc<ParquetFile>>> {
+) -> Result<Vec<bool>> {
     if filters.is_empty() || files.is_empty() {
-        return Ok(files.to_vec());
+        return Ok(vec![true; files.len()]);
     }
     let filter = PruningPredicateBuilder::new()
         .with_file_schema(schema.clone())
         .try_build(conjunction(filters.iter().cloned()))?;
-    let may_pass = filter.prune(&Times(files))?;
-    let files = files.iter().zip(may_pass);
-    Ok(files
-        .filter(|(_, may_pass)| *may_pass)
-        .map(|(file, _)| file.clone())
-        .collect())
+    filter.prune(&Times(files))
 }
 
 /// Those of the filters that look at nothing but these columns.
@@ -123,6 +118,7 @@ pub(super) fn scan_one(
         source,
         vec![FileGroup::new(vec![partitioned(file)])],
         projection,
+        None,
     )
 }
 
@@ -130,7 +126,7 @@ pub(super) fn scan_one(
 /// above.
 pub(super) fn scan_all(
     schema: &SchemaRef,
-    files: &[Arc<ParquetFile>],
+    (files, limit): (&[Arc<ParquetFile>], Option<usize>),
     projection: Option<&Vec<usize>>,
     partitions: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -139,6 +135,7 @@ pub(super) fn scan_all(
         ParquetSource::new(schema.clone()),
         files.split_files(partitions),
         projection,
+        limit,
     )
 }
 
@@ -146,10 +143,12 @@ fn scan(
     source: ParquetSource,
     groups: Vec<FileGroup>,
     projection: Option<&Vec<usize>>,
+    limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let scan = FileScanConfigBuilder::new(store_url(), Arc::new(source))
         .with_file_groups(groups)
         .with_projection_indices(projection.cloned())?
+        .with_limit(limit)
         .build();
     Ok(DataSourceExec::from_data_source(scan))
 }

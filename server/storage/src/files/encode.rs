@@ -63,18 +63,9 @@ pub(crate) fn encode_points(
             take_record_batch(&all, &UInt32Array::from(rows))?
         };
         let part = sort_points(&part)?;
-        let times = times(&part)?;
-        let (min, max) = (times.iter().min(), times.iter().max());
-        Ok(Encoded {
-            rows: part.num_rows(),
-            min_time: min.copied().unwrap_or_default(),
-            max_time: max.copied().unwrap_or_default(),
-            bytes: write(
-                part.schema_ref(),
-                [Ok(part.clone())],
-                sorting(part.schema_ref()),
-            )?,
-        })
+        let mut file = FileWriter::new(part.schema_ref())?;
+        file.write(&part)?;
+        file.finish()
     };
     files.into_iter().map(encode).collect()
 }
@@ -106,21 +97,59 @@ fn sorting(schema: &Schema) -> Vec<SortingColumn> {
     key_columns(schema).into_iter().map(column).collect()
 }
 
+/// Writes sorted points of a table as one file.
+pub(super) struct FileWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    rows: usize,
+    span: Option<(i64, i64)>,
+}
+
+impl FileWriter {
+    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ParquetError> {
+        Ok(Self {
+            writer: writer(schema, sorting(schema))?,
+            rows: 0,
+            span: None,
+        })
+    }
+
+    pub(super) fn write(&mut self, points: &RecordBatch) -> Result<(), ParquetError> {
+        for &time in times(points)? {
+            let (min, max) = self.span.unwrap_or((time, time));
+            self.span = Some((min.min(time), max.max(time)));
+        }
+        self.rows += points.num_rows();
+        self.writer.write(points)
+    }
+
+    pub(super) fn finish(self) -> Result<Encoded, ParquetError> {
+        let (min_time, max_time) = self.span.unwrap_or_default();
+        Ok(Encoded {
+            bytes: self.writer.into_inner()?.into(),
+            rows: self.rows,
+            min_time,
+            max_time,
+        })
+    }
+}
+
 /// Makes a file of a journal's rows from this number on, in their order.
 pub(crate) fn encode_journal(
     rows: &Rows,
     first: u64,
     schema: &SchemaRef,
 ) -> Result<Bytes, ParquetError> {
-    let batches = rows.since(first).map(|batch| conform(&batch, schema));
-    write(schema, batches, Vec::new())
+    let mut writer = writer(schema, Vec::new())?;
+    for batch in rows.since(first) {
+        writer.write(&conform(&batch, schema)?)?;
+    }
+    Ok(writer.into_inner()?.into())
 }
 
-fn write(
+fn writer(
     schema: &SchemaRef,
-    batches: impl IntoIterator<Item = Result<RecordBatch, ArrowError>>,
     sorting: Vec<SortingColumn>,
-) -> Result<Bytes, ParquetError> {
+) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -135,14 +164,8 @@ fn write(
             properties = properties.set_column_dictionary_enabled(column, true);
         }
     }
-    let mut bytes = Vec::new();
     let properties = Some(properties.build());
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), properties)?;
-    for batch in batches {
-        writer.write(&batch?)?;
-    }
-    writer.close()?;
-    Ok(bytes.into())
+    ArrowWriter::try_new(Vec::new(), schema.clone(), properties)
 }
 
 /// The rows of a file, all of them.

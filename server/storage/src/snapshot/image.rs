@@ -26,6 +26,9 @@ const HEADER_BYTES: usize = 24;
 pub(crate) struct SnapshotImage {
     /// The last log entry that it covers.
     pub(crate) sequence: Sequence,
+    /// How often the list of files has changed since, without anything new in the log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) edition: u32,
     /// The span of time of a file, in seconds.
     pub(crate) window_seconds: u64,
     pub(crate) catalog: CatalogImage,
@@ -70,7 +73,26 @@ pub enum ImageError {
     Content(#[from] serde_json::Error),
 }
 
+/// Which snapshot is meant: a later one is greater.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct SnapshotId {
+    pub(crate) sequence: Sequence,
+    pub(crate) edition: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl SnapshotImage {
+    pub(crate) fn id(&self) -> SnapshotId {
+        SnapshotId {
+            sequence: self.sequence,
+            edition: self.edition,
+        }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let content = serde_json::to_vec(self).expect("names and numbers are always valid JSON");
         let mut out = Vec::with_capacity(HEADER_BYTES + content.len());
@@ -130,6 +152,7 @@ mod tests {
         };
         SnapshotImage {
             sequence: Sequence(7),
+            edition: 0,
             window_seconds: 600,
             catalog: CatalogImage {
                 last_database: outrigger_model::ids::DatabaseId(1),

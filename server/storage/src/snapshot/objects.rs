@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     SnapshotError,
-    image::{ImageError, SnapshotImage},
+    image::{ImageError, SnapshotId, SnapshotImage},
 };
 use crate::journal::JournalTable;
 
@@ -45,9 +45,14 @@ impl SnapshotObjects {
         &self.0
     }
 
-    fn snapshot_path(&self, sequence: Sequence) -> Path {
+    fn snapshot_path(&self, id: SnapshotId) -> Path {
+        let SnapshotId { sequence, edition } = id;
+        let edition = match edition {
+            0 => String::new(),
+            edition => format!("-{edition}"),
+        };
         self.0
-            .path(&format!("{SNAPSHOTS}/{:020}.snapshot", sequence.0))
+            .path(&format!("{SNAPSHOTS}/{:020}{edition}.snapshot", sequence.0))
     }
 
     /// Where the rows of a table lie that begin in a window of time, as in InfluxDB 3.
@@ -78,9 +83,12 @@ impl SnapshotObjects {
     pub(crate) async fn open(&self) -> Result<Opened, SnapshotError> {
         let mut opened = Opened::default();
         let mut damaged = None;
-        let mut paths = self.0.list(SNAPSHOTS).await?;
-        paths.retain(|path| path.extension() == Some("snapshot"));
-        for path in paths.into_iter().rev() {
+        let paths = self.0.list(SNAPSHOTS).await?.into_iter();
+        let mut found: Vec<(SnapshotId, Path)> = paths
+            .filter_map(|path| Some((id_of(&path)?, path)))
+            .collect();
+        found.sort_unstable();
+        for (_, path) in found.into_iter().rev() {
             if opened.image.is_some() {
                 opened.others.push(path);
                 continue;
@@ -109,13 +117,13 @@ impl SnapshotObjects {
 
     /// Writes a snapshot durably; what it names must be durable already.
     pub(crate) async fn write(&self, image: &SnapshotImage) -> Result<(), LogError> {
-        let path = self.snapshot_path(image.sequence);
+        let path = self.snapshot_path(image.id());
         self.0.create(&path, image.encode()).await
     }
 
     /// Removes a snapshot that a newer one has replaced.
-    pub(crate) async fn forget(&self, sequence: Sequence) -> Result<(), LogError> {
-        self.0.remove(&self.snapshot_path(sequence)).await
+    pub(crate) async fn forget(&self, id: SnapshotId) -> Result<(), LogError> {
+        self.0.remove(&self.snapshot_path(id)).await
     }
 
     pub(crate) async fn create(&self, path: &Path, bytes: Bytes) -> Result<(), LogError> {
@@ -155,6 +163,16 @@ impl SnapshotObjects {
         }
         Ok(())
     }
+}
+
+/// Which snapshot lies there; `None` if it is something else.
+fn id_of(path: &Path) -> Option<SnapshotId> {
+    let name = path.filename()?.strip_suffix(".snapshot")?;
+    let (sequence, edition) = name.split_once('-').unwrap_or((name, "0"));
+    Some(SnapshotId {
+        sequence: Sequence(sequence.parse().ok()?),
+        edition: edition.parse().ok()?,
+    })
 }
 
 impl SnapshotImage {

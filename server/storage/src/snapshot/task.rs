@@ -4,8 +4,10 @@
 //! both change places at once. What is not needed any more goes after that: at whatever point
 //! this is interrupted, a start finds all of it, in files or in the log.
 
+mod edits;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +23,9 @@ use tracing::{info, warn};
 
 use super::{
     Config, SnapshotError, SnapshotObjects,
-    image::{JournalFile, SnapshotImage, TableFiles},
+    compactor::Compactor,
+    edit::Edit,
+    image::{JournalFile, SnapshotId, SnapshotImage, TableFiles},
     journals::{JournalPart, StoredJournals, plan},
     trim::trim,
 };
@@ -47,18 +51,25 @@ pub(crate) struct Snapshots {
     pub(crate) objects: SnapshotObjects,
     pub(crate) config: Config,
     pub(crate) metrics: SnapshotMetrics,
-    /// What the snapshot covers that the server has started from.
-    pub(crate) covered: Sequence,
+    /// The snapshot that the server has started from.
+    pub(crate) image: Option<SnapshotImage>,
     /// Its journals.
     pub(crate) journals: StoredJournals,
+    /// Its files.
+    pub(crate) files: Vec<Arc<ParquetFile>>,
 }
 
 /// Makes snapshots.
 #[derive(Debug)]
 pub(crate) struct SnapshotTask {
     parts: Snapshots,
-    /// The last snapshot: what it covers.
+    /// The last snapshot: what it covers, and all of it.
     covered: Sequence,
+    image: Option<SnapshotImage>,
+    /// How the list of files is to be changed, in this order.
+    edits: VecDeque<Edit>,
+    /// When is looked next which files are too old.
+    expires_at: Instant,
     journals: StoredJournals,
     /// A cut that could not be stored yet.
     pending: Option<Cut>,
@@ -68,6 +79,14 @@ pub(crate) struct SnapshotTask {
     leaving: Vec<Arc<ParquetFile>>,
     /// Of the last snapshot, to see which leave.
     files: Vec<Arc<ParquetFile>>,
+    /// How often rows had gone, when it was made, because their table was deleted.
+    drops: u64,
+}
+
+/// How long to wait after so many failures.
+fn pause(failures: u32) -> Duration {
+    let pause = RETRY_FIRST.saturating_mul(1 << failures.min(6)) / 2;
+    pause.min(RETRY_MOST)
 }
 
 /// What of a cut became durable.
@@ -79,11 +98,18 @@ pub(crate) struct Stored {
 }
 
 impl SnapshotTask {
-    pub(crate) fn new(parts: Snapshots) -> Self {
+    pub(crate) fn new(mut parts: Snapshots) -> Self {
         Self {
-            covered: parts.covered,
+            covered: parts
+                .image
+                .as_ref()
+                .map_or(Sequence(0), |image| image.sequence),
+            image: parts.image.take(),
+            edits: VecDeque::new(),
+            expires_at: Instant::now(),
             journals: parts.journals.clone(),
-            files: parts.state.files(),
+            files: std::mem::take(&mut parts.files),
+            drops: 0,
             pending: None,
             failures: 0,
             not_before: Instant::now(),
@@ -96,20 +122,39 @@ impl SnapshotTask {
     pub(crate) async fn run(&mut self, stopped: CancellationToken) {
         let mut entries = self.parts.state.recent.subscribe();
         let mut looks = interval(LOOK);
+        let Snapshots {
+            state,
+            objects,
+            config,
+            ..
+        } = &self.parts;
+        let memory = config.compaction_memory;
+        let mut compactor = Compactor::new(state.clone(), objects.clone(), config.window, memory);
         loop {
-            let look = tokio::select! {
+            let mut look = false;
+            tokio::select! {
                 () = stopped.cancelled() => return,
-                _ = looks.tick() => true,
-                changed = entries.changed() => match changed {
-                    Ok(()) => false,
-                    Err(_closed) => return,
+                _ = looks.tick() => look = true,
+                changed = entries.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                joined = compactor.joined() => match joined {
+                    Ok(edit) => self.edits.extend(edit),
+                    Err(error) => {
+                        warn!(error = %Report(&error), "cannot join files, they stay as they are");
+                    }
                 },
-            };
+            }
             if look {
                 self.remove_leaving().await;
+                self.expire();
+                compactor.look();
             }
-            if self.is_due(look) {
-                self.attempt().await;
+            let is_made = self.is_due(look) && self.attempt().await;
+            if self.store_edits().await || is_made {
+                compactor.wake();
             }
         }
     }
@@ -122,6 +167,17 @@ impl SnapshotTask {
         self.remove_leaving().await;
     }
 
+    /// Whether rows take more memory than they may.
+    pub(crate) fn lacks_room(&self) -> bool {
+        Instant::now() >= self.not_before
+            && self.parts.state.rows_bytes() > self.parts.config.memory.0
+    }
+
+    /// Makes a snapshot of what there is so far.
+    pub(crate) async fn make_room(&mut self) {
+        self.attempt().await;
+    }
+
     fn is_due(&self, measure: bool) -> bool {
         if Instant::now() < self.not_before {
             return false;
@@ -129,10 +185,12 @@ impl SnapshotTask {
         let new = self.parts.state.last().0.saturating_sub(self.covered.0);
         let (entries, memory) = (self.parts.config.entries.get(), self.parts.config.memory.0);
         let is_large = || measure && new > 0 && self.parts.state.rows_bytes() > memory;
-        self.pending.is_some() || new >= entries || is_large()
+        let is_dropped = || new > 0 && self.parts.state.drops() > self.drops;
+        self.pending.is_some() || new >= entries || is_dropped() || is_large()
     }
 
-    async fn attempt(&mut self) {
+    /// Returns whether it has succeeded.
+    async fn attempt(&mut self) -> bool {
         let cut = match self.pending.take() {
             Some(cut) => cut,
             None => self.parts.state.cut(),
@@ -150,16 +208,17 @@ impl SnapshotTask {
                     sequence = image.sequence.0,
                     files, seconds, "made a snapshot"
                 );
-                self.committed(cut, stored).await;
+                self.committed(cut, stored, image).await;
+                true
             }
             Err(error) => {
                 self.failures += 1;
-                let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(6)) / 2;
-                let pause = pause.min(RETRY_MOST);
+                let pause = pause(self.failures);
                 self.parts.metrics.failed();
                 warn!(error = %Report(&error), retry_after = ?pause, "cannot make a snapshot, rows stay in memory and the log is kept");
                 self.not_before = Instant::now() + pause;
                 self.pending = Some(cut);
+                false
             }
         }
     }
@@ -280,6 +339,7 @@ impl SnapshotTask {
         journals.sort_by_key(|journal| journal.table);
         SnapshotImage {
             sequence: cut.sequence,
+            edition: 0,
             window_seconds: self.parts.config.window.as_secs(),
             catalog: cut.catalog.image(),
             tables,
@@ -288,8 +348,10 @@ impl SnapshotTask {
     }
 
     /// The snapshot is durable: files take the place of rows, and what it replaces goes.
-    async fn committed(&mut self, cut: Cut, stored: Stored) {
-        let before = std::mem::replace(&mut self.covered, cut.sequence);
+    async fn committed(&mut self, cut: Cut, stored: Stored, image: SnapshotImage) {
+        self.covered = cut.sequence;
+        let before = self.image.replace(image).map(|image| image.id());
+        self.drops = cut.drops;
         self.parts.state.publish_files(&stored);
         let named = cut.files.values().flat_map(|files| files.iter());
         let named = named
@@ -314,8 +376,12 @@ impl SnapshotTask {
         self.remove_leaving().await;
     }
 
-    async fn remove_replaced(&self, before: Sequence, journals: &[String]) -> Result<(), LogError> {
-        if before != self.covered {
+    async fn remove_replaced(
+        &self,
+        before: Option<SnapshotId>,
+        journals: &[String],
+    ) -> Result<(), LogError> {
+        if let Some(before) = before {
             self.parts.objects.forget(before).await?;
         }
         for path in journals {

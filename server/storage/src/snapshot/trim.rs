@@ -82,12 +82,13 @@ mod tests {
             memory: ByteSize::mib(1),
             entries_kept,
             lag_max,
+            ..Config::default()
         }
     }
 
     fn with_trigger(event: TriggerEvent, disabled: bool, cursor: u64) -> Catalog {
         let mut catalog = Catalog::default();
-        let create = catalog.create_database("db").unwrap();
+        let create = catalog.create_database("db", None).unwrap();
         catalog.apply(Sequence(1), create).unwrap();
         let definition = TriggerDefinition {
             name: "t".to_owned(),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use object_store::{ObjectStore, memory::InMemory};
 use outrigger_catalog::trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent};
-use outrigger_log::store::Durability;
+use outrigger_log::{replay::TornTail, store::Durability};
 use outrigger_model::{clock::SystemClock, trace::Trace};
 
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use crate::{
     Lag, Settings, Stores,
     feed::Filter,
     journal::{JournalTable, LogLevel, PluginLog},
-    snapshot,
+    keeping, snapshot,
     testing::points,
 };
 
@@ -38,6 +38,8 @@ async fn start(store: &Arc<InMemory>) -> Fixture {
     let settings = Settings {
         log,
         snapshots: snapshot::Config::default(),
+        keeping: keeping::Config::default(),
+        torn_tail: TornTail::SetAside,
     };
     let clock = Arc::new(SystemClock::default());
     let (storage, task) = Storage::open(stores, clock, settings).await.unwrap();
@@ -284,11 +286,7 @@ async fn a_deleted_database_is_not_brought_back_by_a_running_plugin() {
     let fixture = start(&Arc::new(InMemory::new())).await;
     fixture.write("m f=1 1").await.unwrap();
     let database = fixture.storage.catalog().database("db").unwrap().id;
-    fixture
-        .storage
-        .change(|catalog| catalog.delete_database("db").map(Some))
-        .await
-        .unwrap();
+    fixture.storage.delete_database("db", None).await.unwrap();
     let target = Target::Existing(database);
     let writes = vec![TargetWrite {
         target,
