@@ -148,7 +148,7 @@ impl Database {
         what: &str,
         trigger: &str,
         part: &str,
-        is_enough: impl Fn(usize) -> bool,
+        is_enough: impl Fn(usize) -> bool + Sync,
     ) -> Vec<LogRow> {
         eventually(what, async || {
             let logs = self.logs(trigger).await;
