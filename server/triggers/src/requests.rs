@@ -53,6 +53,17 @@ impl AnswerError {
         }
     }
 
+    /// The plugin ran, and was broken off for reasons that are not its own.
+    pub(crate) fn broken_off(reason: &str) -> Self {
+        Self::Unavailable {
+            text: format!(
+                "{reason}, while the plugin ran: it may have done some of its work; try again if \
+                 that may be done twice"
+            ),
+            retry_after: None,
+        }
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
