@@ -273,25 +273,25 @@ impl Runner {
         let installations = self.engine.supervisor.installations();
         self.sources.on_installations(installations);
         let definition = self.definition();
-        let mut source = match self.sources.current(&definition).await {
-            Ok(source) => source,
+        let mut found = match self.sources.current(&definition).await {
+            Ok(found) => found,
             Err(error) => return (Err(Failure::Source(error)), Usage::default()),
         };
         let starting = wording::starting(&attempt.occasion.event);
         self.say(attempt, LogLevel::Info, starting).await;
-        let mut concluded = self.invoke(&source, attempt).await;
+        let mut concluded = self.invoke(&found.source, attempt).await;
         if let Err(error @ InvocationError::Load(_)) = &concluded.result
-            && let Some(last_good) = self.sources.on_broken(&source)
+            && let Some(last_good) = self.sources.on_broken(&found.source)
         {
             let text = self.voice(attempt).failure("executing", error);
             let text = format!("{text}\nthe last version that loads goes on running");
             self.say(attempt, LogLevel::Error, text).await;
-            source = last_good;
-            concluded = self.invoke(&source, attempt).await;
+            found = last_good;
+            concluded = self.invoke(&found.source, attempt).await;
         }
         let Concluded { result, usage } = concluded;
         if let Ok(_) | Err(InvocationError::Plugin(_)) = &result {
-            self.sources.on_loaded(source);
+            self.sources.on_loaded(found);
         }
         (result.map_err(Failure::Invocation), usage)
     }
