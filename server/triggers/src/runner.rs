@@ -66,6 +66,8 @@ pub(crate) struct Occasion {
     pub(crate) done: Option<EntryRange>,
     /// To which trace it belongs.
     pub(crate) origin: Origin,
+    /// How long it has waited for its turn, since somebody asked for it.
+    pub(crate) waited: Duration,
 }
 
 /// One run of the plugin for an occasion.
@@ -247,7 +249,8 @@ impl Runner {
         ));
         let (statuses, id) = (self.engine.board.statuses(), self.trigger.id);
         statuses.began(id);
-        let (result, usage) = self.run_newest(attempt).await;
+        let (result, mut usage) = self.run_newest(attempt).await;
+        usage.queued += attempt.occasion.waited;
         let outcome = match &result {
             Ok(_) => account::ok(),
             Err(failure) => account::failed(failure),
