@@ -505,3 +505,19 @@ fn who_exits_unasked_has_not_ended_as_asked() {
     let told = (reason.label(), reason.to_string());
     assert_eq!(told, ("code", "the worker exited with code 0".to_owned()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn loading_and_running_have_one_deadline() {
+    let (registry, _) = registry();
+    let (worker, _told, _alive) = silent_worker(Bytes::new());
+    let call = Call::short(&registry, scope(), BUDGET);
+    // So long it was loaded.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(call.left(), Duration::from_secs(1));
+    let due = call.due(call.limits.timeout, worker.confined.over.clone());
+    let reason = timeout(Duration::from_secs(2), due).await;
+    let late = ExitReason::DeadlineExceeded {
+        timeout: Duration::from_secs(3),
+    };
+    assert_eq!(reason.expect("it is due before"), late);
+}
