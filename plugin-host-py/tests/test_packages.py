@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,3 +242,23 @@ def test_a_path_that_leaves_the_package_breaks_the_protocol(server: FakeServer, 
 def test_a_package_is_one_directory(server: FakeServer, name: str) -> None:
     send_bind(server, {"__init__.py": ""}, name=name)
     check_exit(server, "protocol error")
+
+
+def test_a_load_is_asked_and_interrupted_like_a_run(server: FakeServer, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    hangs = f"import time\nopen({str(begun)!r}, 'w').close()\nwhile True: time.sleep(1)\n"
+    send_bind(server, {"__init__.py": hangs})
+    deadline = time.monotonic() + DEADLINE_S
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    server.send(probe={"invocation": "i1"})
+    server.send(probe={"invocation": ""})
+    heartbeat = server.next()
+    assert (heartbeat.DESCRIPTOR.name, heartbeat.invocation) == ("Heartbeat", "")
+    server.send(cancel={"invocation": ""})
+    failed = server.next()
+    assert failed.error.type == "KeyboardInterrupt", failed
+    # Another source of it is loaded, and no question is left over.
+    server.send(probe={"invocation": ""})
+    assert run(server, {"__init__.py": plugin("influxdb3_local.info('mended')")}) == ["mended"]

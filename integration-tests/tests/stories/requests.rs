@@ -255,13 +255,72 @@ async fn a_paused_plugin_says_when_to_come_again() {
         let retry_after = sent.headers().get("retry-after");
         let seconds = retry_after.map_or(0, |value| value.to_str().unwrap().parse().unwrap());
         // One second is what is said where nothing is known.
-        if sent.status() == 503 && seconds > 1 {
-            Ok(())
-        } else {
-            Err(format!("{sent:?}"))
+        if sent.status() != 503 || seconds <= 1 {
+            return Err(format!("{sent:?}"));
         }
+        // SQL says the same, though nothing waits for it.
+        let told = "SELECT paused_since < next_retry AS later FROM system.plugin_triggers \
+                    WHERE state = 'paused'";
+        let told = db.query(told).await;
+        let expected = json!([{ "later": true }]);
+        (told == expected).then_some(()).ok_or(told.to_string())
     })
     .await;
+}
+
+/// Answers when the story has written to `go`.
+const PATIENT: &str = "
+import time
+
+def process_request(influxdb3_local, query, headers, body, args=None):
+    influxdb3_local.info('asked for', query['n'])
+    while query['n'] == '1':
+        try:
+            if influxdb3_local.query('SELECT * FROM go'):
+                break
+        except Exception:
+            pass
+        time.sleep(0.01)
+    return query['n']
+";
+
+#[tokio::test]
+async fn waiting_behind_another_request_counts() {
+    let server = server().plugin("patient.py", PATIENT).start().await;
+    let db = server.database("db").create().await;
+    let trigger = db.trigger("t", "patient.py").spec("request:p");
+    trigger.create().await;
+    until_routed(&server, "p?n=0").await;
+    let answers = async {
+        let first = call(&server, "p?n=1", "");
+        let second = async {
+            db.until_logged("t", 1, "asked for 1").await;
+            call(&server, "p?n=2", "").await
+        };
+        let go = async {
+            let waits = "SELECT waiting FROM system.plugin_triggers";
+            db.until(waits, json!([{ "waiting": 1 }])).await;
+            db.write("go n=1i 1").await;
+        };
+        tokio::join!(first, second, go)
+    };
+    let (first, second, ()) = answers.await;
+    assert_eq!((first.body.as_str(), second.body.as_str()), ("1", "2"));
+    let last = "SELECT start_time::BIGINT / 1000 AS start, queue_wait_us AS waited, wall_us AS wall \
+                FROM system.plugin_invocations ORDER BY start_time DESC LIMIT 2";
+    let expected = "SELECT count(*) AS n FROM system.plugin_invocations WHERE outcome = 'ok'";
+    let all = json!([{ "n": 3 }]);
+    db.until(expected, all).await;
+    let rows = db.query(last).await;
+    let number = |row: usize, column: &str| rows[row][column].as_i64().expect("a number");
+    let end_of_first = number(1, "start") + number(1, "waited") + number(1, "wall");
+    let waited = end_of_first - number(0, "start");
+    assert!(
+        waited > 0,
+        "it was asked for while the first one ran: {rows:#}"
+    );
+    // Two clocks measure it.
+    assert!(number(0, "waited") + 20_000 > waited, "{rows:#}");
 }
 
 #[tokio::test]

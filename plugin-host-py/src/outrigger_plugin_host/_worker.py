@@ -43,6 +43,8 @@ from outrigger_plugin_host._version import PROTOCOL, VERSION
 _GOODBYE_S = 5.0
 """How long the server may take to end the stream, or the plugin to end once it is gone."""
 EXIT_LOST = 70
+_LOADING = ""
+"""What a load is called in `Cancel`, `Probe` and `Heartbeat`: it is no invocation."""
 _PYTHON_VERSION = platform.python_version()
 """Found out once in the host, since it takes parsing."""
 
@@ -122,20 +124,31 @@ class Worker:
             raise ProtocolError(f"bound to {self._bind.binding}, cannot serve {bind.binding}")
         self._bind = bind
         self._installed.refresh()
-        try:
-            self._plugin = self._load(bind)
-        except ProtocolError:
-            raise
-        except PackageImportError as error:
-            described = plugin_error(error.reason, error.before, error.after)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the source caused it
-            described = plugin_error(error)
-        else:
-            self._outbox.send(pb.FromWorker(ready=pb.Ready(revision=bind.revision)))
+        errors = list[Any]()
+
+        def work() -> None:
+            # Described in here because that, too, runs code of the plugin that may hang.
+            try:
+                self._plugin = self._load(bind)
+            except ProtocolError:
+                raise
+            except PackageImportError as error:
+                errors.append(plugin_error(error.reason, error.before, error.after))
+            except BaseException as error:  # noqa: BLE001 - the source caused it, or a Cancel
+                errors.append(plugin_error(error))
+
+        self._outbox.open(_LOADING)
+        failure = self._interrupts.run(_LOADING, work)
+        if isinstance(failure, ProtocolError):
+            raise failure
+        if failure is not None and not errors:
+            errors.append(plugin_error(failure))
+        if errors:
+            # The last good source stays; the server decides whether to use it.
+            failed = pb.LoadFailed(revision=bind.revision, error=errors[0])
+            self._outbox.complete(pb.FromWorker(load_failed=failed))
             return
-        # The last good source stays; the server decides whether to use it.
-        failed = pb.LoadFailed(revision=bind.revision, error=described)
-        self._outbox.send(pb.FromWorker(load_failed=failed))
+        self._outbox.complete(pb.FromWorker(ready=pb.Ready(revision=bind.revision)))
 
     def _load(self, bind: Any) -> Plugin:
         kind = bind.WhichOneof("source")

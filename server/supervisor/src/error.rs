@@ -9,9 +9,7 @@ use crate::environment::GoneError;
 /// Why a worker ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExitReason {
-    /// It was asked to.
-    Clean,
-    /// It ended by itself with this exit code.
+    /// It ended with this exit code, and nobody had asked it to.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
@@ -53,7 +51,6 @@ impl ExitReason {
     /// Its kind, for counting.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Clean => "clean",
             Self::Code(_) => "code",
             Self::Signal(_) => "signal",
             Self::OutOfMemory { .. } => "out_of_memory",
@@ -72,7 +69,6 @@ impl ExitReason {
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Clean => write!(f, "the worker ended as asked"),
             Self::Code(code) => write!(f, "the worker exited with code {code}"),
             // Ours is `Retired` or told with its reason.
             Self::Signal(9) => write!(
@@ -165,6 +161,10 @@ pub enum InvocationError {
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
+    /// The host of its worker ended, and with it the worker. The plugin has run, if not to its
+    /// end.
+    #[error("{}", ExitReason::HostLost)]
+    HostLost,
     /// No worker could be had; the plugin did not run.
     #[error("no worker could be started: {0}")]
     Host(String),

@@ -2,6 +2,7 @@
 
 mod frame;
 mod memory;
+mod printed;
 mod process;
 mod worker;
 
@@ -17,8 +18,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
+pub(crate) use self::printed::OutputLine;
 use self::process::HostProcess;
-pub(crate) use self::worker::{OutputLine, Place, SIGKILL, WorkerExit, WorkerProcess, exited};
+pub(crate) use self::worker::{Place, SIGKILL, WorkerExit, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
 use crate::{config::Config, confinement::of_hosts, error::HostError};
 use outrigger_sandbox::Launcher;

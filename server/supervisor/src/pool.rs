@@ -60,6 +60,7 @@ impl Job {
             binding: self.plugin.binding.clone(),
             pin,
             workers_max: self.plugin.workers_max.max(1),
+            since: self.submitted,
         }
     }
 
@@ -94,7 +95,7 @@ pub(crate) enum Message {
         seat: Seat,
         reason: Option<ExitReason>,
     },
-    /// A worker had ended before it began this.
+    /// A worker ends, or has ended, and did not begin this.
     Bounced(Seat, Job),
     /// A worker is confined; what became of each layer.
     Confined(Seat, Arc<str>),
@@ -239,7 +240,9 @@ impl PoolTask {
             }
             Message::Ended { seat, reason } => self.on_ended(seat, reason),
             Message::Bounced(seat, job) => {
-                self.seated.remove(&seat);
+                if let Some(seated) = self.seated.get_mut(&seat) {
+                    seated.running = None;
+                }
                 let wanted = self.keep(job);
                 self.step(Event::Bounced { seat, wanted });
             }

@@ -13,6 +13,7 @@
 
 mod allowance;
 mod binding;
+mod call;
 mod collect;
 mod ending;
 mod exchange;
@@ -21,6 +22,7 @@ mod liveness;
 mod messages;
 mod meter;
 mod output;
+mod silence;
 mod spare;
 mod stacks;
 
@@ -31,13 +33,12 @@ use outrigger_proto::{
     PROTOCOL_VERSION,
     v1::{FromWorker, ToWorker, from_worker, to_worker},
 };
+use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
-use self::messages::name;
+use self::{allowance::Allowance, messages::name};
 pub(crate) use self::{
-    allowance::Allowance,
     collect::count_lines,
-    output::log_output,
     spare::{Spare, Surroundings},
 };
 use crate::{
@@ -45,7 +46,7 @@ use crate::{
     host::{OutputLine, WorkerProcess, exited},
     private::{Over, Watchee},
     registry::Link,
-    usage::Watched,
+    usage::{ProcessUsage, Watched},
 };
 
 /// How long a worker's stream may stay open after its process has ended, or the other way round.
@@ -73,6 +74,12 @@ pub(crate) struct Worker {
     /// What it passes on as `args`.
     arguments: Option<BTreeMap<String, String>>,
     confined: Confined,
+    /// What its plugin may still log.
+    allowance: Allowance,
+    /// When a line is logged that the last invocation may have begun and not finished.
+    unfinished: Option<Instant>,
+    /// What its process had used when that was last looked at.
+    seen: ProcessUsage,
     clock: SystemClock,
 }
 
@@ -107,6 +114,9 @@ impl Worker {
             cached_objects: 0,
             strays: 0,
             arguments: None,
+            allowance: Allowance::new(),
+            unfinished: None,
+            seen: ProcessUsage::default(),
             clock: SystemClock::default(),
         }
     }
@@ -164,6 +174,10 @@ impl Worker {
                 what = too_much(&mut self.confined.over) => {
                     return Err(ExitReason::PrivateFull(what));
                 }
+                () = passed(self.unfinished) => {
+                    self.unfinished = None;
+                    self.process.end_lines();
+                }
             }
         }
     }
@@ -178,10 +192,6 @@ impl Worker {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<from_worker::Message, Break> {
-        next(&mut self.link).await
-    }
-
     /// Sends a message. If the stream is gone, the next read says so; so does the
     /// deadline if the worker has stopped reading: nobody waits for it here.
     fn send(&self, message: to_worker::Message) {
@@ -194,6 +204,14 @@ impl Worker {
 fn fail(span: &mut Span, error: Option<&InvocationError>) {
     if let Some(error) = error {
         span.fail(&Report(error));
+    }
+}
+
+/// Waits until then, if there is such a time.
+async fn passed(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use outrigger_model::{clock::Timestamp, error::Report, trace::TraceContext};
 use outrigger_storage::journal::{Outcome, PluginInvocation};
-use outrigger_supervisor::{InvocationError, Usage};
+use outrigger_supervisor::{ExitReason, InvocationError, Usage};
 
 use crate::{runner::Failure, source::SourceError};
 
@@ -73,6 +73,7 @@ fn word(error: &InvocationError) -> &'static str {
         InvocationError::Load(_) => "load_error",
         InvocationError::Plugin(_) => "plugin_error",
         InvocationError::Worker { reason, .. } => reason.label(),
+        InvocationError::HostLost => ExitReason::HostLost.label(),
         InvocationError::Host(_) => "no_worker",
         InvocationError::Paused { .. } => "paused",
         InvocationError::Released => "released",
@@ -87,4 +88,21 @@ fn first_line(text: &str) -> String {
     let mut line = text.lines().next().unwrap_or_default().to_owned();
     line.truncate(line.floor_char_boundary(DETAIL_BYTES_MAX));
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_lost_its_host_is_not_one_that_had_no_worker() {
+        let lost = failed(&Failure::Invocation(InvocationError::HostLost));
+        let detail = "the worker's host ended, and the worker with it";
+        assert_eq!(
+            (lost.name, lost.detail.as_deref()),
+            ("host_lost", Some(detail))
+        );
+        let none = failed(&Failure::Invocation(InvocationError::Host("x".to_owned())));
+        assert_eq!(none.name, "no_worker");
+    }
 }

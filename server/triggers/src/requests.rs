@@ -7,7 +7,7 @@ use outrigger_supervisor::{Event, InvocationId, Request, Response};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -53,6 +53,17 @@ impl AnswerError {
         }
     }
 
+    /// The plugin ran, and was broken off for reasons that are not its own.
+    pub(crate) fn broken_off(reason: &str) -> Self {
+        Self::Unavailable {
+            text: format!(
+                "{reason}, while the plugin ran: it may have done some of its work; try again if \
+                 that may be done twice"
+            ),
+            retry_after: None,
+        }
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -68,6 +79,8 @@ impl AnswerError {
 struct Job {
     request: Request,
     trace: TraceContext,
+    /// When it came.
+    asked: Instant,
     reply: oneshot::Sender<Result<Response, AnswerError>>,
 }
 
@@ -90,6 +103,7 @@ impl Routes {
         (request, trace): (Request, TraceContext),
         is_expected: bool,
     ) -> Result<Response, AnswerError> {
+        let asked = Instant::now();
         let mut routes = self.0.subscribe();
         if is_expected && !routes.borrow().contains_key(path) {
             let appears = routes.wait_for(|routes| routes.contains_key(path));
@@ -103,6 +117,7 @@ impl Routes {
             .send(Job {
                 request,
                 trace,
+                asked,
                 reply,
             })
             .await
@@ -163,8 +178,14 @@ impl RequestTask {
             }
             let runner = self.runner.clone();
             self.running.spawn(async move {
-                let answered = answer(&runner, job.request, job.trace).await;
-                drop(job.reply.send(answered));
+                let Job {
+                    request,
+                    trace,
+                    asked,
+                    reply,
+                } = job;
+                let answered = answer(&runner, request, (trace, asked)).await;
+                drop(reply.send(answered));
             });
             while self.running.try_join_next().is_some() {}
             if self.running.len() >= concurrency {
@@ -180,7 +201,7 @@ impl RequestTask {
 async fn answer(
     runner: &Runner,
     request: Request,
-    trace: TraceContext,
+    (trace, asked): (TraceContext, Instant),
 ) -> Result<Response, AnswerError> {
     // The clock never says the same twice.
     let now = runner.engine.storage.clock().now();
@@ -189,6 +210,7 @@ async fn answer(
         event: Event::Request(request),
         done: None,
         origin: Origin::of(trace),
+        waited: asked.elapsed(),
     };
     runner.answer(&occasion).await
 }

@@ -66,6 +66,8 @@ pub(crate) struct Occasion {
     pub(crate) done: Option<EntryRange>,
     /// To which trace it belongs.
     pub(crate) origin: Origin,
+    /// How long it has waited for its turn, since somebody asked for it.
+    pub(crate) waited: Duration,
 }
 
 /// One run of the plugin for an occasion.
@@ -247,7 +249,8 @@ impl Runner {
         ));
         let (statuses, id) = (self.engine.board.statuses(), self.trigger.id);
         statuses.began(id);
-        let (result, usage) = self.run_newest(attempt).await;
+        let (result, mut usage) = self.run_newest(attempt).await;
+        usage.queued += attempt.occasion.waited;
         let outcome = match &result {
             Ok(_) => account::ok(),
             Err(failure) => account::failed(failure),
@@ -273,25 +276,25 @@ impl Runner {
         let installations = self.engine.supervisor.installations();
         self.sources.on_installations(installations);
         let definition = self.definition();
-        let mut source = match self.sources.current(&definition).await {
-            Ok(source) => source,
+        let mut found = match self.sources.current(&definition).await {
+            Ok(found) => found,
             Err(error) => return (Err(Failure::Source(error)), Usage::default()),
         };
         let starting = wording::starting(&attempt.occasion.event);
         self.say(attempt, LogLevel::Info, starting).await;
-        let mut concluded = self.invoke(&source, attempt).await;
+        let mut concluded = self.invoke(&found.source, attempt).await;
         if let Err(error @ InvocationError::Load(_)) = &concluded.result
-            && let Some(last_good) = self.sources.on_broken(&source)
+            && let Some(last_good) = self.sources.on_broken(&found.source)
         {
             let text = self.voice(attempt).failure("executing", error);
             let text = format!("{text}\nthe last version that loads goes on running");
             self.say(attempt, LogLevel::Error, text).await;
-            source = last_good;
-            concluded = self.invoke(&source, attempt).await;
+            found = last_good;
+            concluded = self.invoke(&found.source, attempt).await;
         }
         let Concluded { result, usage } = concluded;
         if let Ok(_) | Err(InvocationError::Plugin(_)) = &result {
-            self.sources.on_loaded(source);
+            self.sources.on_loaded(found);
         }
         (result.map_err(Failure::Invocation), usage)
     }

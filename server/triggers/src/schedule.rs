@@ -109,6 +109,7 @@ impl ScheduleTask {
             event: Event::Schedule { call_time },
             done: None,
             origin: Origin::default(),
+            waited: Duration::ZERO,
         };
         let runner = self.runner.clone();
         self.running

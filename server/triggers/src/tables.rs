@@ -109,6 +109,11 @@ fn before(now: Timestamp, ago: Duration) -> Timestamp {
     Timestamp(now.0.saturating_sub(nanos(ago)))
 }
 
+/// When it will be, that long after `now`.
+fn after(now: Timestamp, left: Duration) -> Timestamp {
+    Timestamp(now.0.saturating_add(nanos(left)))
+}
+
 fn nanos(length: Duration) -> i64 {
     length.as_nanos().try_into().unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 //! One batch of entries after the other, or, for an asynchronous trigger, several at the
 //! same time; each is recorded as dealt with together with what its plugin wrote.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outrigger_catalog::{
     progress::{EntryRange, Progress},
@@ -198,6 +198,7 @@ impl WalTask {
             event: Event::Writes(tables.collect()),
             done: Some(range),
             origin: delivery.origins.into(),
+            waited: Duration::ZERO,
         }
     }
 }

@@ -29,9 +29,10 @@ pub(crate) fn with_details(first: String, error: &InvocationError) -> String {
             failure.traceback.trim_end().to_owned()
         }
         InvocationError::Worker { stderr, .. } => stderr.join("\n"),
-        InvocationError::Host(_) | InvocationError::Paused { .. } | InvocationError::Released => {
-            String::new()
-        }
+        InvocationError::HostLost
+        | InvocationError::Host(_)
+        | InvocationError::Paused { .. }
+        | InvocationError::Released => String::new(),
     };
     if details.is_empty() {
         first

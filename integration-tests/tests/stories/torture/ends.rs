@@ -55,46 +55,101 @@ async fn generator_exit_in_the_call() {
     call("raise GeneratorExit('mine')", "GeneratorExit: mine").await;
 }
 
-/// Several plugins that cannot be imported, on one server; then each is mended.
-#[tokio::test]
-async fn every_end_in_the_import() {
+/// Several plugins that cannot be imported, on one server; then each is mended. `file` is where
+/// the source of a plugin is, and `said` what comes before what an import raised.
+async fn ends_in_the_import(file: fn(&str) -> String, said: fn(&str) -> String) {
     let overflow = OVERFLOW.replace("\n    ", "\n");
-    let cases = [
+    let crashes = [
         ("overflow", overflow.as_str(), "signal 11 (SIGSEGV)"),
         ("exit", "os._exit(3)", "the worker exited with code 3"),
+        ("leave", "os._exit(0)", "the worker exited with code 0"),
         ("segfault", "ctypes.string_at(0)", "signal 11 (SIGSEGV)"),
         ("abort", "os.abort()", "signal 6 (SIGABRT)"),
-        (
-            "interrupt",
-            "raise KeyboardInterrupt('mine')",
-            "KeyboardInterrupt: mine",
-        ),
-        ("leave", "sys.exit(0)", "SystemExit: 0"),
-        (
-            "generator",
-            "raise GeneratorExit('mine')",
-            "GeneratorExit: mine",
-        ),
     ];
+    let raised = [
+        ("interrupt", "KeyboardInterrupt", "mine"),
+        ("quit", "SystemExit", "0"),
+        ("generator", "GeneratorExit", "mine"),
+    ];
+    let crashes = crashes
+        .map(|(name, statement, expected)| (name, statement.to_owned(), expected.to_owned()));
+    let raised = raised.map(|(name, exception, text)| {
+        let expected = format!("{exception}: {}{text}", said(name));
+        (name, format!("raise {exception}('{text}')"), expected)
+    });
+    let cases: Vec<_> = crashes.into_iter().chain(raised).collect();
     let mut builder = server();
-    for (name, statement, _) in cases {
+    for (name, statement, _) in &cases {
         let source = format!("import ctypes, os, sys\n{statement}\n");
-        builder = builder.plugin(&format!("{name}.py"), &source);
+        builder = builder.plugin(&file(name), &source);
     }
     let arena = Arena::with(builder, "").await;
-    for (name, _, expected) in cases {
+    for (name, _, expected) in &cases {
+        let plugin = file(name);
         arena
             .db
-            .trigger(name, &format!("{name}.py"))
+            .trigger(name, plugin.trim_end_matches("/__init__.py"))
             .spec(&format!("table:{name}"))
             .create()
             .await;
         arena.suffers(name, expected).await;
     }
-    for (name, ..) in cases {
-        arena.server.write_plugin(&format!("{name}.py"), WITNESS);
+    for (name, ..) in &cases {
+        arena.server.write_plugin(&file(name), WITNESS);
         arena.db.write(format!("{name} n=7i 7")).await;
         arena.db.until_logged(name, 1, "witnessed 7").await;
+    }
+}
+
+#[tokio::test]
+async fn every_end_in_the_import() {
+    ends_in_the_import(|name| format!("{name}.py"), |_| String::new()).await;
+}
+
+#[tokio::test]
+async fn every_end_in_the_import_of_a_package() {
+    let said = |name: &str| format!("Failed to import plugin module 'a_{name}': ");
+    ends_in_the_import(|name| format!("a_{name}/__init__.py"), said).await;
+}
+
+/// Ends its process some time after it has returned.
+const LATER: &str = "
+import ctypes, os, threading, time
+
+def attack(influxdb3_local, args):
+    def end():
+        if args['how'] == 'segfault':
+            ctypes.string_at(0)
+        if args['how'] == 'exit':
+            os._exit(6)
+        os._exit(0)
+    threading.Timer(0.5, end).start()
+";
+
+/// A death between two runs is in SQL, with what the worker said last.
+#[tokio::test]
+async fn a_worker_that_dies_between_two_runs_says_why() {
+    let arena = Arena::new(LATER).await;
+    for (name, expected) in [
+        ("segfault", "the worker was ended by signal 11 (SIGSEGV)"),
+        ("exit", "the worker exited with code 6"),
+        ("leave", "the worker exited with code 0"),
+    ] {
+        arena.create(name, "30s").await;
+        arena.db.write(format!("{name} n=1i 1")).await;
+        let text = format!("the plugin's worker ended between two runs: {expected}");
+        let rows = arena.db.until_logged(name, 1, &text).await;
+        assert_eq!(rows[0].level, "ERROR");
+        let stack = rows[0]
+            .text
+            .contains("Fatal Python error: Segmentation fault");
+        assert_eq!(stack, name == "segfault", "{rows:#?}");
+        let id = format!(
+            "SELECT count(DISTINCT invocation_id) AS n FROM system.processing_engine_logs \
+             WHERE trigger_name = '{name}' AND invocation_id NOT LIKE '%schedule'"
+        );
+        assert_eq!(arena.db.number(&id).await, 1);
+        arena.recovers(name).await;
     }
 }
 

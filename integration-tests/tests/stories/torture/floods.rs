@@ -128,3 +128,28 @@ def attack(influxdb3_local, args):
     arena.db.write(rows.concat()).await;
     arena.endures("ValueError: read one batch of many").await;
 }
+
+/// What a run prints without an end of line is its own.
+#[tokio::test]
+async fn an_unfinished_line_goes_to_no_later_run() {
+    let arena = Arena::new(
+        "
+import os
+
+def attack(influxdb3_local, args):
+    os.write(1, b'unfinished')
+    raise ValueError('printed')
+",
+    )
+    .await;
+    arena.create("t", "30s").await;
+    for n in 1..=3 {
+        arena.db.write(format!("t n=1i {n}")).await;
+        arena.db.until_logged("t", n, "ValueError: printed").await;
+    }
+    arena.db.until_logged("t", 3, "unfinished").await;
+    let of_their_own = "SELECT count(DISTINCT invocation_id) AS n \
+                        FROM system.processing_engine_logs WHERE log_text = 'unfinished'";
+    assert_eq!(arena.db.number(of_their_own).await, 3);
+    arena.others_go_on().await;
+}

@@ -6,33 +6,20 @@ use std::{
     time::Duration,
 };
 
-use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use outrigger_proto::v1::{WorkerExited, worker_exited};
 use outrigger_sandbox::{Group, LayerReport};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    HostHandle, WorkerId,
+    HostHandle, OutputLine, WorkerId,
     memory::{MemoryCounts, own_evidence},
+    printed::Printed,
 };
 use crate::{
     error::{ExitReason, HostError},
-    output::{LineSplitter, Tail},
     usage::ProcessUsage,
 };
-
-/// How many printed lines may wait to be logged; more are dropped and counted.
-const OUTPUT_LINES_MAX: usize = 1024;
-
-/// A line that a worker printed.
-#[derive(Debug)]
-pub(crate) struct OutputLine {
-    pub(crate) stderr: bool,
-    pub(crate) text: String,
-    pub(crate) time: Timestamp,
-    /// How many lines before this one were dropped.
-    pub(crate) dropped: u64,
-}
 
 /// How a worker ended.
 #[derive(Clone, Debug)]
@@ -62,6 +49,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) output: mpsc::Receiver<OutputLine>,
     /// For what the server says in its place.
     pub(crate) says: mpsc::WeakSender<OutputLine>,
+    /// Where its output comes from.
+    printed: Arc<Mutex<Printed>>,
     /// What Python reads there.
     pub(crate) python: Arc<[PathBuf]>,
     /// What became of the layers of its host, which are its own too.
@@ -87,6 +76,11 @@ impl WorkerProcess {
         self.host.signal(self.id, signal);
     }
 
+    /// Ends the lines that it has begun to print: they come as they are.
+    pub(crate) fn end_lines(&self) {
+        self.printed.lock().end_lines();
+    }
+
     /// Gives up a host that does not reap a killed worker.
     pub(crate) fn abandon_host(&self) {
         self.host.abandon_host_of(self.id);
@@ -110,6 +104,7 @@ impl WorkerProcess {
             pid: u32::MAX,
             exit,
             says: mpsc::channel(1).0.downgrade(),
+            printed: Arc::new(Mutex::new(Printed::new().0)),
             output,
             python: Arc::default(),
             layers: Arc::default(),
@@ -158,44 +153,36 @@ pub(super) struct Born {
 pub(super) struct WorkerRecord {
     starting: Option<oneshot::Sender<Result<WorkerProcess, HostError>>>,
     exit: watch::Sender<Option<WorkerExit>>,
-    output: Option<mpsc::Sender<OutputLine>>,
-    stdout: LineSplitter,
-    stderr: LineSplitter,
-    tail: Tail,
-    dropped: u64,
+    printed: Arc<Mutex<Printed>>,
+    /// What comes of it, until its owner has it.
+    lines: Option<mpsc::Receiver<OutputLine>>,
     /// Whether the server has killed it.
     killed: bool,
     /// When it began.
     memory: MemoryCounts,
     /// Its control group, from when it is assigned.
     group: Arc<OnceLock<Group>>,
-    clock: SystemClock,
 }
 
 impl WorkerRecord {
     pub(super) fn starting(reply: oneshot::Sender<Result<WorkerProcess, HostError>>) -> Self {
+        let (printed, lines) = Printed::new();
         Self {
             starting: Some(reply),
             exit: watch::Sender::new(None),
-            output: None,
-            stdout: LineSplitter::default(),
-            stderr: LineSplitter::default(),
-            tail: Tail::default(),
-            dropped: 0,
+            printed: Arc::new(Mutex::new(printed)),
+            lines: Some(lines),
             killed: false,
             memory: MemoryCounts::now(),
             group: Arc::default(),
-            clock: SystemClock::default(),
         }
     }
 
     pub(super) fn on_started(&mut self, id: WorkerId, pid: u32, born: Born, host: &HostHandle) {
-        let Some(reply) = self.starting.take() else {
+        let (Some(reply), Some(output)) = (self.starting.take(), self.lines.take()) else {
             return;
         };
-        let (sender, output) = mpsc::channel(OUTPUT_LINES_MAX);
-        let says = sender.downgrade();
-        self.output = Some(sender);
+        let says = self.printed.lock().says();
         let (exit, host) = (self.exit.subscribe(), host.clone());
         // Whoever no longer wants it drops it, which kills it.
         drop(reply.send(Ok(WorkerProcess {
@@ -204,6 +191,7 @@ impl WorkerRecord {
             exit,
             output,
             says,
+            printed: self.printed.clone(),
             python: born.python,
             layers: born.layers,
             keeper: born.keeper,
@@ -212,32 +200,8 @@ impl WorkerRecord {
         })));
     }
 
-    pub(super) fn on_output(&mut self, stderr: bool, data: &[u8]) {
-        let splitter = if stderr {
-            &mut self.stderr
-        } else {
-            &mut self.stdout
-        };
-        for text in splitter.push(data) {
-            self.on_line(stderr, text);
-        }
-    }
-
-    fn on_line(&mut self, stderr: bool, text: String) {
-        if stderr {
-            self.tail.push(text.clone());
-        }
-        let Some(output) = &self.output else { return };
-        let line = OutputLine {
-            stderr,
-            text,
-            time: self.clock.now(),
-            dropped: self.dropped,
-        };
-        match output.try_send(line) {
-            Ok(()) => self.dropped = 0,
-            Err(_full) => self.dropped += 1,
-        }
+    pub(super) fn on_output(&self, stderr: bool, data: &[u8]) {
+        self.printed.lock().on_output(stderr, data);
     }
 
     /// The server sends it this signal.
@@ -271,19 +235,9 @@ impl WorkerRecord {
     }
 
     pub(super) fn on_exited(mut self, reason: ExitReason, usage: ProcessUsage) {
-        for stderr in [false, true] {
-            let splitter = if stderr {
-                &mut self.stderr
-            } else {
-                &mut self.stdout
-            };
-            if let Some(rest) = splitter.finish() {
-                self.on_line(stderr, rest);
-            }
-        }
         let exit = WorkerExit {
             reason: self.explain(reason, usage),
-            stderr: self.tail.lines(),
+            stderr: self.printed.lock().end(),
             usage,
         };
         if let Some(reply) = self.starting.take() {
@@ -305,7 +259,6 @@ pub(super) fn usage_of(message: &WorkerExited) -> ProcessUsage {
 /// What the host's message says about the end of a worker.
 pub(super) fn exit_of(message: &WorkerExited) -> ExitReason {
     match message.status {
-        Some(worker_exited::Status::Code(0)) => ExitReason::Clean,
         Some(worker_exited::Status::Code(code)) => ExitReason::Code(code),
         Some(worker_exited::Status::Signal(signal)) => ExitReason::Signal(signal),
         None => ExitReason::HostLost,

@@ -19,7 +19,7 @@ use crate::{
     host::OutputLine,
     invocation::{Concluded, Invocation, Plugin, Usage},
     registry::Registry,
-    worker::{Allowance, Worker, log_output},
+    worker::Worker,
 };
 
 /// What the pool tells a worker's task.
@@ -35,6 +35,15 @@ pub(super) enum Wake {
     Printed(OutputLine),
     Ended(ExitReason),
     Shutdown,
+}
+
+/// How it comes that a worker runs nothing any more.
+enum End {
+    Asked,
+    /// An invocation was its end.
+    Busy(ExitReason),
+    /// It ended between two.
+    Idle(ExitReason),
 }
 
 /// A worker's place in the pool, whatever the worker is.
@@ -73,9 +82,8 @@ impl Post {
 pub(super) struct MemberTask {
     pub(super) post: Post,
     pub(super) worker: Worker,
-    /// The last invocation, and what it may still log: what is printed after it, it has
-    /// printed.
-    pub(super) last: Option<(Scope, Allowance)>,
+    /// The last invocation: what is printed after it, it has printed.
+    pub(super) last: Option<Scope>,
     /// When the plugin directory had last changed whose entries were shown to the worker.
     pub(super) linked: Option<SystemTime>,
 }
@@ -87,32 +95,55 @@ impl MemberTask {
         (first, granted): (Job, Instant),
         shutdown: CancellationToken,
     ) {
-        let mut ended = self.on_job(first, granted, &shutdown).await;
-        let reason = loop {
-            if ended.is_some() {
-                self.on_ended(ended.as_ref());
-                break ended;
+        let mut end = self.on_job(first, granted, &shutdown).await.map(End::Busy);
+        let end = loop {
+            if let Some(end) = end {
+                break end;
             }
             match self.next_wake(&shutdown).await {
                 Wake::Order(Order::Run(job)) => {
-                    ended = self.on_job(*job, Instant::now(), &shutdown).await;
+                    let ended = self.on_job(*job, Instant::now(), &shutdown).await;
+                    end = ended.map(End::Busy);
                 }
                 Wake::Printed(line) => self.on_printed(line).await,
                 Wake::Ended(reason) => {
                     info!(pid = self.worker.pid(), %reason, "idle worker ended");
-                    ended = Some(reason);
+                    end = Some(End::Idle(reason));
                 }
-                Wake::Order(Order::Retire) | Wake::Shutdown => break None,
+                Wake::Order(Order::Retire) | Wake::Shutdown => break End::Asked,
             }
         };
+        self.on_ended(end).await;
+    }
+
+    /// Nothing is run any more: lets the worker end, or says how it has ended.
+    async fn on_ended(self, end: End) {
         let Self {
-            mut post, worker, ..
+            mut post,
+            mut worker,
+            last,
+            ..
         } = self;
         post.give_back();
-        if reason.is_none() {
-            worker.retire(post.config.grace).await;
+        let reason = match end {
+            End::Asked => {
+                worker.retire(post.config.grace).await;
+                return post.leave(None);
+            }
+            End::Idle(reason) => {
+                if let Some(scope) = &last {
+                    worker.bury(&post.registry, scope, &reason).await;
+                }
+                reason
+            }
+            End::Busy(reason) => reason,
+        };
+        // What a worker was ended for may concern the next one.
+        if let (ExitReason::PrivateFull(_), Some(scope)) = (&reason, &last) {
+            post.confiner.on_full(&scope.binding);
         }
-        post.leave(reason);
+        drop(worker);
+        post.leave(Some(reason));
     }
 
     async fn next_wake(&mut self, shutdown: &CancellationToken) -> Wake {
@@ -123,13 +154,6 @@ impl MemberTask {
                 Err(reason) => Wake::Ended(reason),
             },
             () = shutdown.cancelled() => Wake::Shutdown,
-        }
-    }
-
-    /// What a worker was ended for may concern the next one.
-    fn on_ended(&self, reason: Option<&ExitReason>) {
-        if let (Some(ExitReason::PrivateFull(_)), Some((scope, _))) = (reason, &self.last) {
-            self.post.confiner.on_full(&scope.binding);
         }
     }
 
@@ -147,8 +171,9 @@ impl MemberTask {
     }
 
     async fn on_printed(&mut self, line: OutputLine) {
-        if let Some((scope, allowance)) = &mut self.last {
-            log_output(&self.post.registry, scope, line, allowance).await;
+        if let Some(scope) = &self.last {
+            let registry = &self.post.registry;
+            self.worker.log_printed(registry, scope, line).await;
         }
     }
 
@@ -202,25 +227,20 @@ impl MemberTask {
             invocation: invocation.id.clone(),
             trace: invocation.trace.clone(),
         };
-        if self.last.is_none() {
+        if let Some(last) = &self.last {
+            let registry = &self.post.registry;
+            self.worker.end_output(registry, last).await;
+        } else {
             let pid = self.worker.pid();
             let ready_ms = granted.elapsed().as_secs_f64() * 1e3;
             info!(binding = %plugin.binding, pid, ready_ms, "worker is bound");
         }
-        self.last = Some((scope, Allowance::new()));
+        self.last = Some(scope);
         self.refresh_directory().await;
-        let load_max = self.post.config.load_max;
-        let bound = self.worker.bind(plugin, load_max, &invocation.trace).await;
-        let bind_time = granted.elapsed();
-        let mut concluded = match bound {
-            Ok(()) => {
-                let (registry, config) = (&self.post.registry, &self.post.config);
-                let binding = &plugin.binding;
-                self.worker.run(registry, config, binding, invocation).await
-            }
-            Err(error) => not_run(error, self.worker.pid()),
-        };
-        concluded.usage.bound = bind_time;
+        let server = (&*self.post.registry, &self.post.config);
+        let serve = self.worker.serve(server, plugin, invocation, granted);
+        // It is large, and what holds it is spawned for every spare.
+        let mut concluded = Box::pin(serve).await;
         concluded.result = concluded.result.map_err(|error| self.explain(error));
         concluded
     }
@@ -267,7 +287,10 @@ fn death(concluded: &Concluded) -> Option<ExitReason> {
         Ok(_) | Err(InvocationError::Load(_) | InvocationError::Plugin(_)) => None,
         Err(InvocationError::Worker { reason, .. }) => Some(reason.clone()),
         Err(
-            InvocationError::Host(_) | InvocationError::Paused { .. } | InvocationError::Released,
+            InvocationError::HostLost
+            | InvocationError::Host(_)
+            | InvocationError::Paused { .. }
+            | InvocationError::Released,
         ) => Some(ExitReason::HostLost),
     }
 }

@@ -16,6 +16,8 @@ mod words;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -36,16 +38,10 @@ const FORK_PAUSE: Duration = Duration::from_secs(1);
 /// How long at most no spare is: twice as long after each failure.
 const SPARE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
-#[derive(Clone, Debug)]
-struct Waiting {
-    wanted: Wanted,
-    since: Instant,
-}
-
 /// A plugin's claim to workers.
 #[derive(Clone, Debug, Default)]
 struct Binding {
-    queue: VecDeque<Waiting>,
+    queue: VecDeque<Wanted>,
     workers: Vec<Seat>,
     intensity: Intensity,
 }
@@ -106,8 +102,8 @@ impl Pool {
             }
             Event::Ended { seat, why } => self.on_ended(seat, why, now, &mut actions),
             Event::Bounced { seat, wanted } => {
-                self.remove(seat);
-                self.enqueue_first(wanted, now, &mut actions);
+                self.on_ending(seat);
+                self.enqueue_again(wanted, now, &mut actions);
             }
             Event::Released(key) => self.on_released(&key, &mut actions),
             Event::Resumed(key) => {
@@ -145,16 +141,35 @@ impl Pool {
             return actions.push(Action::Refuse { ticket, why });
         }
         self.waiting.insert(wanted.binding.clone());
-        binding.queue.push_back(Waiting { wanted, since: now });
+        binding.queue.push_back(wanted);
     }
 
-    fn enqueue_first(&mut self, wanted: Wanted, now: Instant, actions: &mut Vec<Action>) {
+    /// A worker runs nothing any more, though it has not ended yet.
+    fn on_ending(&mut self, seat: Seat) {
+        if let Some(member) = self.members.get_mut(&seat) {
+            member.state = WorkerState::Draining;
+            let binding = member.binding.take();
+            self.leave(seat, binding.as_ref());
+        }
+    }
+
+    /// What was granted waits again, in the place that it had, unless its plugin may not run
+    /// any more.
+    fn enqueue_again(&mut self, wanted: Wanted, now: Instant, actions: &mut Vec<Action>) {
+        let ticket = wanted.ticket;
         let Some(binding) = self.bindings.get_mut(&wanted.binding) else {
-            let (ticket, why) = (wanted.ticket, Refusal::Released);
+            let why = Refusal::Released;
             return actions.push(Action::Refuse { ticket, why });
         };
+        if let Some(pause) = binding.intensity.pause(now) {
+            let why = Refusal::Paused(pause.clone());
+            return actions.push(Action::Refuse { ticket, why });
+        }
         self.waiting.insert(wanted.binding.clone());
-        binding.queue.push_front(Waiting { wanted, since: now });
+        let place = binding
+            .queue
+            .partition_point(|other| other.since < wanted.since);
+        binding.queue.insert(place, wanted);
     }
 
     fn on_forked(
@@ -242,7 +257,8 @@ impl Pool {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let key = self.remove(seat).and_then(|member| member.binding);
+        // Also of one that had been asked to end, or was ending.
+        let key = self.remove(seat).and_then(|member| member.owner);
         let (Some(key), Some(why)) = (key, why) else {
             return;
         };
@@ -254,9 +270,8 @@ impl Pool {
             return;
         };
         self.waiting.remove(&key);
-        for waiting in binding.queue.drain(..) {
+        for Wanted { ticket, .. } in binding.queue.drain(..) {
             let why = Refusal::Paused(pause.clone());
-            let ticket = waiting.wanted.ticket;
             actions.push(Action::Refuse { ticket, why });
         }
     }
@@ -266,9 +281,8 @@ impl Pool {
             return;
         };
         self.waiting.remove(key);
-        for waiting in binding.queue {
+        for Wanted { ticket, .. } in binding.queue {
             let why = Refusal::Released;
-            let ticket = waiting.wanted.ticket;
             actions.push(Action::Refuse { ticket, why });
         }
         for seat in binding.workers {
@@ -297,10 +311,8 @@ impl Pool {
     }
 
     fn retire(&mut self, seat: Seat, why: Retirement, actions: &mut Vec<Action>) {
-        if let Some(member) = self.members.get_mut(&seat) {
-            member.state = WorkerState::Draining;
-            let binding = member.binding.take();
-            self.leave(seat, binding.as_ref());
+        if self.members.contains_key(&seat) {
+            self.on_ending(seat);
             actions.push(Action::Retire { seat, why });
         }
     }

@@ -1,6 +1,7 @@
-//! How much an invocation may log: a burst, then a steady rate. More is counted and dropped,
-//! so that a plugin that floods neither fills the log nor crowds out others. Each level has
-//! an allowance of its own: what is said in passing never crowds out an error.
+//! How much a worker's plugin may log: a burst, then a steady rate, however many invocations
+//! there are. More is counted and dropped, so that a plugin that floods neither fills the log nor
+//! crowds out others. Each level has an allowance of its own: what is said in passing never crowds
+//! out an error.
 
 use tokio::time::{Duration, Instant};
 
@@ -17,15 +18,15 @@ const BYTES_PER_SECOND: f64 = 256.0 * 1024.0;
 /// How often is said that lines are dropped, besides at the end.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// What an invocation may still log.
+/// What a plugin may still log in its worker.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(super) struct Allowance {
     info: Bucket,
     warn: Bucket,
     error: Bucket,
     /// Lines dropped since the last report.
     pub(super) dropped: u64,
-    /// Lines that were logged.
+    /// Lines of this invocation that were logged.
     pub(super) passed: u64,
     reported: Option<Instant>,
 }
@@ -70,7 +71,7 @@ impl Bucket {
 
 impl Allowance {
     /// A full burst.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             info: Bucket::new(1.0),
             warn: Bucket::new(0.5),
@@ -79,6 +80,11 @@ impl Allowance {
             passed: 0,
             reported: None,
         }
+    }
+
+    /// The next invocation begins: with what is left.
+    pub(super) fn begin(&mut self) {
+        (self.dropped, self.passed) = (0, 0);
     }
 
     /// Whether a line of that many bytes may be logged; if not, it is counted.
@@ -146,6 +152,18 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let count = passed(&mut allowance, LogLevel::Info, 5_000, 10, later);
         assert_eq!(count, 200);
+    }
+
+    #[test]
+    fn another_invocation_is_no_other_allowance() {
+        let (mut allowance, start) = (Allowance::new(), Instant::now());
+        let counts = [0, 1, 2].map(|second| {
+            allowance.begin();
+            let now = start + Duration::from_secs(second);
+            passed(&mut allowance, LogLevel::Info, 1_900, 10, now);
+            (allowance.passed, allowance.dropped)
+        });
+        assert_eq!(counts, [(1_900, 0), (300, 1_600), (200, 1_700)]);
     }
 
     #[test]

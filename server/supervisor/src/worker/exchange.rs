@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use outrigger_model::{clock::Clock, trace::Trace};
 use outrigger_proto::v1::{
-    Completed, PluginError, Probe, Timings, completed, from_worker, to_worker,
+    Completed, Heartbeat, PluginError, Probe, Timings, completed, from_worker, to_worker,
 };
-use tokio::time::{Duration, Instant, sleep, sleep_until, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::{
     Break, Worker,
-    allowance::Allowance,
+    call::{Call, Stop},
     collect::Collector,
     fail,
     liveness::{Liveness, Seen},
@@ -20,80 +19,100 @@ use super::{
     meter::Meter,
     next,
     output::{log_output, say},
-    stacks::without_dump,
-    too_much,
 };
 use crate::{
-    backend::{LogLine, Scope},
+    backend::LogLine,
     config::Config,
-    error::{ExitReason, InvocationError},
+    error::InvocationError,
     host::exited,
-    invocation::{BindingKey, Concluded, Event, Finished, Invocation},
+    invocation::{Concluded, Event, Finished, Invocation, Plugin},
     registry::{Active, InvocationKey, Registry},
 };
 
 /// How long the last message of an ended process may take.
 const LAST_MESSAGE_MAX: Duration = Duration::from_secs(1);
-/// How long an invocation goes on that nobody wants any more.
-const UNWANTED_MAX: Duration = Duration::from_secs(5);
+/// How long a line that a run has begun to print may stay without its end.
+const UNFINISHED_MAX: Duration = Duration::from_secs(1);
 /// How many messages of an invocation may log more than is stored: a plugin that says a word for
 /// each of its rows is only cut short, one that says nothing else is ended.
 pub(super) const FLOOD_MAX: u32 = 1_000_000;
 
-/// An invocation that runs, and what is kept of it meanwhile.
+/// How the plugin gets on while its worker is listened to.
 #[derive(Debug)]
-struct Running {
-    scope: Scope,
-    allowance: Allowance,
-    meter: Meter,
+pub(super) struct Watch<'a> {
+    liveness: Liveness,
+    /// What it is called in questions.
+    named: &'a str,
+    /// What makes its calls.
+    active: Option<&'a Active>,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn start(named: &'a str, active: Option<&'a Active>) -> Self {
+        Self {
+            liveness: Liveness::start(Instant::now()),
+            named,
+            active,
+        }
+    }
+
+    pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<(), Break> {
+        if self.liveness.on_heartbeat(heartbeat.progress) {
+            return Ok(());
+        }
+        let what = "a heartbeat that nobody asked for".to_owned();
+        Err(Break::Violation(what))
+    }
 }
 
 impl Worker {
-    /// Runs one invocation of the bound plugin. If the plugin completed or raised,
-    /// the worker may be used again.
-    pub(crate) async fn run(
+    /// Gives the worker the plugin if it has another source of it, and runs one invocation. If
+    /// the plugin completed, raised or does not load, the worker may be used again. It has the
+    /// invocation since `granted`.
+    pub(crate) async fn serve(
         &mut self,
-        registry: &Registry,
-        config: &Config,
-        binding: &BindingKey,
+        server: (&Registry, &Config),
+        plugin: &Plugin,
         invocation: Invocation,
+        granted: Instant,
     ) -> Concluded {
-        let scope = Scope {
-            binding: binding.clone(),
-            invocation: invocation.id.clone(),
-            trace: invocation.trace.clone(),
+        self.allowance.begin();
+        let call = Call::new(server, &plugin.binding, &invocation, self.clock.now());
+        let unloaded = if self.has(plugin) {
+            None
+        } else {
+            self.bind(&call, plugin, &invocation.event).await
         };
-        let mut span = scope.trace.child("run plugin");
-        let mut running = Running {
-            scope,
-            allowance: Allowance::new(),
-            meter: Meter::start(self.watched, &invocation.event),
+        let bound = granted.elapsed();
+        let mut concluded = match unloaded {
+            Some(concluded) => concluded,
+            None => self.run(&call, invocation).await,
         };
+        concluded.usage.bound = bound;
+        self.unfinished = Some(Instant::now() + UNFINISHED_MAX);
+        concluded
+    }
+
+    async fn run(&mut self, call: &Call<'_>, invocation: Invocation) -> Concluded {
+        let mut span = call.scope.trace.child("run plugin");
+        let mut meter = Meter::start(self.watched, &invocation.event);
         let result = self
-            .run_metered(registry, config, invocation, (&mut running, &span.trace()))
+            .run_metered(call, invocation, (&mut meter, &span.trace()))
             .await;
         fail(&mut span, result.as_ref().err());
-        let exit = self.process.exit.borrow().as_ref().map(|exit| exit.usage);
-        let usage = running.meter.finish(exit, running.allowance.passed);
+        let usage = meter.finish(self.used_in_all(), self.allowance.passed);
         Concluded { result, usage }
     }
 
     async fn run_metered(
         &mut self,
-        registry: &Registry,
-        config: &Config,
+        call: &Call<'_>,
         invocation: Invocation,
-        (running, trace): (&mut Running, &Trace),
+        (meter, trace): (&mut Meter, &Trace),
     ) -> Result<Finished, InvocationError> {
-        let Running {
-            scope,
-            allowance,
-            meter,
-        } = running;
         let key: InvocationKey = rand::random();
-        let deadline = Instant::now() + invocation.timeout;
-        let budget = config.lines_bytes_max.0;
-        let message = messages::invoke(&invocation, key, budget, trace.context());
+        let (limits, left) = (call.limits, call.left());
+        let message = messages::invoke(&invocation, key, (limits, left), trace.context());
         let asked = matches!(invocation.event, Event::Request(_));
         let tables = match invocation.event {
             Event::Writes(tables) => tables,
@@ -102,92 +121,49 @@ impl Worker {
         let active = Arc::new(Active::new(
             key,
             self.pid(),
-            (scope.clone(), trace.clone()),
+            (call.scope.clone(), trace.clone()),
             tables,
         ));
         meter.watch(active.clone());
-        let admission = registry.admit(active.clone());
+        let admission = call.registry.admit(active.clone());
         self.strays = 0;
         self.send(to_worker::Message::Invoke(message));
-        let mut over = self.confined.over.clone();
-        let exchange = self.exchange(registry, &active, budget, asked, allowance);
-        let late = ExitReason::DeadlineExceeded {
-            timeout: invocation.timeout,
-        };
-        let outcome = tokio::select! {
-            outcome = timeout_at(deadline, exchange) => outcome.map_err(|_elapsed| late),
-            () = past_use(&invocation.unwanted) => Err(ExitReason::Unwanted),
-            what = too_much(&mut over) => Err(ExitReason::PrivateFull(what)),
+        let over = self.confined.over.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = self.exchange(call, &active, asked) => answer.map_err(Stop::Broken),
+            reason = call.due(limits.timeout, over) => Err(Stop::Due(reason)),
         };
         // From here on neither tickets nor writes of this invocation count.
         drop(admission);
-        match outcome {
-            Ok(Ok(Ok((finished, timings)))) => {
+        match answer {
+            Ok(Ok((finished, timings))) => {
                 meter.on_finished(&finished, timings);
                 Ok(finished)
             }
-            Ok(Ok(Err(error))) => Err(InvocationError::Plugin(failure(error))),
-            Ok(Err(reason)) => {
-                let error = self.broken(reason).await;
-                self.log_remaining_output(registry, scope, allowance, None)
-                    .await;
-                Err(error)
-            }
-            Err(reason @ ExitReason::PrivateFull(_)) => {
-                // It has no time to fill the disk.
-                let stderr = self.kill().await;
-                self.log_remaining_output(registry, scope, allowance, None)
-                    .await;
-                Err(InvocationError::Worker { reason, stderr })
-            }
-            Err(reason) => {
-                let mut dump = self.dump_stacks(registry, scope, allowance).await;
-                let said = self.stop_late(scope, config.grace).await;
-                self.log_remaining_output(registry, scope, allowance, Some(&mut dump))
-                    .await;
-                let mut stderr = dump.lines();
-                stderr.extend(without_dump(said));
-                Err(InvocationError::Worker { reason, stderr })
-            }
+            Ok(Err(error)) => Err(InvocationError::Plugin(failure(error))),
+            Err(stop) => Err(self.stopped(call, &call.scope.invocation.0, stop).await),
         }
     }
 
     /// Listens until the invocation is over.
     pub(super) async fn exchange(
         &mut self,
-        registry: &Registry,
+        call: &Call<'_>,
         active: &Active,
-        budget: usize,
         asked: bool,
-        allowance: &mut Allowance,
     ) -> Result<Result<(Finished, Option<Timings>), PluginError>, Break> {
-        let scope = &active.scope;
-        let mut collector = Collector::new(budget);
-        let mut liveness = Liveness::start(Instant::now());
-        let started = self.clock.now();
+        let scope = &call.scope;
+        let mut collector = Collector::new(call.limits.lines_bytes_max);
+        let mut watch = Watch::start(&scope.invocation.0, Some(active));
         let mut refused = 0;
         loop {
-            let message = tokio::select! {
-                biased;
-                message = next(&mut self.link) => message?,
-                Some(line) = self.process.output.recv() => {
-                    log_output(registry, scope, line, allowance).await;
-                    continue;
-                }
-                // Something that the plugin started may hold the stream open.
-                _ = exited(&mut self.process.exit) => {
-                    timeout(LAST_MESSAGE_MAX, next(&mut self.link)).await.unwrap_or(Err(Break::Ended))?
-                }
-                () = sleep_until(liveness.next_look()) => {
-                    self.look(registry, active, &mut liveness).await;
-                    continue;
-                }
-            };
+            let message = self.hear(call, &mut watch).await?;
             check(&message, scope).map_err(Break::Violation)?;
             match message {
                 from_worker::Message::Log(log) => {
-                    let line = log_line(log, started, self.clock.now());
-                    let passed = say(registry, scope, line, allowance).await;
+                    let line = log_line(log, call.started, self.clock.now());
+                    let passed = say(call.registry, scope, line, &mut self.allowance).await;
                     refused += u32::from(!passed);
                     if refused > FLOOD_MAX {
                         let what = format!("it logged {FLOOD_MAX} lines more than are stored");
@@ -197,15 +173,9 @@ impl Worker {
                 from_worker::Message::Lines(lines) => {
                     collector.add(lines).map_err(Break::Violation)?;
                 }
-                from_worker::Message::Heartbeat(heartbeat) => {
-                    if !liveness.on_heartbeat(heartbeat.progress) {
-                        let what = "a heartbeat that nobody asked for".to_owned();
-                        return Err(Break::Violation(what));
-                    }
-                }
+                from_worker::Message::Heartbeat(heartbeat) => watch.on_heartbeat(&heartbeat)?,
                 from_worker::Message::Completed(completed) => {
-                    self.log_remaining_output(registry, scope, allowance, None)
-                        .await;
+                    self.log_remaining_output(call.registry, scope, None).await;
                     self.cached_objects = completed.cached_objects;
                     return concluded(completed, collector, asked).map_err(Break::Violation);
                 }
@@ -217,16 +187,40 @@ impl Worker {
         }
     }
 
+    /// Waits for the worker's next message; logs meanwhile what it prints, and how its plugin
+    /// gets on.
+    pub(super) async fn hear(
+        &mut self,
+        call: &Call<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<from_worker::Message, Break> {
+        loop {
+            tokio::select! {
+                biased;
+                message = next(&mut self.link) => return message,
+                Some(line) = self.process.output.recv() => {
+                    log_output(call.registry, &call.scope, line, &mut self.allowance).await;
+                }
+                // Something that the plugin started may hold the stream open.
+                _ = exited(&mut self.process.exit) => {
+                    let last = timeout(LAST_MESSAGE_MAX, next(&mut self.link)).await;
+                    return last.unwrap_or(Err(Break::Ended));
+                }
+                () = sleep_until(watch.liveness.next_look()) => self.look(call, watch).await,
+            }
+        }
+    }
+
     /// Looks how the plugin gets on, says what it means, and asks it.
-    async fn look(&self, registry: &Registry, active: &Active, liveness: &mut Liveness) {
+    async fn look(&mut self, call: &Call<'_>, watch: &mut Watch<'_>) {
         let time = self.clock.now();
-        let usage = self.watched.usage();
-        let (notice, ask) = liveness.look(Seen {
+        self.seen = self.watched.usage();
+        let (notice, ask) = watch.liveness.look(Seen {
             now: Instant::now(),
             time,
             heard: self.link.peer.heard(),
-            cpu: usage.user_cpu + usage.system_cpu,
-            moved: active.moved_so_far(),
+            cpu: self.seen.user_cpu + self.seen.system_cpu,
+            moved: watch.active.map_or(Some(0), Active::moved_so_far),
             stopped: self.watched.is_stopped(),
         });
         if let Some(notice) = notice {
@@ -236,19 +230,13 @@ impl Worker {
                 time,
             };
             // Not out of the plugin's allowance: this is our own line.
-            registry.backend.log(&active.scope, line).await;
+            call.registry.backend.log(&call.scope, line).await;
         }
         if ask {
-            let invocation = active.scope.invocation.to_string();
+            let invocation = watch.named.to_owned();
             self.send(to_worker::Message::Probe(Probe { invocation }));
         }
     }
-}
-
-/// Waits until an invocation that nobody wants has had its time to end by itself.
-async fn past_use(unwanted: &CancellationToken) {
-    unwanted.cancelled().await;
-    sleep(UNWANTED_MAX).await;
 }
 
 /// What an invocation gave, or what is wrong with how it ended.

@@ -8,6 +8,7 @@ use outrigger_proto::v1::{
     SourceFile, TableRef, Timings, WriteEvent, bind, from_worker, invoke, log::Level,
 };
 
+use super::call::Limits;
 use crate::{
     backend::{LogLevel, LogLine, Scope},
     error::PluginFailure,
@@ -15,6 +16,8 @@ use crate::{
     registry::InvocationKey,
 };
 
+/// What a load is called in `Cancel`, `Probe` and `Heartbeat`: it is no invocation.
+pub(super) const LOADING: &str = "";
 /// The longest log line: what the plugin host cuts lines to, and its mark.
 const LOG_BYTES_MAX: usize = 72 * 1024;
 /// The most headers of a response, and their bytes. The plugin host refuses more than 999
@@ -89,15 +92,15 @@ pub(super) fn bind(plugin: &Plugin) -> Bind {
 pub(super) fn invoke(
     invocation: &Invocation,
     key: InvocationKey,
-    budget: usize,
+    (limits, left): (Limits, Duration),
     trace: TraceContext,
 ) -> Invoke {
     Invoke {
         invocation: invocation.id.to_string(),
         attempt: invocation.attempt,
         key: key.to_vec(),
-        timeout_ms: u64::try_from(invocation.timeout.as_millis()).unwrap_or(u64::MAX),
-        lines_bytes_max: budget as u64,
+        timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        lines_bytes_max: limits.lines_bytes_max as u64,
         event: Some(event(&invocation.event)),
         trace_parent: trace.to_string(),
     }

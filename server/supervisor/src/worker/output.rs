@@ -13,19 +13,36 @@ use crate::{
 };
 
 impl Worker {
+    /// Logs a line that was printed between invocations.
+    pub(crate) async fn log_printed(
+        &mut self,
+        registry: &Registry,
+        scope: &Scope,
+        line: OutputLine,
+    ) {
+        log_output(registry, scope, line, &mut self.allowance).await;
+    }
+
+    /// Logs what the last invocation has printed, the line included that it has not finished:
+    /// the next one must not get it.
+    pub(crate) async fn end_output(&mut self, registry: &Registry, scope: &Scope) {
+        self.process.end_lines();
+        self.log_remaining_output(registry, scope, None).await;
+    }
+
     /// Logs what was printed up to now, but for what belongs to a dump, and how much was not
     /// logged.
     pub(super) async fn log_remaining_output(
         &mut self,
         registry: &Registry,
         scope: &Scope,
-        allowance: &mut Allowance,
         mut dump: Option<&mut StackDump>,
     ) {
         while let Ok(line) = self.process.output.try_recv() {
+            let allowance = &mut self.allowance;
             log_unless_dump(registry, scope, line, allowance, dump.as_deref_mut()).await;
         }
-        if let Some(text) = allowance.report() {
+        if let Some(text) = self.allowance.report() {
             let line = LogLine {
                 level: LogLevel::Warn,
                 text,
@@ -62,7 +79,7 @@ pub(super) async fn say(
 }
 
 /// Logs what a worker printed.
-pub(crate) async fn log_output(
+pub(super) async fn log_output(
     registry: &Registry,
     scope: &Scope,
     line: OutputLine,

@@ -91,6 +91,11 @@ impl StackDump {
         self.bytes > BYTES_MAX || last.is_some_and(|stack| stack.frames.last().is_some_and(ends))
     }
 
+    /// Whether nothing has come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
     /// The lines that say where the plugin is; none if there was no dump.
     pub(super) fn lines(&self) -> Vec<String> {
         let of = |owner| {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use outrigger_model::trace::Trace;
 use outrigger_proto::v1::{
     Completed, Heartbeat, Hello, Lines, LoadFailed, Log, PluginError, Ready, Response, completed,
@@ -16,10 +16,15 @@ use tokio::{
 use tonic::{Streaming, codec::Codec};
 use tonic_prost::ProstCodec;
 
-use super::{exchange::FLOOD_MAX, *};
+use super::{
+    call::{Call, Stop},
+    exchange::FLOOD_MAX,
+    *,
+};
 use crate::{
-    backend::{Backend, BackendError, LogLine, QueryRequest, QueryStream, Scope},
-    invocation::BindingKey,
+    backend::{Backend, BackendError, LogLevel, LogLine, QueryRequest, QueryStream, Scope},
+    confinement::Grants,
+    invocation::{BindingKey, Event, Plugin, Source},
     peer::Peer,
     private::PrivateRoot,
     registry::{Active, Registry},
@@ -30,7 +35,8 @@ const RUN: &str = "1-2-3";
 const BUDGET: usize = 1000;
 
 /// Takes log lines, and nothing else.
-struct Listening;
+#[derive(Default)]
+struct Listening(parking_lot::Mutex<Vec<(LogLevel, String)>>);
 
 #[async_trait]
 impl Backend for Listening {
@@ -48,7 +54,15 @@ impl Backend for Listening {
         unreachable!("nobody writes")
     }
 
-    async fn log(&self, _: &Scope, _: LogLine) {}
+    async fn log(&self, _: &Scope, line: LogLine) {
+        self.0.lock().push((line.level, line.text));
+    }
+}
+
+/// A registry, and what is logged.
+fn registry() -> (Registry, Arc<Listening>) {
+    let listening = Arc::new(Listening::default());
+    (Registry::new(listening.clone()), listening)
 }
 
 /// The stream of a worker that says these bytes and then leaves.
@@ -63,15 +77,57 @@ fn link(said: Bytes, hello: Hello, pid: u32) -> Link {
     }
 }
 
-fn worker(said: Bytes) -> Worker {
-    let exit = crate::host::WorkerExit {
-        reason: ExitReason::Clean,
-        stderr: Vec::new(),
+fn ended(reason: ExitReason) -> crate::host::WorkerExit {
+    crate::host::WorkerExit {
+        reason,
+        stderr: vec!["last words".to_owned()],
         usage: ProcessUsage::default(),
-    };
-    let (_, exit) = watch::channel(Some(exit));
+    }
+}
+
+/// A worker that has ended for this reason, and had said and printed this.
+fn ended_worker(said: Bytes, reason: ExitReason, printed: &[&str]) -> Worker {
+    let (_, exit) = watch::channel(Some(ended(reason)));
+    let (sender, output) = mpsc::channel(printed.len().max(1));
+    for text in printed {
+        let line = OutputLine {
+            stderr: true,
+            text: (*text).to_owned(),
+            time: outrigger_model::clock::Timestamp(0),
+            dropped: 0,
+        };
+        sender.try_send(line).expect("there is room");
+    }
+    with_process(WorkerProcess::without_process(exit, output), said)
+}
+
+fn worker(said: Bytes) -> Worker {
+    ended_worker(said, ExitReason::Code(0), &[])
+}
+
+/// One that says this, and then nothing more: it neither ends nor goes on. What it is told.
+fn silent_worker(
+    said: Bytes,
+) -> (
+    Worker,
+    mpsc::Receiver<Result<ToWorker, Status>>,
+    watch::Sender<Option<crate::host::WorkerExit>>,
+) {
+    let (alive, exit) = watch::channel(None);
     let (_, output) = mpsc::channel(1);
-    let process = WorkerProcess::without_process(exit, output);
+    let mut worker = with_process(
+        WorkerProcess::without_process(exit, output),
+        Bytes::default(),
+    );
+    let decoder = ProstCodec::<ToWorker, FromWorker>::default().decoder();
+    let body = Full::new(said).with_trailers(std::future::pending());
+    worker.link.from_worker = Streaming::new_request(decoder, body, None, Some(100_000));
+    let (to_worker, told) = mpsc::channel(4);
+    worker.link.to_worker = to_worker;
+    (worker, told, alive)
+}
+
+fn with_process(process: WorkerProcess, said: Bytes) -> Worker {
     let root = tempfile::tempdir().expect("make a directory");
     let root = PrivateRoot::open(root.path()).expect("open it");
     let directories = ["a", "b"].map(|name| root.make(name).expect("make a directory"));
@@ -98,6 +154,28 @@ fn frame(message: &[u8]) -> BytesMut {
     frame.put_u32(u32::try_from(message.len()).unwrap());
     frame.put_slice(message);
     frame
+}
+
+fn log(text: &str) -> Vec<u8> {
+    let (invocation, text) = (RUN.to_owned(), text.to_owned());
+    let log = Log {
+        invocation,
+        level: 1,
+        text,
+        ..Log::default()
+    };
+    let message = Some(from_worker::Message::Log(log));
+    FromWorker { message }.encode_to_vec()
+}
+
+fn completed() -> Vec<u8> {
+    let completed = Completed {
+        invocation: RUN.to_owned(),
+        outcome: Some(completed::Outcome::Ok(completed::Ok { response: None })),
+        ..Completed::default()
+    };
+    let message = Some(from_worker::Message::Completed(completed));
+    FromWorker { message }.encode_to_vec()
 }
 
 fn text(random: &mut StdRng) -> String {
@@ -177,15 +255,15 @@ fn said(random: &mut StdRng) -> Bytes {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
-    let registry = Registry::new(Arc::new(Listening));
+    let (registry, _) = registry();
     let (mut finished, mut failed, mut violations, mut ended) = (0, 0, 0, 0);
     for seed in 0..5_000 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut worker = worker(said(&mut random));
         let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
         let asked = random.random();
-        let mut allowance = Allowance::new();
-        let exchange = worker.exchange(&registry, &active, BUDGET, asked, &mut allowance);
+        let call = Call::short(&registry, scope(), BUDGET);
+        let exchange = worker.exchange(&call, &active, asked);
         let result = timeout(Duration::from_mins(1), exchange).await;
         match result.expect("every exchange ends") {
             Ok(Ok((result, _))) => {
@@ -210,31 +288,19 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_does_nothing_but_log_is_ended() {
-    let log = |text: &str| {
-        let (invocation, text) = (RUN.to_owned(), text.to_owned());
-        let log = Log {
-            invocation,
-            level: 1,
-            text,
-            ..Log::default()
-        };
-        let message = Some(from_worker::Message::Log(log));
-        frame(&FromWorker { message }.encode_to_vec()).freeze()
-    };
     for (count, is_ended) in [(FLOOD_MAX, false), (FLOOD_MAX + 10_000, true)] {
-        let said = Bytes::from(log("x").repeat(count as usize));
-        let (mut worker, registry) = (worker(said), Registry::new(Arc::new(Listening)));
+        let said = Bytes::from(frame(&log("x")).repeat(count as usize));
+        let (mut worker, (registry, _)) = (worker(said), registry());
         let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
-        let mut allowance = Allowance::new();
-        let exchange = worker.exchange(&registry, &active, BUDGET, false, &mut allowance);
-        match (exchange.await, is_ended) {
+        let call = Call::short(&registry, scope(), BUDGET);
+        match (worker.exchange(&call, &active, false).await, is_ended) {
             (Err(Break::Violation(what)), true) => {
                 assert_eq!(what, "it logged 1000000 lines more than are stored");
             }
             (Err(Break::Ended), false) => {}
             (other, _) => panic!("{count}: {other:?}"),
         }
-        assert!(allowance.dropped > 0);
+        assert!(worker.allowance.dropped > 0);
     }
 }
 
@@ -293,4 +359,165 @@ async fn what_cannot_be_read_is_told_apart_from_an_end() {
         panic!("it is not the connection's");
     };
     assert!(what.contains("a\\nb") && what.len() < 300, "{what}");
+}
+
+fn package() -> Plugin {
+    Plugin {
+        binding: BindingKey("b".into()),
+        name: "p".to_owned(),
+        revision: "1".to_owned(),
+        source: Source::SingleFile(Bytes::new()),
+        arguments: None,
+        workers_max: 1,
+        grants: Grants::default(),
+        keeps_files: false,
+    }
+}
+
+/// Both its deadline and that nobody wants it end a plugin that hangs while it is loaded: it
+/// is asked how it gets on, interrupted, and what it printed is logged.
+#[tokio::test(start_paused = true)]
+async fn a_load_has_the_deadline_of_its_invocation() {
+    for is_unwanted in [false, true] {
+        let (registry, logged) = registry();
+        let (mut worker, mut told, _alive) = silent_worker(Bytes::new());
+        let (sender, output) = mpsc::channel(1);
+        worker.process.output = output;
+        let line = OutputLine {
+            stderr: false,
+            text: "importing".to_owned(),
+            time: outrigger_model::clock::Timestamp(0),
+            dropped: 0,
+        };
+        sender.try_send(line).expect("there is room");
+        let mut call = Call::short(&registry, scope(), BUDGET);
+        if is_unwanted {
+            call.unwanted().cancel();
+            call.limits.timeout = Duration::from_mins(10);
+        }
+        let (package, event) = (package(), Event::Writes(Vec::new()));
+        let bind = worker.bind(&call, &package, &event);
+        let concluded = timeout(Duration::from_mins(1), bind).await;
+        let concluded = concluded.expect("it ends").expect("it is not loaded");
+        let Err(InvocationError::Worker { reason, .. }) = &concluded.result else {
+            panic!("{concluded:?}");
+        };
+        let expected = if is_unwanted {
+            ExitReason::Unwanted
+        } else {
+            let timeout = Duration::from_secs(3);
+            ExitReason::DeadlineExceeded { timeout }
+        };
+        assert_eq!(*reason, expected);
+        assert!(concluded.usage.wall >= Duration::from_secs(3));
+        let mut said = Vec::new();
+        while let Ok(Ok(message)) = told.try_recv() {
+            said.extend(message.message);
+        }
+        let is_told = [
+            matches!(said[0], to_worker::Message::Bind(_)),
+            matches!(&said[1], to_worker::Message::Probe(probe) if probe.invocation.is_empty()),
+            matches!(&said[2], to_worker::Message::Cancel(c) if c.invocation.is_empty()),
+        ];
+        assert_eq!(is_told, [true; 3], "{said:?}");
+        let expected = [(LogLevel::Info, "importing".to_owned())];
+        assert_eq!(*logged.0.lock(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_plugin_says_when_it_is_interrupted_is_logged() {
+    let (registry, logged) = registry();
+    let said = [frame(&log("cleaning up")), frame(&completed())].concat();
+    let (mut worker, _told, _alive) = silent_worker(said.into());
+    let call = Call::short(&registry, scope(), BUDGET);
+    let stop = Stop::Due(ExitReason::Unwanted);
+    let error = worker.stopped(&call, RUN, stop).await;
+    assert!(matches!(error, InvocationError::Worker { .. }), "{error:?}");
+    let expected = [(LogLevel::Info, "cleaning up".to_owned())];
+    assert_eq!(*logged.0.lock(), expected);
+}
+
+/// Many runs may log no more than one that takes as long.
+#[tokio::test(start_paused = true)]
+async fn the_next_run_may_log_what_the_last_one_has_left() {
+    let (registry, logged) = registry();
+    let run = [frame(&log("x")).repeat(1_900), frame(&completed()).to_vec()].concat();
+    let mut worker = worker(run.repeat(10).into());
+    let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
+    for _ in 0..10 {
+        worker.allowance.begin();
+        let call = Call::short(&registry, scope(), BUDGET);
+        let exchange = worker.exchange(&call, &active, false).await;
+        assert!(matches!(exchange, Ok(Ok(_))), "{exchange:?}");
+    }
+    let logged = logged.0.lock();
+    let (lines, notices): (Vec<_>, Vec<_>) = logged.iter().partition(|(_, text)| text == "x");
+    assert_eq!(lines.len(), 2_000);
+    let first = (
+        LogLevel::Warn,
+        "1800 lines were dropped: the plugin logs too much",
+    );
+    let notices: Vec<_> = notices
+        .iter()
+        .map(|(l, text)| (*l, text.as_str()))
+        .collect();
+    assert_eq!(notices[0], first);
+    assert_eq!(notices.len(), 9);
+}
+
+#[tokio::test]
+async fn how_an_idle_worker_has_ended_is_logged() {
+    for (reason, level) in [
+        (ExitReason::Signal(11), LogLevel::Error),
+        (ExitReason::Code(0), LogLevel::Error),
+        (ExitReason::HostLost, LogLevel::Warn),
+    ] {
+        let (registry, logged) = registry();
+        let printed = ["Fatal Python error: Segmentation fault"];
+        let mut worker = ended_worker(Bytes::new(), reason.clone(), &printed);
+        let found = worker.idle().await;
+        if let Ok(line) = found {
+            worker.log_printed(&registry, &scope(), line).await;
+        }
+        worker.bury(&registry, &scope(), &reason).await;
+        let text = format!("the plugin's worker ended between two runs: {reason}\nlast words");
+        let expected = [(LogLevel::Warn, printed[0].to_owned()), (level, text)];
+        assert_eq!(*logged.0.lock(), expected);
+    }
+}
+
+#[tokio::test]
+async fn whose_host_has_ended_is_said_to_have_run() {
+    let (registry, _) = registry();
+    let mut worker = ended_worker(Bytes::new(), ExitReason::HostLost, &[]);
+    worker.seen.user_cpu = Duration::from_secs(7);
+    let call = Call::short(&registry, scope(), BUDGET);
+    let error = worker.stopped(&call, RUN, Stop::Broken(Break::Ended)).await;
+    assert!(matches!(error, InvocationError::HostLost), "{error:?}");
+    // What its host can no longer say is as it was last seen.
+    assert_eq!(worker.used_in_all(), Some(worker.seen));
+}
+
+#[test]
+fn who_exits_unasked_has_not_ended_as_asked() {
+    let reason = ExitReason::Code(0);
+    let told = (reason.label(), reason.to_string());
+    assert_eq!(told, ("code", "the worker exited with code 0".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn loading_and_running_have_one_deadline() {
+    let (registry, _) = registry();
+    let (worker, _told, _alive) = silent_worker(Bytes::new());
+    let call = Call::short(&registry, scope(), BUDGET);
+    // So long it was loaded.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(call.left(), Duration::from_secs(1));
+    let due = call.due(call.limits.timeout, worker.confined.over.clone());
+    let reason = timeout(Duration::from_secs(2), due).await;
+    let late = ExitReason::DeadlineExceeded {
+        timeout: Duration::from_secs(3),
+    };
+    assert_eq!(reason.expect("it is due before"), late);
 }

@@ -37,8 +37,13 @@ impl Runner {
     pub(super) fn subject(&self, attempt: &Attempt<'_>) -> Subject {
         let catalog = self.engine.storage.catalog();
         let database = catalog.database_by_id(self.database);
+        let mut start_time = self.engine.storage.clock().now();
+        let waited = attempt.occasion.waited.as_nanos();
+        start_time.0 = start_time
+            .0
+            .saturating_sub_unsigned(u64::try_from(waited).unwrap_or(0));
         Subject {
-            start_time: self.engine.storage.clock().now(),
+            start_time,
             database_name: database.map_or_else(String::new, |found| found.name.to_string()),
             trigger_name: self.trigger.definition.name.clone(),
             invocation_id: attempt.occasion.id.to_string(),

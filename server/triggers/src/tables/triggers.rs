@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use super::{
     Column,
     Values::{Number, Seconds, Text, Time, Truth},
-    age, before,
+    after, age, before,
 };
 use crate::condition::{Condition, Observer};
 
@@ -37,6 +37,13 @@ impl Row {
             lag.since
                 .map_or(Duration::ZERO, |since| age(self.now, since)),
         )
+    }
+
+    /// While it is paused, it is tried when the pause is over, also where nothing waits for that.
+    fn next_retry(&self) -> Option<Timestamp> {
+        let pause = self.condition.pause.as_ref();
+        let resumed = pause.map(|pause| after(self.now, pause.left));
+        resumed.max(self.condition.status.next_retry)
     }
 }
 
@@ -74,7 +81,7 @@ const COLUMNS: [Column<Row>; 18] = [
         "last_error",
         Text(|row| row.condition.status.last_error.clone()),
     ),
-    Column::nullable("next_retry", Time(|row| row.condition.status.next_retry)),
+    Column::nullable("next_retry", Time(Row::next_retry)),
     Column::nullable(
         "paused_since",
         Time(|row| Some(before(row.now, row.condition.pause.as_ref()?.ago))),

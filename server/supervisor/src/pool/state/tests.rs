@@ -1,8 +1,11 @@
-use std::collections::BTreeSet;
+//! What the pool does in single cases.
 
-use super::*;
+use super::{
+    walk::{Model, Move, Returned},
+    *,
+};
 
-fn limits(workers_max: usize, spares: usize) -> PoolLimits {
+pub(super) fn limits(workers_max: usize, spares: usize) -> PoolLimits {
     PoolLimits {
         workers_max,
         spares,
@@ -14,7 +17,7 @@ fn limits(workers_max: usize, spares: usize) -> PoolLimits {
     }
 }
 
-fn key(name: &str) -> BindingKey {
+pub(super) fn key(name: &str) -> BindingKey {
     BindingKey(name.into())
 }
 
@@ -26,236 +29,13 @@ fn forked(seat: Seat) -> Event {
     }
 }
 
-fn wanted(ticket: u64, binding: &str, workers_max: usize) -> Wanted {
+pub(super) fn wanted(ticket: u64, binding: &str, workers_max: usize) -> Wanted {
     Wanted {
         ticket: Ticket(ticket),
         binding: key(binding),
         pin: None,
         workers_max,
-    }
-}
-
-/// A pool, and what an owner would know of it: checks everything that must always hold.
-#[derive(Clone, Debug)]
-struct Model {
-    pool: Pool,
-    now: Instant,
-    forking: BTreeSet<Seat>,
-    idle: BTreeSet<Seat>,
-    busy: BTreeMap<Seat, (Ticket, BindingKey)>,
-    draining: BTreeSet<Seat>,
-    waiting: BTreeMap<Ticket, BindingKey>,
-    submitted: u64,
-    answered: BTreeSet<Ticket>,
-}
-
-/// Something that the world may do next.
-#[derive(Clone, Copy, Debug)]
-enum Move {
-    Submit(&'static str, usize),
-    Fork(bool),
-    Return,
-    Die,
-    DieIdle,
-    Drained,
-    Release(&'static str),
-    Tick,
-}
-
-impl Model {
-    fn new(workers_max: usize, spares: usize) -> Self {
-        Self {
-            pool: Pool::new(limits(workers_max, spares)),
-            now: Instant::now(),
-            forking: BTreeSet::new(),
-            idle: BTreeSet::new(),
-            busy: BTreeMap::new(),
-            draining: BTreeSet::new(),
-            waiting: BTreeMap::new(),
-            submitted: 0,
-            answered: BTreeSet::new(),
-        }
-    }
-
-    /// Whether the move can happen now; the event it is.
-    fn event(&mut self, step: Move) -> Option<Event> {
-        Some(match step {
-            Move::Submit(binding, workers_max) => {
-                self.submitted += 1;
-                let wanted = wanted(self.submitted, binding, workers_max);
-                self.waiting.insert(wanted.ticket, wanted.binding.clone());
-                Event::Submitted(wanted)
-            }
-            Move::Fork(true) => {
-                let seat = self.forking.pop_first()?;
-                self.idle.insert(seat);
-                forked(seat)
-            }
-            Move::Fork(false) => Event::NotForked {
-                seat: self.forking.pop_first()?,
-            },
-            Move::Return => {
-                let (seat, (ticket, _)) = self.busy.pop_first()?;
-                self.idle.insert(seat);
-                self.answer(ticket);
-                Event::Returned {
-                    seat,
-                    cached_objects: 0,
-                    memory_bytes: 0,
-                }
-            }
-            Move::Die => {
-                let (seat, (ticket, _)) = self.busy.pop_last()?;
-                self.answer(ticket);
-                let why = Some("SIGSEGV".to_owned());
-                Event::Ended { seat, why }
-            }
-            Move::DieIdle => {
-                let seat = self.idle.pop_first()?;
-                Event::Ended { seat, why: None }
-            }
-            Move::Drained => {
-                let seat = self.draining.pop_first()?;
-                Event::Ended { seat, why: None }
-            }
-            Move::Release(binding) => Event::Released(key(binding)),
-            Move::Tick => {
-                self.now += Duration::from_secs(2);
-                Event::Tick
-            }
-        })
-    }
-
-    /// Makes the move if it can happen; `false` otherwise.
-    fn make(&mut self, step: Move) -> bool {
-        let Some(event) = self.event(step) else {
-            return false;
-        };
-        for action in self.pool.step(event, self.now) {
-            self.on_action(action);
-        }
-        self.check();
-        true
-    }
-
-    fn on_action(&mut self, action: Action) {
-        match action {
-            Action::Fork(seat) => assert!(self.forking.insert(seat), "{seat:?} forked twice"),
-            Action::Grant { ticket, seat } => {
-                let binding = self.waiting.remove(&ticket);
-                let binding = binding.expect("a ticket is granted once, while it waits");
-                assert!(self.idle.remove(&seat), "{seat:?} is not idle");
-                self.busy.insert(seat, (ticket, binding));
-            }
-            Action::Retire { seat, .. } => {
-                assert!(self.idle.remove(&seat), "{seat:?} is not idle");
-                self.draining.insert(seat);
-            }
-            Action::Refuse { ticket, .. } => {
-                assert!(self.waiting.remove(&ticket).is_some(), "{ticket:?}");
-                self.answer(ticket);
-            }
-        }
-    }
-
-    fn answer(&mut self, ticket: Ticket) {
-        assert!(self.answered.insert(ticket), "{ticket:?} answered twice");
-    }
-
-    fn check(&self) {
-        let pool = &self.pool;
-        assert!(pool.members.len() <= pool.limits.workers_max);
-        let of = |state: fn(&WorkerState) -> bool| -> BTreeSet<Seat> {
-            let members = pool.members.iter();
-            let found = members.filter(|(_, member)| state(&member.state));
-            found.map(|(seat, _)| *seat).collect()
-        };
-        assert_eq!(of(|s| matches!(s, WorkerState::Forking)), self.forking);
-        assert_eq!(of(|s| matches!(s, WorkerState::Draining)), self.draining);
-        let idle = of(|s| matches!(s, WorkerState::Idle | WorkerState::Bound { .. }));
-        assert_eq!(idle, self.idle);
-        let busy = of(|s| matches!(s, WorkerState::Busy { .. }));
-        assert_eq!(busy, self.busy.keys().copied().collect());
-        let queued: BTreeSet<Ticket> = pool
-            .bindings
-            .values()
-            .flat_map(|binding| binding.queue.iter().map(|waiting| waiting.wanted.ticket))
-            .collect();
-        assert_eq!(queued, self.waiting.keys().copied().collect());
-        for (key, binding) in &pool.bindings {
-            assert_eq!(binding.queue.is_empty(), !pool.waiting.contains(key));
-            for seat in &binding.workers {
-                assert_eq!(pool.members[seat].binding.as_ref(), Some(key));
-            }
-        }
-    }
-
-    /// Lets everything go well until nothing waits.
-    fn settle(&mut self) {
-        for _ in 0..200 {
-            if self.waiting.is_empty() && self.busy.is_empty() {
-                assert_eq!(self.answered.len() as u64, self.submitted);
-                return;
-            }
-            let moved = [Move::Fork(true), Move::Drained, Move::Return]
-                .into_iter()
-                .any(|step| self.make(step));
-            if !moved {
-                self.make(Move::Tick);
-            }
-        }
-        panic!("something waits for ever: {self:?}");
-    }
-}
-
-const MOVES: [Move; 10] = [
-    Move::Submit("a", 1),
-    Move::Submit("b", 2),
-    Move::Fork(true),
-    Move::Fork(false),
-    Move::Return,
-    Move::Die,
-    Move::DieIdle,
-    Move::Drained,
-    Move::Release("b"),
-    Move::Tick,
-];
-
-/// All orders of up to six moves, each of them possible at its time, and then everything
-/// must come to its end: no invocation is lost, granted twice or answered twice.
-#[test]
-fn no_order_of_events_loses_or_doubles_a_grant() {
-    fn explore(model: &Model, depth: usize, tried: &mut u64) {
-        for step in MOVES {
-            let mut next = model.clone();
-            if !next.make(step) {
-                continue;
-            }
-            *tried += 1;
-            if depth > 1 {
-                explore(&next, depth - 1, tried);
-            } else {
-                next.settle();
-            }
-        }
-    }
-    let mut tried = 0;
-    for (workers_max, spares) in [(1, 0), (2, 1)] {
-        explore(&Model::new(workers_max, spares), 5, &mut tried);
-    }
-    assert!(tried > 5_000, "{tried} orders were tried");
-}
-
-#[test]
-fn long_random_orders_keep_what_must_hold() {
-    use rand::{RngExt as _, SeedableRng as _};
-    for seed in 0..200 {
-        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-        let mut model = Model::new(random.random_range(1..6), random.random_range(0..3));
-        for _ in 0..300 {
-            model.make(MOVES[random.random_range(0..MOVES.len())]);
-        }
-        model.settle();
+        since: Instant::now(),
     }
 }
 
@@ -333,17 +113,17 @@ fn a_busy_plugin_yields_to_one_without_a_worker() {
     model.make(Move::Submit("a", 1));
     model.make(Move::Submit("b", 1));
     // Not before its fair turn is over.
-    model.make(Move::Return);
-    assert_eq!(model.busy.values().next().unwrap().1, key("a"));
+    model.make(Move::Return(Returned::Plain));
+    assert_eq!(model.busy.values().next().unwrap().binding, key("a"));
     for _ in 0..3 {
         model.make(Move::Submit("a", 1));
         model.make(Move::Tick);
     }
-    model.make(Move::Return);
+    model.make(Move::Return(Returned::Plain));
     assert_eq!(model.draining.len(), 1);
-    model.make(Move::Drained);
+    model.make(Move::Drained(false));
     model.make(Move::Fork(true));
-    assert_eq!(model.busy.values().next().unwrap().1, key("b"));
+    assert_eq!(model.busy.values().next().unwrap().binding, key("b"));
     model.settle();
 }
 
@@ -460,4 +240,177 @@ fn a_worker_retires_after_enough_invocations_or_memory() {
         };
         assert_eq!(pool.step(returned, now), [Action::Retire { seat, why }]);
     }
+}
+
+/// A worker of "a" that was made at this time, lives a hundred seconds, and has run once.
+fn aging(jitter: f64, start: Instant) -> (Pool, Seat) {
+    let mut limits = limits(8, 0);
+    limits.age_max = Some(Duration::from_secs(100));
+    let (mut pool, seat) = (Pool::new(limits), Seat(1));
+    pool.step(Event::Submitted(wanted(1, "a", 1)), start);
+    let forked = Event::Forked {
+        seat,
+        jitter,
+        foundations: 0,
+    };
+    pool.step(forked, start);
+    (pool, seat)
+}
+
+fn returned(seat: Seat, cached_objects: u64) -> Event {
+    Event::Returned {
+        seat,
+        cached_objects,
+        memory_bytes: 0,
+    }
+}
+
+#[test]
+fn an_old_worker_retires_when_it_is_idle_and_never_before() {
+    let (start, second) = (Instant::now(), Duration::from_secs(1));
+    for (jitter, age) in [(0.9, 90), (1.0, 100), (1.1, 110)] {
+        let (mut pool, seat) = aging(jitter, start);
+        let retire = Action::Retire {
+            seat,
+            why: Retirement::Age,
+        };
+        // Not even what it keeps for its plugin saves it.
+        assert_eq!(pool.step(returned(seat, 7), start), []);
+        let due = start + age * second;
+        assert_eq!(pool.step(Event::Tick, due - second), [], "{jitter}");
+        assert_eq!(pool.step(Event::Tick, due + second), [retire], "{jitter}");
+    }
+}
+
+#[test]
+fn an_old_worker_that_is_busy_retires_when_it_returns() {
+    let start = Instant::now();
+    let (mut pool, seat) = aging(1.0, start);
+    let late = start + Duration::from_mins(5);
+    assert_eq!(pool.step(Event::Tick, late), []);
+    // Who waits for it gets a new one.
+    assert_eq!(
+        pool.step(Event::Submitted(wanted(2, "a", 1)), late),
+        [] as [Action; 0]
+    );
+    let why = Retirement::Age;
+    assert_eq!(
+        pool.step(returned(seat, 0), late),
+        [Action::Retire { seat, why }, Action::Fork(Seat(2))]
+    );
+}
+
+#[test]
+fn workers_that_began_together_do_not_end_together() {
+    let mut limits = limits(8, 0);
+    limits.invocations_max = Some(10);
+    for (jitter, runs) in [(0.9, 9), (1.0, 10), (1.1, 11)] {
+        let (mut pool, now, seat) = (Pool::new(limits.clone()), Instant::now(), Seat(1));
+        pool.step(Event::Submitted(wanted(1, "a", 1)), now);
+        let forked = Event::Forked {
+            seat,
+            jitter,
+            foundations: 0,
+        };
+        pool.step(forked, now);
+        let mut served = 1;
+        while pool.step(returned(seat, 0), now).is_empty() {
+            served += 1;
+            pool.step(Event::Submitted(wanted(served, "a", 1)), now);
+        }
+        assert_eq!(served, runs, "{jitter}");
+    }
+    // Likewise for those that have nothing to do.
+    let idle_max = Duration::from_mins(5);
+    for jitter in [0.9, 1.1] {
+        let (mut pool, now, seat) = (Pool::new(self::limits(8, 0)), Instant::now(), Seat(1));
+        pool.step(Event::Submitted(wanted(1, "a", 1)), now);
+        let forked = Event::Forked {
+            seat,
+            jitter,
+            foundations: 0,
+        };
+        pool.step(forked, now);
+        pool.step(returned(seat, 0), now);
+        let (due, second) = (now + idle_max.mul_f64(jitter), Duration::from_secs(1));
+        assert_eq!(pool.step(Event::Tick, due - second), []);
+        assert_eq!(pool.step(Event::Tick, due + second).len(), 1);
+    }
+}
+
+/// A pool in which "a" has as many dead workers as it may, and one that runs something.
+fn on_the_brink(start: Instant) -> (Pool, Seat) {
+    let mut pool = Pool::new(limits(8, 0));
+    for n in 1..=6 {
+        pool.step(Event::Submitted(wanted(n, "a", 1)), start);
+        pool.step(forked(Seat(n)), start);
+        if n < 6 {
+            let why = Some("SIGSEGV".to_owned());
+            let seat = Seat(n);
+            pool.step(Event::Ended { seat, why }, start);
+        }
+    }
+    (pool, Seat(6))
+}
+
+fn refused(actions: &[Action]) -> bool {
+    let why = |action: &Action| match action {
+        Action::Refuse { why, .. } => Some(why.clone()),
+        _ => None,
+    };
+    matches!(
+        actions.iter().filter_map(why).collect::<Vec<_>>()[..],
+        [Refusal::Paused(_)]
+    )
+}
+
+#[test]
+fn what_comes_back_to_a_paused_plugin_does_not_run() {
+    let start = Instant::now();
+    let (mut pool, seat) = on_the_brink(start);
+    let why = Some("SIGSEGV".to_owned());
+    pool.step(Event::Ended { seat, why }, start);
+    let wanted = wanted(6, "a", 1);
+    let bounced = pool.step(Event::Bounced { seat, wanted }, start);
+    assert!(refused(&bounced), "{bounced:?}");
+}
+
+#[test]
+fn a_death_counts_also_where_its_run_had_come_back() {
+    let start = Instant::now();
+    let (mut pool, seat) = on_the_brink(start);
+    let wanted = wanted(6, "a", 1);
+    let bounced = pool.step(Event::Bounced { seat, wanted }, start);
+    assert_eq!(bounced, [Action::Fork(Seat(7))]);
+    let why = Some("SIGSEGV".to_owned());
+    let ended = pool.step(Event::Ended { seat, why }, start);
+    assert!(refused(&ended), "{ended:?}");
+}
+
+#[test]
+fn what_comes_back_keeps_its_place() {
+    let start = Instant::now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    let wanted_at = |ticket, binding, since| Wanted {
+        since,
+        ..wanted(ticket, binding, 1)
+    };
+    let mut pool = Pool::new(limits(1, 0));
+    pool.step(Event::Submitted(wanted_at(1, "a", start)), start);
+    pool.step(forked(Seat(1)), start);
+    pool.step(Event::Submitted(wanted_at(2, "b", later(1))), later(1));
+    // A new ticket, but as old as it is.
+    let (seat, again) = (Seat(1), wanted_at(3, "a", start));
+    let bounced = Event::Bounced {
+        seat,
+        wanted: again,
+    };
+    assert_eq!(pool.step(bounced, later(2)), []);
+    let ended = Event::Ended { seat, why: None };
+    assert_eq!(pool.step(ended, later(2)), [Action::Fork(Seat(2))]);
+    let (ticket, seat) = (Ticket(3), Seat(2));
+    assert_eq!(
+        pool.step(forked(seat), later(2)),
+        [Action::Grant { ticket, seat }]
+    );
 }

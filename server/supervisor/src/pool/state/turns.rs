@@ -25,11 +25,7 @@ impl Pool {
             .filter_map(|key| {
                 let binding = self.bindings.get(key)?;
                 let first = binding.queue.front()?;
-                let order = (
-                    !binding.workers.is_empty(),
-                    first.since,
-                    first.wanted.ticket,
-                );
+                let order = (!binding.workers.is_empty(), first.since, first.ticket);
                 Some((order, key.clone()))
             })
             .collect();
@@ -55,7 +51,7 @@ impl Pool {
             let Some(first) = binding.queue.front() else {
                 return 0;
             };
-            let wanted = first.wanted.clone();
+            let wanted = first.clone();
             let own = binding
                 .workers
                 .iter()
@@ -114,7 +110,7 @@ impl Pool {
         if binding.queue.is_empty() {
             self.waiting.remove(key);
         }
-        Some(first.wanted.ticket)
+        Some(first.ticket)
     }
 
     pub(super) fn count(&self, state: &WorkerState) -> usize {

@@ -27,6 +27,8 @@ pub(crate) struct Wanted {
     pub(crate) pin: Pin,
     /// How many workers the binding may have.
     pub(crate) workers_max: usize,
+    /// Since when it waits.
+    pub(crate) since: Instant,
 }
 
 /// Something that happened.
@@ -57,7 +59,8 @@ pub(crate) enum Event {
     },
     /// A worker has ended. `why` if that is held against its plugin.
     Ended { seat: Seat, why: Option<String> },
-    /// A worker had ended before it got what it was granted.
+    /// A worker is ending and did not begin what it was granted. Its end comes, or has come,
+    /// as an event of its own.
     Bounced { seat: Seat, wanted: Wanted },
     /// A binding is no longer needed.
     Released(BindingKey),
@@ -102,7 +105,7 @@ pub(crate) enum WorkerState {
     Bound { since: Instant },
     /// Runs an invocation.
     Busy { ticket: Ticket },
-    /// Was asked to end.
+    /// Was asked to end, or is ending.
     Draining,
 }
 
