@@ -96,6 +96,10 @@ class Server:
         self._created = time.perf_counter()
         self.request("POST", "/api/v3/configure/database", json.dumps({"db": "bench"}))
 
+    def kept_directories(self) -> list[Path]:
+        """Return the directories in which triggers keep files."""
+        return list((self._plugins.parent / "data/bench/plugin-state").iterdir())
+
     @property
     def pid(self) -> int:
         """Its process id."""

@@ -6,8 +6,6 @@ Not a program of its own.
 from __future__ import annotations
 
 import statistics
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _accounts import accounts
@@ -33,7 +31,7 @@ import os, time
 def process_writes(influxdb3_local, table_batches, args=None):
     rows = [row for batch in table_batches for row in batch["rows"]]
     influxdb3_local.info("holds", len(rows))
-    while not os.path.exists({let_go!r}):
+    while not os.path.exists("let_go"):
         time.sleep(0.01)
 """
 
@@ -42,16 +40,14 @@ def run(bench: Bench) -> None:
     """Measure and print."""
     heading("Memory of workers")
     rows: list[Sequence[object]] = []
-    with tempfile.TemporaryDirectory() as directory:
-        let_go = Path(directory) / "let_go"
-        with bench.server("--plugin-spare-workers", str(SPARES)) as server:
-            _measure(server, let_go, rows)
+    with bench.server("--plugin-spare-workers", str(SPARES)) as server:
+        _measure(server, rows)
     titles = ["process", "n", "private MiB", "proportional MiB", "resident MiB"]
     table(titles, rows)
     print("Private: Private_Clean + Private_Dirty of /proc/PID/smaps_rollup; medians.")
 
 
-def _measure(server: Server, let_go: Path, rows: list[Sequence[object]]) -> None:
+def _measure(server: Server, rows: list[Sequence[object]]) -> None:
     names = [f"empty{n}" for n in range(SPARES)]
     for name in names:
         server.trigger(name, f"request:{name}", EMPTY)
@@ -68,7 +64,7 @@ def _measure(server: Server, let_go: Path, rows: list[Sequence[object]]) -> None
         for name in names:
             server.call(name)
     rows.append(_row(f"idle worker: bound, after {CALLS + 1} invocations", empty))
-    server.trigger("holds", "table:m", HOLDS.format(let_go=str(let_go)))
+    server.trigger("holds", "table:m", HOLDS)
     before = set(workers(server.pid))
     server.write(
         "\n".join(f"m,host=h{n % 100} load={n * 0.25},count={n}i {n}" for n in range(ROWS))
@@ -77,7 +73,9 @@ def _measure(server: Server, let_go: Path, rows: list[Sequence[object]]) -> None
     wait_until("the plugin holds rows", lambda: server.query(said))
     busy = max(before - set(empty), key=lambda pid: memory(pid).private)
     rows.append(_row(f"busy worker: holds {ROWS} rows of 4 columns as dicts", [busy]))
-    let_go.touch()
+    # Where its plugin may look: in its own directory.
+    for kept in server.kept_directories():
+        (kept / "let_go").touch()
     (account,) = accounts(server, "holds", 1)
     if account.pid != busy:
         raise SystemExit(f"worker {busy} was measured, but {account.pid} held the rows")

@@ -131,8 +131,6 @@ pub(crate) struct Leftovers {
     temporary: String,
     /// Where its plugin keeps nothing for later.
     home: Option<String>,
-    /// Its control group, if it has one.
-    place: Place,
 }
 
 impl Confiner {
@@ -182,15 +180,14 @@ impl Confiner {
     pub(crate) fn prepare(
         &self,
         plugin: &Plugin,
-        place: &Place,
+        pid: u32,
         token: Vec<u8>,
         python: &[PathBuf],
     ) -> Result<Prepared, ConfineError> {
-        let (binding, pid) = (&plugin.binding, place.pid);
+        let binding = &plugin.binding;
         let leftovers = Leftovers {
             temporary: format!("{binding}-{pid}"),
             home: (!plugin.keeps_files).then(|| format!("{binding}-{pid}-home")),
-            place: place.clone(),
         };
         let directories = self.directories(binding, &leftovers, pid);
         let (watchee, over) = directories.inspect_err(|_failed| self.clean_up(&leftovers))?;
@@ -207,9 +204,6 @@ impl Confiner {
             }
         }
         self.watch.add(&watchee);
-        let mut known = layers.known.clone();
-        // While it waits, with one thread: all that it will ever start is in it.
-        known.push(self.enter_group(place));
         Ok(Prepared {
             assign: Assign {
                 token,
@@ -218,7 +212,7 @@ impl Confiner {
                 directory: paths[0].display().to_string(),
                 confinement: Some(layers::message(&layers)),
             },
-            known,
+            known: layers.known,
             directories: watchee,
             over,
             leftovers,
@@ -364,9 +358,16 @@ impl Confiner {
         }
     }
 
-    /// Removes what goes with a worker that has ended; blocks.
-    pub(crate) fn clean_up(&self, leftovers: &Leftovers) {
-        group::end(&leftovers.place);
+    /// Ends what a worker has left that has ended, and removes what goes with it; blocks.
+    pub(crate) fn end(&self, place: &Place, leftovers: Option<&Leftovers>) {
+        // Before its files: what it has started may still write some.
+        group::end(place);
+        if let Some(leftovers) = leftovers {
+            self.clean_up(leftovers);
+        }
+    }
+
+    fn clean_up(&self, leftovers: &Leftovers) {
         for name in [Some(&leftovers.temporary), leftovers.home.as_ref()] {
             let Some(name) = name else { continue };
             if let Err(error) = self.temporary.remove(name) {

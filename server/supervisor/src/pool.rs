@@ -390,10 +390,10 @@ impl PoolTask {
 
     fn fork(&self, seat: Seat) {
         let (host, config) = (self.host.clone(), self.config.clone());
-        let pool = self.handle.clone();
-        let shutdown = self.gate.token().clone();
+        let (pool, confiner) = (self.handle.clone(), self.confiner.clone());
+        let (shutdown, tasks) = (self.gate.token().clone(), self.gate.tasks().clone());
         self.gate.tasks().spawn(async move {
-            let forked = Spare::start(&host, &config);
+            let forked = Spare::start(&host, &config, &confiner, &tasks);
             if let Some(result) = shutdown.run_until_cancelled(forked).await {
                 // A pool that has ended drops the worker, which kills it.
                 pool.tell(Message::Forked(seat, result.map(Box::new)));

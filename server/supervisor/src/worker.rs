@@ -12,6 +12,7 @@
 //! unusable: whoever holds it drops it, and dropping kills it.
 
 mod allowance;
+mod attendance;
 mod binding;
 mod call;
 mod collect;

@@ -5,11 +5,12 @@ use outrigger_sandbox::{GroupError, Layer, LayerReport, Mode};
 use tracing::{debug, warn};
 
 use super::Confiner;
-use crate::host::Place;
+use crate::{host::Place, usage::Watched};
 
 impl Confiner {
-    /// Gives a waiting worker a group of its own, if that can be had; blocks.
-    pub(super) fn enter_group(&self, place: &Place) -> LayerReport {
+    /// Gives a worker a group of its own, if that can be had; blocks. All that it starts
+    /// afterwards is in it.
+    pub(crate) fn enter_group(&self, place: &Place) -> LayerReport {
         let settings = &self.settings;
         if settings.mode == Mode::Off {
             return LayerReport::off(Layer::Cgroup);
@@ -22,6 +23,10 @@ impl Confiner {
                 settings.groups.report()
             }
             Ok(None) => settings.groups.report(),
+            Err(error) if Watched::new(*pid).has_ended() => {
+                debug!(pid, error = %Report(&error), "a worker has ended before it had a control group");
+                LayerReport::degraded(Layer::Cgroup, "it has ended")
+            }
             Err(error) => {
                 warn!(pid, error = %Report(&error), "a worker gets no control group");
                 // The same words for all: each new answer is logged.

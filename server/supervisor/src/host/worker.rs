@@ -36,7 +36,7 @@ pub(crate) struct Place {
     pub(crate) pid: u32,
     /// The keeper of its host, below which it must be.
     pub(crate) keeper: u32,
-    /// Its control group, from when it is assigned.
+    /// Its control group, once it has one.
     pub(crate) group: Arc<OnceLock<Group>>,
 }
 
@@ -160,7 +160,7 @@ pub(super) struct WorkerRecord {
     killed: bool,
     /// When it began.
     memory: MemoryCounts,
-    /// Its control group, from when it is assigned.
+    /// Its control group, once it has one.
     group: Arc<OnceLock<Group>>,
 }
 

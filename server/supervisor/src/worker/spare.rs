@@ -10,11 +10,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Confined, LAST_WORDS_MAX, Worker, check_hello};
+use super::{Confined, LAST_WORDS_MAX, Worker, attendance::Attendance, check_hello};
 use crate::{
     channel::{Channel, ChannelError},
     config::Config,
-    confinement::{ConfineError, Confiner, Leftovers, Prepared},
+    confinement::{ConfineError, Confiner, Prepared},
     error::{ExitReason, HostError},
     host::{HostHandle, OutputLine, WorkerExit, WorkerProcess, exited},
     invocation::Plugin,
@@ -38,11 +38,17 @@ pub(crate) struct Spare {
     channel: Channel,
     /// What it has loaded.
     foundations: u64,
+    attendance: Attendance,
 }
 
 impl Spare {
-    /// Forks a worker and waits until it is set up.
-    pub(crate) async fn start(host: &HostHandle, config: &Config) -> Result<Self, HostError> {
+    /// Forks a worker and waits until it is set up. What attends to it runs on `tasks`.
+    pub(crate) async fn start(
+        host: &HostHandle,
+        config: &Config,
+        confiner: &Arc<Confiner>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, HostError> {
         let foundations = config.virtual_environment.foundations();
         let (mut channel, theirs) = Channel::pair()?;
         // The first worker waits for its host too.
@@ -52,12 +58,14 @@ impl Spare {
             return Err(HostError::WorkerNotReady(start_max));
         };
         let mut process = started?;
+        let attendance = Attendance::begin(confiner, &process, tasks);
         let waiting = channel.waiting(process.pid);
         match timeout(config.worker_start_max, waiting).await {
             Ok(Ok(())) => Ok(Self {
                 process,
                 channel,
                 foundations,
+                attendance,
             }),
             Ok(Err(error)) => Err(unusable(&mut process, error).await),
             Err(_elapsed) => Err(HostError::WorkerNotReady(config.worker_start_max)),
@@ -102,6 +110,7 @@ impl Spare {
         let Self {
             mut process,
             channel,
+            attendance,
             ..
         } = self;
         let Surroundings {
@@ -112,9 +121,8 @@ impl Spare {
         } = surroundings;
         let token: Token = rand::random();
         let (_admission, link) = registry.expect(token);
-        let prepared = prepare(confiner, plugin, &process, token).await?;
-        let clean_up = clean_up(confiner, &process, prepared.leftovers.clone());
-        tasks.spawn(clean_up);
+        let mut prepared = prepare(confiner, plugin, &process, token).await?;
+        let entered = attendance.go_on(prepared.leftovers);
         let brokerage = confiner.brokerage(plugin, &process);
         let pid = process.pid;
         let broker = |listener| drop(tasks.spawn(brokerage.run(pid, listener)));
@@ -123,6 +131,8 @@ impl Spare {
             .await
             .unwrap_or(Err(HostError::WorkerNotReady(config.worker_start_max)))?;
         check_hello(&link, process.pid)?;
+        // It runs nothing of the plugin's before.
+        prepared.known.push(entered.await);
         let enforcement = confiner
             .conclude(&process.layers, prepared.known, confined.layers)
             .map_err(HostError::WorkerUnusable)?;
@@ -157,27 +167,14 @@ async fn prepare(
     token: Token,
 ) -> Result<Prepared, HostError> {
     let (confiner, plugin) = (confiner.clone(), plugin.clone());
-    let (place, python) = (process.place(), process.python.clone());
+    let (pid, python) = (process.pid, process.python.clone());
     let prepared =
-        spawn_blocking(move || confiner.prepare(&plugin, &place, token.to_vec(), &python)).await;
+        spawn_blocking(move || confiner.prepare(&plugin, pid, token.to_vec(), &python)).await;
     match prepared {
         Ok(Ok(prepared)) => Ok(prepared),
         Ok(Err(ConfineError::Full(what))) => Err(HostError::PrivateFull(what)),
         Ok(Err(error)) => Err(HostError::NotConfined(error.to_string())),
         Err(panicked) => Err(HostError::NotConfined(panicked.to_string())),
-    }
-}
-
-/// Removes what goes with a worker, once that has ended.
-fn clean_up(
-    confiner: &Arc<Confiner>,
-    process: &WorkerProcess,
-    leftovers: Leftovers,
-) -> impl Future<Output = ()> + use<> {
-    let (confiner, mut exit) = (confiner.clone(), process.exit.clone());
-    async move {
-        exited(&mut exit).await;
-        drop(spawn_blocking(move || confiner.clean_up(&leftovers)).await);
     }
 }
 
