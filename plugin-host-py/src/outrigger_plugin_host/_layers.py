@@ -20,7 +20,7 @@ from outrigger_plugin_host import _figures, _pairs
 from outrigger_plugin_host import _messages as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 DESCRIPTORS = "descriptors"
 LIMITS = "limits"
@@ -84,6 +84,20 @@ class Applied:
     listener: int | None = None
     """The descriptor on which the kernel asks about system calls."""
 
+    def add(self, name: str, apply: Callable[[], int | None], required: Container[str]) -> None:
+        """Apply a layer, and note what became of it; raise `RefusedError` if it must hold."""
+        try:
+            listener = apply()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error) or type(error).__name__
+            if name in required:
+                raise RefusedError(name, reason) from error
+            report = pb.LayerReport(name=name, state=pb.STATE_DEGRADED, reason=reason)
+        else:
+            report = pb.LayerReport(name=name, state=pb.STATE_ENFORCED)
+            self.listener = self.listener if listener is None else listener
+        self.reports.append(report)
+
 
 class _SockFprog(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
@@ -94,17 +108,7 @@ def confine(confinement: Any) -> Applied:
     applied = Applied()
 
     def layer(name: str, apply: Callable[[], int | None]) -> None:
-        try:
-            listener = apply()
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error) or type(error).__name__
-            if name in confinement.required:
-                raise RefusedError(name, reason) from error
-            report = pb.LayerReport(name=name, state=pb.STATE_DEGRADED, reason=reason)
-        else:
-            report = pb.LayerReport(name=name, state=pb.STATE_ENFORCED)
-            applied.listener = applied.listener if listener is None else listener
-        applied.reports.append(report)
+        applied.add(name, apply, confinement.required)
 
     if confinement.limits:
         layer(LIMITS, lambda: _limit(confinement.limits))
