@@ -120,8 +120,11 @@ pub(crate) fn share_memory(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     let directory = look(directory)?;
-    fcntl(&directory, FcntlArg::F_DUPFD(SHARED_MEMORY_DESCRIPTOR))?;
-    Ok(())
+    match fcntl(&directory, FcntlArg::F_DUPFD(SHARED_MEMORY_DESCRIPTOR)) {
+        // Where fewer descriptors are allowed, there is no shared memory.
+        Ok(_) | Err(Errno::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 type Take = fn(&Namespaces) -> Result<(), NamespaceError>;
