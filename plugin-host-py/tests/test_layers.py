@@ -52,6 +52,7 @@ from outrigger_plugin_host import _layers, _messages as pb
 confinement = pb.Confinement.FromString(sys.stdin.buffer.read())
 try:
     applied = _layers.confine(confinement)
+    _layers.limit_descriptors(confinement)
     out = [(r.name, r.state, r.reason) for r in applied.reports]
 except _layers.RefusedError as refused:
     out = ['refused', refused.layer, refused.reason]

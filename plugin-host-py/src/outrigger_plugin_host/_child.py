@@ -74,6 +74,7 @@ def _serve(descriptor: int) -> int:
             channel.refused(refused.layer, refused.reason)
             return EXIT_REFUSED
         channel.confined(applied.reports, applied.listener)
+        _layers.limit_descriptors(assign.confinement)
         if applied.listener is not None:
             os.close(applied.listener)
     return Worker(assign.socket, assign.token).run()

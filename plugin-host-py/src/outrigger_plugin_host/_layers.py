@@ -111,7 +111,8 @@ def confine(confinement: Any) -> Applied:
         applied.add(name, apply, confinement.required)
 
     if confinement.limits:
-        layer(LIMITS, lambda: _limit(confinement.limits))
+        others = [item for item in confinement.limits if item.resource != resource.RLIMIT_NOFILE]
+        layer(LIMITS, lambda: _limit(others))
     if confinement.no_new_privileges:
         if not is_left_out(CAPABILITIES):
             layer(CAPABILITIES, _give_up_capabilities)
@@ -130,6 +131,15 @@ def confine(confinement: Any) -> Applied:
 def is_left_out(layer: str) -> bool:
     """Say whether to do without a layer that needs no orders, to see what it is good for."""
     return layer in os.environ.get(_LEFT_OUT, "").split(",")
+
+
+def limit_descriptors(confinement: Any) -> None:
+    """Lower the last of the limits, once nothing is to be sent any more.
+
+    The kernel counts descriptors that are on their way between processes by user, and refuses them
+    beyond the sender's limit: what other workers have on their way must not use it up.
+    """
+    _limit([limit for limit in confinement.limits if limit.resource == resource.RLIMIT_NOFILE])
 
 
 def _limit(limits: Any) -> None:

@@ -12,11 +12,15 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::uio::{RemoteIoVec, process_vm_readv},
+    sys::{
+        stat::{SFlag, fstat},
+        uio::{RemoteIoVec, process_vm_readv},
+    },
     unistd::Pid,
 };
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// The longest address that is read; the kernel's own limit (`sockaddr_storage`).
 const ADDRESS_MAX: usize = 128;
@@ -151,17 +155,35 @@ impl Call {
     /// Whether its socket does not wait. Where that cannot be found out it does: a caller
     /// that gets a socket which surprisingly waits could hang.
     pub(super) fn is_nonblocking(&self) -> bool {
-        self.flags()
-            .is_none_or(|flags| flags.contains(OFlag::O_NONBLOCK))
+        let flags = self.borrowed_flags().unwrap_or_else(|| self.shown_flags());
+        flags.is_none_or(|flags| flags.contains(OFlag::O_NONBLOCK))
     }
 
-    fn is_close_on_exec(&self) -> bool {
-        self.flags()
-            .is_none_or(|flags| flags.contains(OFlag::O_CLOEXEC))
+    /// Those of the file itself, which no other thread can exchange meanwhile; `None` if the
+    /// kernel does not give it away, and none inside if it is no socket.
+    fn borrowed_flags(&self) -> Option<Option<OFlag>> {
+        let process = i32::try_from(self.process().ok()?).ok()?;
+        let process = pidfd_open(
+            rustix::process::Pid::from_raw(process)?,
+            PidfdFlags::empty(),
+        );
+        let number = i32::try_from(self.socket).ok()?;
+        let file = pidfd_getfd(process.ok()?, number, PidfdGetfdFlags::empty()).ok()?;
+        let is_socket = fstat(&file).is_ok_and(|found| {
+            SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFSOCK
+        });
+        let flags = fcntl(&file, FcntlArg::F_GETFL).ok();
+        Some(flags.filter(|_| is_socket).map(OFlag::from_bits_truncate))
     }
 
-    fn flags(&self) -> Option<OFlag> {
+    /// Docker's profile refuses what borrows a file. Of others than sockets, the kernel may tell
+    /// megabytes here, while the server waits.
+    fn shown_flags(&self) -> Option<OFlag> {
         let (thread, socket) = (self.thread, self.socket);
+        let file = fs::read_link(format!("/proc/{thread}/fd/{socket}")).ok()?;
+        if !file.to_string_lossy().starts_with("socket:") {
+            return None;
+        }
         let told = fs::read_to_string(format!("/proc/{thread}/fdinfo/{socket}")).ok()?;
         let flags = told.lines().find_map(|line| line.strip_prefix("flags:"))?;
         let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
@@ -172,17 +194,13 @@ impl Call {
     #[expect(unsafe_code, reason = "ioctl has no safe wrapper")]
     pub(super) fn put(&self, listener: BorrowedFd<'_>, socket: &OwnedFd) -> io::Result<()> {
         let number = |number| u32::try_from(number).map_err(io::Error::other);
-        let close_on_exec = if self.is_close_on_exec() {
-            libc::O_CLOEXEC
-        } else {
-            0
-        };
         let put = libc::seccomp_notif_addfd {
             id: self.id,
             flags: number(libc::SECCOMP_ADDFD_FLAG_SETFD)?,
             srcfd: socket.as_raw_fd().cast_unsigned(),
             newfd: u32::try_from(self.socket).map_err(io::Error::other)?,
-            newfd_flags: close_on_exec.cast_unsigned(),
+            // As Python has all its sockets.
+            newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
         };
         // SAFETY: the request's number says the size of the struct that the kernel reads.
         let done = unsafe {

@@ -51,7 +51,12 @@ impl Confinement {
         let secrets = self.secrets();
         let known = read.into_iter().chain(self.read.iter().cloned());
         let limits = match role {
-            Role::Host => self.limits.clone(),
+            // The kernel counts descriptors that are on their way between processes by user, and
+            // refuses them beyond the sender's limit: no plugin's own is to use up a host's.
+            Role::Host => Limits {
+                open_files: self.limits.open_files.map(|files| files.saturating_mul(4)),
+                ..self.limits.clone()
+            },
             // Libraries may be larger than what a plugin may keep.
             Role::Program => Limits {
                 file_size: None,
