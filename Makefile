@@ -100,6 +100,15 @@ CRASH_CYCLES ?= 100
 crash: build
 	$(PYTHON) bench/crash.py --binary $(TARGET)/debug/influxdb3 --cycles $(CRASH_CYCLES)
 
+# How long `make fuzz` tries each target.
+FUZZ_SECONDS ?= 60
+
+## fuzz: try what reads bytes with random ones; what fails is shown with its input and seed
+.PHONY: fuzz
+fuzz:
+	BOLERO_RANDOM_ITERATIONS=1000000000 BOLERO_RANDOM_TEST_TIME_MS=$(FUZZ_SECONDS)000 \
+		$(CARGO) test --workspace --test reading --test line_protocol -- --test-threads 1
+
 ## escapes: run every attempt to escape without each layer in turn, and store the table
 .PHONY: escapes
 escapes:

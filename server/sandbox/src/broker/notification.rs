@@ -155,25 +155,23 @@ impl Call {
     /// Whether its socket does not wait. Where that cannot be found out it does: a caller
     /// that gets a socket which surprisingly waits could hang.
     pub(super) fn is_nonblocking(&self) -> bool {
-        let flags = self.borrowed_flags().unwrap_or_else(|| self.shown_flags());
+        let flags = self.borrowed_flags();
+        let flags = flags.unwrap_or_else(|_refused| self.shown_flags());
         flags.is_none_or(|flags| flags.contains(OFlag::O_NONBLOCK))
     }
 
-    /// Those of the file itself, which no other thread can exchange meanwhile; `None` if the
-    /// kernel does not give it away, and none inside if it is no socket.
-    fn borrowed_flags(&self) -> Option<Option<OFlag>> {
-        let process = i32::try_from(self.process().ok()?).ok()?;
-        let process = pidfd_open(
-            rustix::process::Pid::from_raw(process)?,
-            PidfdFlags::empty(),
-        );
-        let number = i32::try_from(self.socket).ok()?;
-        let file = pidfd_getfd(process.ok()?, number, PidfdGetfdFlags::empty()).ok()?;
-        let is_socket = fstat(&file).is_ok_and(|found| {
-            SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFSOCK
-        });
-        let flags = fcntl(&file, FcntlArg::F_GETFL).ok();
-        Some(flags.filter(|_| is_socket).map(OFlag::from_bits_truncate))
+    /// Those of the file itself, which no other thread can exchange meanwhile; `None` if it is no
+    /// socket. Fails where the kernel does not lend it.
+    fn borrowed_flags(&self) -> io::Result<Option<OFlag>> {
+        let unknown = || io::Error::from(Errno::ESRCH);
+        let process = self.process()?.cast_signed();
+        let process = rustix::process::Pid::from_raw(process).ok_or_else(unknown)?;
+        let process = pidfd_open(process, PidfdFlags::empty())?;
+        let number = i32::try_from(self.socket).map_err(io::Error::other)?;
+        let file = pidfd_getfd(process, number, PidfdGetfdFlags::empty())?;
+        let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode & SFlag::S_IFMT.bits());
+        let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
+        Ok((kind == SFlag::S_IFSOCK).then_some(flags))
     }
 
     /// Docker's profile refuses what borrows a file. Of others than sockets, the kernel may tell
