@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use outrigger_sandbox::LaunchError;
 
-use crate::environment::GoneError;
+use crate::{environment::GoneError, worker::intervals::READ_MAX};
 
 /// Why a worker ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +27,8 @@ pub enum ExitReason {
     Unwanted,
     /// It said something that it may not say, and was killed.
     ProtocolViolation(String),
+    /// It did not take the rows that it had asked for, and was killed.
+    SlowReader,
     /// The server ended it, for no fault of its own.
     Retired,
     /// Its host ended.
@@ -57,6 +59,7 @@ impl ExitReason {
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::Unwanted => "unwanted",
             Self::ProtocolViolation(_) => "protocol_violation",
+            Self::SlowReader => "slow_reader",
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
             Self::Unreported => "unreported",
@@ -96,6 +99,10 @@ impl fmt::Display for ExitReason {
             Self::ProtocolViolation(what) => {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
+            Self::SlowReader => write!(
+                f,
+                "the plugin asked for rows, did not read them for {READ_MAX:?}, and was killed"
+            ),
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
             Self::Unreported => write!(
                 f,
@@ -165,6 +172,9 @@ pub enum InvocationError {
     /// end.
     #[error("{}", ExitReason::HostLost)]
     HostLost,
+    /// The server stopped. The plugin has run, if not to its end.
+    #[error("the server stopped before the plugin had ended")]
+    Stopped,
     /// No worker could be had; the plugin did not run.
     #[error("no worker could be started: {0}")]
     Host(String),

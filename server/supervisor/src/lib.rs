@@ -17,6 +17,7 @@ pub mod environment;
 mod error;
 mod host;
 mod invocation;
+mod offers;
 mod output;
 mod passing;
 mod peer;

@@ -20,6 +20,7 @@ use crate::{
     backend::{Backend, Scope},
     cache::{self, GlobalCache},
     invocation::{EventTable, InvocationId},
+    offers::Offers,
     peer::Peer,
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Active {
     /// Cancelled when the invocation is over, and with it every call.
     pub(crate) over: CancellationToken,
     pub(crate) moved: Moved,
+    /// Rows that wait for it.
+    pub(crate) offers: Arc<Offers>,
     /// The plugin's run, below which its calls stand.
     trace: Trace,
     call_spans: AtomicU32,
@@ -89,6 +92,7 @@ impl Active {
             calls,
             over,
             moved: Moved::default(),
+            offers: Arc::default(),
             trace,
             call_spans: AtomicU32::new(0),
         }

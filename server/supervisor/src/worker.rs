@@ -23,6 +23,7 @@ mod liveness;
 mod messages;
 mod meter;
 mod output;
+mod reading;
 mod silence;
 mod spare;
 mod stacks;

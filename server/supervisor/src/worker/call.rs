@@ -51,6 +51,12 @@ pub(super) enum Stop {
     Due(ExitReason),
 }
 
+impl From<Break> for Stop {
+    fn from(broken: Break) -> Self {
+        Self::Broken(broken)
+    }
+}
+
 impl<'a> Call<'a> {
     pub(super) fn new(
         (registry, config): (&'a Registry, &Config),

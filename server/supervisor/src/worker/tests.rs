@@ -273,11 +273,12 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
                 finished += 1;
             }
             Ok(Err(_raised)) => failed += 1,
-            Err(Break::Violation(what)) => {
+            Err(Stop::Broken(Break::Violation(what))) => {
                 assert!(!what.is_empty());
                 violations += 1;
             }
-            Err(Break::Ended) => ended += 1,
+            Err(Stop::Due(reason)) => panic!("{reason}"),
+            Err(Stop::Broken(Break::Ended)) => ended += 1,
         }
     }
     // Else the generator would show nothing.
@@ -294,10 +295,10 @@ async fn whoever_does_nothing_but_log_is_ended() {
         let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
         let call = Call::short(&registry, scope(), BUDGET);
         match (worker.exchange(&call, &active, false).await, is_ended) {
-            (Err(Break::Violation(what)), true) => {
+            (Err(Stop::Broken(Break::Violation(what))), true) => {
                 assert_eq!(what, "it logged 1000000 lines more than are stored");
             }
-            (Err(Break::Ended), false) => {}
+            (Err(Stop::Broken(Break::Ended)), false) => {}
             (other, _) => panic!("{count}: {other:?}"),
         }
         assert!(worker.allowance.dropped > 0);
