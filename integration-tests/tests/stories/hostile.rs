@@ -151,7 +151,7 @@ const VIOLATIONS: [(&str, &str); 8] = [
     ("heartbeat", "a heartbeat that nobody asked for"),
     ("nothing", "lines without text"),
     ("target", "lines for a target with an over-long name"),
-    ("targets", "lines for more databases than there can be"),
+    ("targets", "lines for more targets than there can be"),
     ("bytes", "lines that are not UTF-8"),
     ("response", "completed with a response to no request"),
 ];

@@ -26,7 +26,9 @@ use outrigger_triggers::{
     Board, Captures, DryRunConfig, DryRuns, Gauges, ManagerTask, PluginBackend, PluginLogger,
     Plugins, TriggerService, live_tables, source::PluginDirectory,
 };
-use tracing::{info, warn};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -49,6 +51,8 @@ const WORKER_START_MAX: Duration = Duration::from_secs(30);
 const LOAD_MAX: Duration = Duration::from_mins(5);
 /// How long a worker that should end may take.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long runs may take to be accounted for after their workers were ended.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Why the server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +94,7 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
     let traces = Traces::start(config.traces.as_ref(), &config.node_id);
     let mut node = Node::open(&config.store, &config.node_id)?;
     let cluster_uuid = node.cluster_uuid().await?;
-    let clock = Arc::new(SystemClock::default());
-    let (storage, task) = Storage::open(node.stores(), clock, config.storage.clone()).await?;
-    let log = shutdown.gate(Phase::Log);
-    log.tasks().spawn(task.run(log.token().clone()));
-
+    let (storage, journals) = open_storage(config, &mut node, &shutdown).await?;
     let queries = QueryEngine::new(
         storage.clone(),
         outrigger_query::Config {
@@ -114,6 +114,7 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
         storage: &storage,
         queries: &queries,
         shutdown: &shutdown,
+        journals: &journals,
         board: &board,
         plugins: &plugins,
         tracer: traces.tracer(),
@@ -181,6 +182,8 @@ struct Parts<'a> {
     storage: &'a Storage,
     queries: &'a QueryEngine,
     shutdown: &'a Shutdown,
+    /// What stores log lines and accounts of runs.
+    journals: &'a TaskTracker,
     board: &'a Board,
     plugins: &'a Plugins,
     tracer: &'a Tracer,
@@ -236,6 +239,7 @@ impl Parts<'_> {
             environment: installers_environment.clone(),
             plugins: directory.clone(),
             run_directory: run_directory.path().to_owned(),
+            install_command: "influxdb3 install package",
             create_max: CREATE_ENVIRONMENT_MAX,
             install_max: INSTALL_MAX,
             confinement: confinement.clone(),
@@ -302,6 +306,7 @@ impl Parts<'_> {
                 .collect(),
             kept,
             private_max: self.config.private_max,
+            kept_names: &["PLUGIN_DIR", "INFLUXDB3_PLUGIN_DIR"],
         }
     }
 
@@ -330,7 +335,8 @@ impl Parts<'_> {
     ) -> Result<(Supervisor, Captures), ComposeError> {
         let workers = self.shutdown.gate(Phase::Workers);
         let (logger, task) = PluginLogger::new(self.storage.clone());
-        workers.tasks().spawn(task.run(workers.token().clone()));
+        let log = self.shutdown.gate(Phase::Log);
+        self.journals.spawn(task.run(log.token().clone()));
         let captures = Captures::default();
         let backend = PluginBackend::new(
             self.storage.clone(),
@@ -351,6 +357,37 @@ impl Parts<'_> {
         invocations.tasks().spawn(manager.run(invocations.clone()));
         Ok((supervisor, captures))
     }
+}
+
+/// Opens the storage, which ends last; and where what stores something in it until then is spawned.
+async fn open_storage(
+    config: &Config,
+    node: &mut Node,
+    shutdown: &Shutdown,
+) -> Result<(Storage, TaskTracker), OpenError> {
+    let clock = Arc::new(SystemClock::default());
+    let (storage, task) = Storage::open(node.stores(), clock, config.storage.clone()).await?;
+    let (journals, stored) = (TaskTracker::new(), CancellationToken::new());
+    let log = shutdown.gate(Phase::Log).tasks();
+    log.spawn(task.run(stored.clone()));
+    log.spawn(end_log(shutdown.clone(), journals.clone(), stored));
+    Ok((storage, journals))
+}
+
+/// Once the log is to end, first has stored what is still to be said of how the workers ended.
+async fn end_log(shutdown: Shutdown, journals: TaskTracker, stored: CancellationToken) {
+    shutdown.gate(Phase::Log).token().cancelled().await;
+    // Whoever was left behind because a plugin did not end knows by now how it has.
+    let late = async {
+        shutdown.gate(Phase::Intake).tasks().wait().await;
+        shutdown.gate(Phase::Invocations).tasks().wait().await;
+    };
+    if timeout(LAST_WORDS_MAX, late).await.is_err() {
+        debug!("some runs have not ended yet");
+    }
+    journals.close();
+    journals.wait().await;
+    stored.cancel();
 }
 
 /// An operator who has asked for something else than what happens is told so.

@@ -61,6 +61,9 @@ pub struct Confinement {
     pub kept: PathBuf,
     /// How much each worker's private directories may hold.
     pub private_max: PrivateMax,
+    /// Environment variables beside HOME in which plugins look for the directory that outlives
+    /// workers.
+    pub kept_names: &'static [&'static str],
 }
 
 /// What a plugin may touch beyond what all may.
@@ -208,7 +211,7 @@ impl Confiner {
             assign: Assign {
                 token,
                 socket: self.socket.display().to_string(),
-                environment: environment(&paths, layers.has_listener()),
+                environment: environment(&paths, self.settings.kept_names, layers.has_listener()),
                 directory: paths[0].display().to_string(),
                 confinement: Some(layers::message(&layers)),
             },
@@ -404,10 +407,14 @@ impl Confiner {
 }
 
 /// What plugins find where.
-fn environment([home, temporary]: &[PathBuf; 2], brokered: bool) -> HashMap<String, String> {
+fn environment(
+    [home, temporary]: &[PathBuf; 2],
+    kept_names: &[&str],
+    brokered: bool,
+) -> HashMap<String, String> {
     let home = home.display().to_string();
     let mut environment = HashMap::new();
-    for name in ["HOME", "PLUGIN_DIR", "INFLUXDB3_PLUGIN_DIR"] {
+    for name in [&["HOME"], kept_names].concat() {
         environment.insert(name.to_owned(), home.clone());
     }
     environment.insert("TMPDIR".to_owned(), temporary.display().to_string());

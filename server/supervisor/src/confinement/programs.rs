@@ -146,6 +146,7 @@ mod tests {
             secret: vec![directory.join("data")],
             kept: directory.join("data/kept"),
             private_max: PrivateMax { bytes: 1, files: 1 },
+            kept_names: &[],
         }
     }
 
