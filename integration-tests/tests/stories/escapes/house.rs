@@ -272,9 +272,7 @@ impl House {
         give(&[&self.server.plugin_directory()], self.user);
         self.canaries.arm();
         let mut runs = vec![attempt.name.clone()];
-        if attempt.header("twice").is_some() || attempt.name.starts_with("025") {
-            runs.push(format!("{}-again", attempt.name));
-        }
+        runs.extend((1..attempt.turns()).map(|turn| format!("{}-again-{turn}", attempt.name)));
         let mut draws = Vec::new();
         for (turn, run) in runs.iter().enumerate() {
             self.trigger(attempt, run).create().await;
