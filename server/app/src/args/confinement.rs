@@ -1,6 +1,9 @@
 //! What can be said about what plugins may touch.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Component, PathBuf},
+    str::FromStr,
+};
 
 use clap::ValueEnum;
 use nix::sys::resource::{Resource, getrlimit};
@@ -176,11 +179,13 @@ impl FromStr for GrantedPath {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, path) = text.split_once(':').unwrap_or_default();
         let path = PathBuf::from(path);
+        let goes_up = path.components().any(|part| part == Component::ParentDir);
+        let is_plain = path.is_absolute() && !goes_up;
         match kind {
-            "ro" if path.is_absolute() => Ok(Self::Read(path)),
-            "rw" if path.is_absolute() => Ok(Self::Write(path)),
+            "ro" if is_plain => Ok(Self::Read(path)),
+            "rw" if is_plain => Ok(Self::Write(path)),
             _ => Err(format!(
-                "{text:?} is neither ro:PATH nor rw:PATH with an absolute path"
+                "{text:?} is neither ro:PATH nor rw:PATH with an absolute path without `..`"
             )),
         }
     }
@@ -304,7 +309,7 @@ mod tests {
         assert_eq!("ro:/data".parse(), Ok(read));
         let write = GrantedPath::Write("/a:b".into());
         assert_eq!("rw:/a:b".parse(), Ok(write));
-        for text in ["", "/data", "ro:data", "rx:/data", "ro:"] {
+        for text in ["", "/data", "ro:data", "rx:/data", "ro:", "rw:/a/../b"] {
             let refusal = text.parse::<GrantedPath>().unwrap_err();
             assert!(refusal.contains("neither ro:PATH nor rw:PATH"), "{refusal}");
         }
