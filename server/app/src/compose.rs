@@ -320,8 +320,16 @@ impl Parts<'_> {
             .into_iter()
             .collect();
         own.extend([
-            place("the triggers' private directories", &places.kept, Owner::Secret),
-            place("what the server needs while it runs", &places.run, Owner::Secret),
+            place(
+                "the triggers' private directories",
+                &places.kept,
+                Owner::Secret,
+            ),
+            place(
+                "what the server needs while it runs",
+                &places.run,
+                Owner::Secret,
+            ),
             place("the virtual environment", packages, Owner::Shared),
             place("the plugin directory", &places.plugins, Owner::Operator),
         ]);
@@ -344,10 +352,7 @@ impl Parts<'_> {
             read: [vec![plugins], reach.read].concat(),
             write: reach.write,
             network: reach.network,
-            secret: data
-                .into_iter()
-                .chain([kept.clone(), run])
-                .collect(),
+            secret: data.into_iter().chain([kept.clone(), run]).collect(),
             kept,
             private_max: self.config.private_max,
         }

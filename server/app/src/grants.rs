@@ -166,7 +166,11 @@ mod tests {
 
         fn path(&self, name: &str) -> PathBuf {
             let root = self.0.path().canonicalize().unwrap();
-            if name.is_empty() { root } else { root.join(name) }
+            if name.is_empty() {
+                root
+            } else {
+                root.join(name)
+            }
         }
 
         fn settle(&self, grants: &[&str]) -> Result<Reach, String> {
@@ -219,7 +223,10 @@ mod tests {
         for (grant, parts) in [
             ("ro:data", ["which holds its data", "/data/node"]),
             ("rw:", ["which holds its data", "/data/node"]),
-            ("ro:data/node/log", ["which lies in its data", "move it out"]),
+            (
+                "ro:data/node/log",
+                ["which lies in its data", "move it out"],
+            ),
             ("ro:data/node", ["its data", "/data/node"]),
             ("rw:venv", ["holds its packages", "rw:"]),
             ("rw:venv/lib", ["lies in its packages", "rw:"]),
@@ -229,8 +236,8 @@ mod tests {
         for granted in ["ro:venv/lib", "ro:plugins", "rw:plugins/lib", "rw:plugins"] {
             assert!(rig.settle(&[granted]).is_ok(), "{granted}");
         }
-        fs::create_dir(rig.path("outer")).unwrap();
-        fs::rename(rig.path("plugins"), rig.path("outer/plugins")).unwrap();
+        fs::create_dir_all(rig.path("outer/plugins")).unwrap();
+        fs::remove_dir_all(rig.path("plugins")).unwrap();
         symlink(rig.path("outer/plugins"), rig.path("plugins")).unwrap();
         rig.check_refused(&["rw:outer"], &["which holds its plugins"]);
     }

@@ -111,7 +111,10 @@ impl fmt::Display for ExitReason {
                 )
             }
             Self::TooMuchOpen(what) => {
-                write!(f, "the plugin has too much open, and its worker was ended: {what}")
+                write!(
+                    f,
+                    "the plugin has too much open, and its worker was ended: {what}"
+                )
             }
             Self::NotAssigned(why) => write!(f, "the worker could not be assigned: {why}"),
         }

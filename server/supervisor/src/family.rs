@@ -55,7 +55,10 @@ fn children(process: u32) -> Vec<u32> {
     let lists = lists.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     let mut found = Vec::new();
     for list in lists {
-        found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        found.extend(
+            list.split_ascii_whitespace()
+                .filter_map(|pid| pid.parse::<u32>().ok()),
+        );
     }
     found
 }
@@ -68,6 +71,8 @@ fn parent(process: u32) -> Option<u32> {
 
 fn mark(process: u32) -> Option<u64> {
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
-    let locks = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+    let locks = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max file locks"))?;
     locks.split_ascii_whitespace().next()?.parse().ok()
 }

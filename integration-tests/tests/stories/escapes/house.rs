@@ -569,7 +569,7 @@ fn memory_mib(pid: u32) -> u64 {
 }
 
 /// The environment to be copied, which attempts then may spoil.
-async fn environment(user: Option<u32>) -> PathBuf {
+pub(super) async fn environment(user: Option<u32>) -> PathBuf {
     let target = Path::new(BINARY)
         .ancestors()
         .nth(2)
