@@ -20,7 +20,7 @@ def attack(how, invocation):
     if how == 'stranger':
         send(m.FromWorker(completed=m.Completed(invocation='other', ok={})))
     if how == 'hello':
-        send(m.FromWorker(hello=m.Hello(protocol=1)))
+        send(m.FromWorker(hello=m.Hello(protocol=2)))
     if how == 'long':
         send(m.FromWorker(log=m.Log(invocation=invocation, level=1, text='x' * 100_000)))
     if how == 'huge':

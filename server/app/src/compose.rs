@@ -33,7 +33,9 @@ use uuid::Uuid;
 
 use crate::{
     args::PackageManager,
+    args::Reach,
     config::{Config, PluginsConfig, StoreConfig},
+    grants::{self, GrantError, Owner, Place},
     node::{Node, NodeError, NodeLock},
     run_directory::RunDirectory,
     traces::Traces,
@@ -62,6 +64,8 @@ pub(crate) enum ComposeError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Storage(#[from] OpenError),
+    #[error(transparent)]
+    Grants(#[from] GrantError),
     #[error("start the launching thread")]
     Launcher(#[source] io::Error),
     #[error("make a directory for the workers' socket")]
@@ -196,6 +200,16 @@ struct Started {
     workers: Option<(Supervisor, Captures)>,
 }
 
+/// Where a server has what plugins must not change.
+#[derive(Clone, Debug)]
+struct Places {
+    data: Option<PathBuf>,
+    /// The private directories that outlive workers.
+    kept: PathBuf,
+    run: PathBuf,
+    plugins: PathBuf,
+}
+
 impl Parts<'_> {
     /// Starts everything that plugins need; without a plugin directory, nothing.
     async fn start_plugins(&self) -> Result<Started, ComposeError> {
@@ -230,8 +244,9 @@ impl Parts<'_> {
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
         let run_directory =
             RunDirectory::make(&std::env::temp_dir()).map_err(ComposeError::RunDirectory)?;
-        let confinement =
-            self.confinement(state.as_deref(), directory, run_directory.path(), groups);
+        let places = self.places(state.as_deref(), directory, run_directory.path());
+        let reach = self.reach(&places, virtual_environment)?;
+        let confinement = self.confinement(&places, reach, groups);
         let settings = environment::Config {
             location: virtual_environment.clone(),
             management: self.config.packages,
@@ -276,34 +291,72 @@ impl Parts<'_> {
         }
     }
 
-    fn confinement(
-        &self,
-        state: Option<&Path>,
-        plugins: &Path,
-        run: &Path,
-        groups: Arc<Groups>,
-    ) -> Confinement {
+    /// Where the server has what.
+    fn places(&self, state: Option<&Path>, plugins: &Path, run: &Path) -> Places {
         let data = match &self.config.store {
             StoreConfig::File(directory) => Some(directory.join(&self.config.node_id)),
             StoreConfig::Memory | StoreConfig::MemoryThrottled | StoreConfig::Remote(_) => None,
         };
         // Without a store, nothing outlives the server.
         let default = data.as_deref().unwrap_or(run).join("plugin-state");
-        let kept = state.map_or(default, Path::to_owned);
+        Places {
+            kept: state.map_or(default, Path::to_owned),
+            data,
+            run: run.to_owned(),
+            plugins: plugins.to_owned(),
+        }
+    }
+
+    /// What all plugins may reach beside what they need.
+    fn reach(&self, places: &Places, packages: &Path) -> Result<Reach, GrantError> {
         let reach = self.config.reach.clone();
+        if self.config.sandbox == Mode::Off {
+            return Ok(reach);
+        }
+        let place = |what, path: &Path, owner| Place {
+            what,
+            path: path.to_owned(),
+            owner,
+        };
+        let data = places.data.as_deref();
+        let mut own: Vec<_> = data
+            .map(|data| place("the server's data", data, Owner::Secret))
+            .into_iter()
+            .collect();
+        own.extend([
+            place(
+                "the triggers' private directories",
+                &places.kept,
+                Owner::Secret,
+            ),
+            place(
+                "what the server needs while it runs",
+                &places.run,
+                Owner::Secret,
+            ),
+            place("the virtual environment", packages, Owner::Shared),
+            place("the plugin directory", &places.plugins, Owner::Operator),
+        ]);
+        grants::settle(reach, &own)
+    }
+
+    fn confinement(&self, places: &Places, reach: Reach, groups: Arc<Groups>) -> Confinement {
+        let Places {
+            data,
+            kept,
+            run,
+            plugins,
+        } = places.clone();
         Confinement {
             mode: self.config.sandbox,
             machine: self.config.machine.clone(),
             limits: self.config.limits.clone(),
             groups,
             group_limits: self.config.group_limits,
-            read: [vec![plugins.to_owned()], reach.read].concat(),
+            read: [vec![plugins], reach.read].concat(),
             write: reach.write,
             network: reach.network,
-            secret: data
-                .into_iter()
-                .chain([kept.clone(), run.to_owned()])
-                .collect(),
+            secret: data.into_iter().chain([kept.clone(), run]).collect(),
             kept,
             private_max: self.config.private_max,
             kept_names: &["PLUGIN_DIR", "INFLUXDB3_PLUGIN_DIR"],

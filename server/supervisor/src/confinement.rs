@@ -192,7 +192,8 @@ impl Confiner {
             temporary: format!("{binding}-{pid}"),
             home: (!plugin.keeps_files).then(|| format!("{binding}-{pid}-home")),
         };
-        let directories = self.directories(binding, &leftovers, pid);
+        let has_family = plugin.grants.subprocesses || !self.settings.forbids_processes();
+        let directories = self.directories(binding, &leftovers, pid, has_family);
         let (watchee, over) = directories.inspect_err(|_failed| self.clean_up(&leftovers))?;
         let [home, temporary] = &watchee.directories;
         let paths = [home.path.clone(), temporary.path.clone()];
@@ -227,6 +228,7 @@ impl Confiner {
         binding: &BindingKey,
         leftovers: &Leftovers,
         pid: u32,
+        has_family: bool,
     ) -> Result<(Arc<Watchee>, Over), ConfineError> {
         let made = || -> io::Result<_> {
             let home = match &leftovers.home {
@@ -240,7 +242,7 @@ impl Confiner {
             binding: binding.clone(),
             source,
         })?;
-        let (watchee, over) = Watchee::new(directories, pid);
+        let (watchee, over) = Watchee::new(directories, pid, has_family);
         self.check_room(binding, &watchee)?;
         Ok((Arc::new(watchee), over))
     }

@@ -37,6 +37,8 @@ pub enum ExitReason {
     Unreported,
     /// Its private directories held more than they may.
     PrivateFull(String),
+    /// It had more open than it may, of what is counted for others too.
+    TooMuchOpen(String),
     /// It could not be made the worker of its plugin, of which nothing ran.
     NotAssigned(String),
 }
@@ -65,6 +67,7 @@ impl ExitReason {
             Self::Unreported => "unreported",
             Self::NotAssigned(_) => "not_assigned",
             Self::PrivateFull(_) => "private_full",
+            Self::TooMuchOpen(_) => "too_much_open",
         }
     }
 }
@@ -112,6 +115,12 @@ impl fmt::Display for ExitReason {
                 write!(
                     f,
                     "the plugin keeps too many files, and its worker was ended: {what}"
+                )
+            }
+            Self::TooMuchOpen(what) => {
+                write!(
+                    f,
+                    "the plugin has too much open, and its worker was ended: {what}"
                 )
             }
             Self::NotAssigned(why) => write!(f, "the worker could not be assigned: {why}"),
@@ -203,7 +212,13 @@ pub enum HostError {
     Environment(#[from] GoneError),
     /// Its socket failed.
     #[error("talk to the plugin host")]
-    Socket(#[from] io::Error),
+    Socket(#[source] io::Error),
+    /// What the kernel has for this server's user is used up.
+    #[error(
+        "the kernel watches no more descriptors for this server's user \
+         (fs.epoll.max_user_watches): end what uses so many, or allow more"
+    )]
+    Watches,
     /// It did not become ready.
     #[error("the plugin host was not ready after {0:?}")]
     NotReady(Duration),
@@ -231,6 +246,16 @@ pub enum HostError {
     /// The supervisor is shutting down.
     #[error("the server is shutting down")]
     Stopping,
+}
+
+impl From<io::Error> for HostError {
+    fn from(error: io::Error) -> Self {
+        // No disk is meant: only epoll says this of descriptors.
+        if error.kind() == io::ErrorKind::StorageFull {
+            return Self::Watches;
+        }
+        Self::Socket(error)
+    }
 }
 
 /// Why the supervisor could not be started.

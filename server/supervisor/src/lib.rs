@@ -15,6 +15,7 @@ mod config;
 mod confinement;
 pub mod environment;
 mod error;
+mod family;
 mod host;
 mod invocation;
 mod offers;

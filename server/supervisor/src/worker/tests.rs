@@ -131,7 +131,7 @@ fn with_process(process: WorkerProcess, said: Bytes) -> Worker {
     let root = tempfile::tempdir().expect("make a directory");
     let root = PrivateRoot::open(root.path()).expect("open it");
     let directories = ["a", "b"].map(|name| root.make(name).expect("make a directory"));
-    let (directories, over) = Watchee::new(directories, 1);
+    let (directories, over) = Watchee::new(directories, 1, false);
     let confined = Confined {
         enforcement: "".into(),
         directories: Arc::new(directories),
