@@ -31,9 +31,9 @@ use outrigger_model::{
 };
 use outrigger_sandbox::{GroupLimits, Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
-    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, Grants, Invocation,
-    InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream, Request,
-    Scope, Source, Supervisor,
+    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventFile, Grants,
+    Invocation, InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream,
+    Request, Scope, Source, Supervisor,
     environment::{self, Management, VirtualEnvironment},
 };
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,13 @@ impl Backend for Terminal {
         Ok(QueryStream {
             schema: batch.schema(),
             batches: Box::pin(stream::iter([Ok(batch)])),
+        })
+    }
+
+    async fn read(&self, _: &Scope, file: &EventFile) -> Result<QueryStream, BackendError> {
+        Err(BackendError {
+            kind: ErrorKind::NotFound,
+            message: format!("there is no file {}", file.path),
         })
     }
 

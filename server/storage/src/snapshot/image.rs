@@ -14,7 +14,7 @@ use outrigger_catalog::image::CatalogImage;
 use outrigger_model::ids::{Sequence, TableId};
 use serde::{Deserialize, Serialize};
 
-use crate::files::ParquetFile;
+use crate::{files::ParquetFile, persisted::Announcement};
 
 const MAGIC: &[u8; 8] = b"OUTRIGSN";
 const VERSION: u16 = 1;
@@ -35,6 +35,12 @@ pub(crate) struct SnapshotImage {
     /// Of the tables that have any.
     pub(crate) tables: Vec<TableFiles>,
     pub(crate) journals: Vec<JournalFile>,
+    /// What the log has still to tell of files that this one or an earlier one has brought.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pending: Vec<Announcement>,
+    /// Files that no table has any more, and that a trigger has still to see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) kept: Vec<ParquetFile>,
 }
 
 /// The files of one table, in the order in which they were made.
@@ -167,6 +173,8 @@ mod tests {
                 table: 1,
                 path: "n/journals/1/00000000000000000007.parquet".to_owned(),
             }],
+            pending: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
