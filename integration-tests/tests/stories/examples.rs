@@ -466,6 +466,19 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
             'rows': sorted((row['room'], row['temp']) for row in rows)}
 ";
 
+/// What copies of the files that a table has are called.
+async fn names_of_copies(db: &Database, table: &str) -> Vec<String> {
+    let sql =
+        format!("SELECT path FROM system.parquet_files WHERE table_name = '{table}' ORDER BY path");
+    let name = |row: &Value| {
+        let path = row["path"].as_str().unwrap_or_default();
+        let parts: Vec<_> = path.rsplitn(4, '/').take(3).collect();
+        format!("{table}/{}/{}/{}", parts[2], parts[1], parts[0])
+    };
+    let there = db.query(&sql).await;
+    there.as_array().into_iter().flatten().map(name).collect()
+}
+
 #[tokio::test]
 async fn file_export_copies_each_file_once_and_replaces_joined_ones() {
     let start = server().flag("--wal-snapshot-size", "2");
@@ -520,16 +533,9 @@ async fn file_export_copies_each_file_once_and_replaces_joined_ones() {
             .await;
     }
     // The mirror has what the server has; the copies have each point once.
-    let sql = "SELECT path FROM system.parquet_files WHERE table_name = 'home' ORDER BY path";
     eventually("the mirror has the same files", async || {
         let (copies, mirror) = (read("copies").await, read("mirror").await);
-        let there = db.query(sql).await;
-        let name = |row: &Value| {
-            let path = row["path"].as_str().unwrap_or_default();
-            let parts: Vec<_> = path.rsplitn(4, '/').take(3).collect();
-            format!("home/{}/{}/{}", parts[2], parts[1], parts[0])
-        };
-        let there: Vec<String> = there.as_array().into_iter().flatten().map(name).collect();
+        let there = names_of_copies(&db, "home").await;
         let is_done = server.has_logged("joined files")
             && mirror["files"] == json!(there)
             && mirror["rows"] == copies["rows"]
@@ -541,13 +547,21 @@ async fn file_export_copies_each_file_once_and_replaces_joined_ones() {
             .ok_or(format!("{there:#?} {mirror:#} {copies:#}"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn file_export_names_mistakes() {
+    let start = server().flag("--wal-snapshot-size", "2");
+    let plugin = include_str!("../../../examples/file_export/file_export.py");
+    let server = start.plugin("file_export.py", plugin).start().await;
+    let db = server.database("db").create().await;
     for (name, argument, value, part) in [
         ("typo", "dir", "/x", "unknown arguments ['dir']"),
         ("relative", "directory", "x", "required: an absolute path"),
         ("mode", "compacted", "maybe", "expected skip or replace"),
     ] {
         let trigger = db.trigger(name, "file_export.py").spec("parquet:home");
-        let trigger = trigger.argument("directory", &place);
+        let trigger = trigger.argument("directory", "/x");
         trigger.argument(argument, value).create().await;
         until_export_error(&db, name, part).await;
     }

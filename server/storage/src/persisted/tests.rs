@@ -6,6 +6,8 @@ use outrigger_catalog::{
     trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent},
 };
 
+use outrigger_model::{clock::Timestamp, ids::TriggerId};
+
 use super::*;
 
 /// Two databases; the first has the tables `a` and `b`, the second `a`.
