@@ -1,5 +1,6 @@
 //! `test …`: has the server run a plugin once and shows what came of it; nothing is stored.
 
+mod persisted;
 mod request;
 mod schedule;
 mod wal;
@@ -9,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use self::{request::TestRequest, schedule::TestSchedule, wal::TestWal};
+use self::{persisted::TestPersisted, request::TestRequest, schedule::TestSchedule, wal::TestWal};
 use crate::{
     arguments::{self, Arguments},
     client::Client,
@@ -23,6 +24,9 @@ pub(crate) enum TestCommand {
     /// As if lines had been written
     #[command(name = "wal_plugin")]
     Wal(Box<TestWal>),
+    /// As if Parquet files that there are had just been committed
+    #[command(name = "persisted_plugin")]
+    Persisted(Box<TestPersisted>),
     /// As if it was the next time of a schedule
     #[command(name = "schedule_plugin")]
     Schedule(Box<TestSchedule>),
@@ -36,6 +40,7 @@ impl TestCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Wal(test) => test.run().await,
+            Self::Persisted(test) => test.run().await,
             Self::Schedule(test) => test.run().await,
             Self::Request(test) => test.run().await,
         }
@@ -137,6 +142,7 @@ mod tests {
                 let event = test.event.read()?;
                 serde_json::to_value(test.common.body(event).1)?
             }
+            TestCommand::Persisted(test) => serde_json::to_value(test.common.body(test.event).1)?,
             TestCommand::Schedule(test) => serde_json::to_value(test.common.body(test.event).1)?,
             TestCommand::Request(test) => {
                 let event = test.event.read()?;

@@ -196,6 +196,11 @@ class FakeServer:
         self.start_event(schedule={"call_time_ns": call_time_ns})
         return self.finish()
 
+    def persisted(self, *files: dict[str, Any]) -> tuple[Any, list[Any]]:
+        refs = [{"index": index, **file} for index, file in enumerate(files)]
+        self.start_event(files={"files": refs})
+        return self.finish()
+
     def request(self, **request: Any) -> tuple[Any, list[Any]]:
         self.start_event(request=request)
         return self.finish()

@@ -82,6 +82,7 @@ def test_an_empty_request_is_empty(server: FakeServer) -> None:
     ("event", "name", "parameters"),
     [
         ("schedule", "process_scheduled_call", "influxdb3_local, call_time, args=None"),
+        ("persisted", "process_persisted", "influxdb3_local, files, args=None"),
         (
             "request",
             "process_request",
@@ -93,7 +94,8 @@ def test_a_missing_entry_point_is_explained(
     server: FakeServer, event: str, name: str, parameters: str
 ) -> None:
     server.bind("x = 1\n")
-    completed, _ = server.schedule(0) if event == "schedule" else server.request()
+    events = {"schedule": lambda: server.schedule(0), "persisted": server.persisted}
+    completed, _ = events.get(event, server.request)()
     assert completed.error.message == (
         f"the {name} function is not present in the plugin. "
         f"Should be defined as: {name}({parameters})"

@@ -31,8 +31,8 @@ pub(crate) struct CreateTrigger {
     /// Deprecated: use --path
     #[arg(long, value_name = "NAME", conflicts_with = "path")]
     plugin_filename: Option<String>,
-    /// When to run: `all_tables`, `table:NAME`, `every:DURATION`, `cron:EXPRESSION` or
-    /// `request:PATH`
+    /// When to run: `all_tables`, `table:NAME`, `parquet:all_tables`, `parquet:NAME`,
+    /// `every:DURATION`, `cron:EXPRESSION` or `request:PATH`
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     trigger_spec: String,
     /// What the plugin gets as its arguments: key=value,key2=value2, or a JSON object, whose

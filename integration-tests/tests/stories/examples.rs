@@ -454,6 +454,133 @@ async fn anomaly_detector_keeps_its_models_between_runs() {
     assert_eq!(db.number("SELECT count(*) AS n FROM cold_scores").await, 1);
 }
 
+/// Reads what was exported, as any program could.
+const READ_EXPORT: &str = "
+import glob
+import pyarrow.parquet as pq
+
+def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
+    found = sorted(glob.glob(args['directory'] + '/**/*.parquet', recursive=True))
+    rows = [row for path in found for row in pq.ParquetFile(path).read().to_pylist()]
+    return {'files': [path[len(args['directory']) + 1:] for path in found],
+            'rows': sorted((row['room'], row['temp']) for row in rows)}
+";
+
+/// What copies of the files that a table has are called.
+async fn names_of_copies(db: &Database, table: &str) -> Vec<String> {
+    let sql =
+        format!("SELECT path FROM system.parquet_files WHERE table_name = '{table}' ORDER BY path");
+    let name = |row: &Value| {
+        let path = row["path"].as_str().unwrap_or_default();
+        let parts: Vec<_> = path.rsplitn(4, '/').take(3).collect();
+        format!("{table}/{}/{}/{}", parts[2], parts[1], parts[0])
+    };
+    let there = db.query(&sql).await;
+    there.as_array().into_iter().flatten().map(name).collect()
+}
+
+#[tokio::test]
+async fn file_export_copies_each_file_once_and_replaces_joined_ones() {
+    let start = server().flag("--wal-snapshot-size", "2");
+    let export = start.directory().join("export");
+    let mirror = export.join("mirror");
+    fs::create_dir_all(&mirror).expect("the second place");
+    let grant = format!("rw:{}", export.display());
+    let server = start
+        .flag("--plugin-paths", &grant)
+        .plugin("read_export.py", READ_EXPORT)
+        .start()
+        .await;
+    let place = export.join("copies").display().to_string();
+    let readme = Readme::new(&server, "file_export").variable("EXPORT", &place);
+    readme.run(&["create database", "create trigger"]);
+    let db = server.database("weather");
+    let mirror = mirror.display().to_string();
+    for (name, directory) in [("copies", &place), ("mirror", &mirror)] {
+        db.trigger(&format!("read_{name}"), "read_export.py")
+            .spec(&format!("request:{name}"))
+            .argument("directory", directory)
+            .create()
+            .await;
+    }
+    db.trigger("mirror", "file_export.py")
+        .spec("parquet:home")
+        .argument("directory", &mirror)
+        .argument("compacted", "replace")
+        .error_behavior("retry")
+        .create()
+        .await;
+    readme.run(&["room=kitchen", "room=hall"]);
+    let read = async |name: &str| {
+        let path = format!("/api/v3/engine/{name}");
+        let reply = server.client().call(Method::GET, &path).await;
+        // A copy may go while it is about to be read.
+        let is_whole = reply.status == 200;
+        is_whole.then(|| reply.json()).unwrap_or(json!(reply.body))
+    };
+    let rows = json!([["hall", 19.0], ["kitchen", 21.5]]);
+    for name in ["copies", "mirror"] {
+        eventually("both rows are there", async || {
+            let found = read(name).await;
+            (found["rows"] == rows)
+                .then_some(())
+                .ok_or(format!("{found:#}"))
+        })
+        .await;
+    }
+    readme.run(&["LIKE '%rows of home%'", "test persisted_plugin"]);
+    for number in 0..30 {
+        db.write(format!("home,room=r{number} temp=1 1700000000000000000"))
+            .await;
+    }
+    // The mirror has what the server has; the copies have each point once.
+    eventually("the mirror has the same files", async || {
+        let (copies, mirror) = (read("copies").await, read("mirror").await);
+        let there = names_of_copies(&db, "home").await;
+        let is_done = server.has_logged("joined files")
+            && mirror["files"] == json!(there)
+            && mirror["rows"] == copies["rows"]
+            && copies["rows"]
+                .as_array()
+                .is_some_and(|rows| rows.len() == 32);
+        is_done
+            .then_some(())
+            .ok_or(format!("{there:#?} {mirror:#} {copies:#}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn file_export_names_mistakes() {
+    let start = server().flag("--wal-snapshot-size", "2");
+    let plugin = include_str!("../../../examples/file_export/file_export.py");
+    let server = start.plugin("file_export.py", plugin).start().await;
+    let db = server.database("db").create().await;
+    for (name, argument, value, part) in [
+        ("typo", "dir", "/x", "unknown arguments ['dir']"),
+        ("relative", "directory", "x", "required: an absolute path"),
+        ("mode", "compacted", "maybe", "expected skip or replace"),
+    ] {
+        let trigger = db.trigger(name, "file_export.py").spec("parquet:home");
+        let trigger = trigger.argument("directory", "/x");
+        trigger.argument(argument, value).create().await;
+        until_export_error(&db, name, part).await;
+    }
+}
+
+/// Writes until a run of the trigger has failed with this.
+async fn until_export_error(db: &Database, name: &str, part: &str) {
+    let mut number = 0;
+    eventually(&format!("{name} fails with {part:?}"), async || {
+        number += 1;
+        db.write(format!("home,room=x temp=1 {number}")).await;
+        let logs = db.logs(name).await;
+        let is_there = logs.iter().any(|row| row.text.contains(part));
+        is_there.then_some(()).ok_or(format!("{logs:#?}"))
+    })
+    .await;
+}
+
 /// The lines of a text, without what is around each: quotes may be indented differently.
 fn trimmed(text: &str) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join("\n")

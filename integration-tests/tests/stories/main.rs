@@ -30,6 +30,7 @@ mod object_stores;
 mod observability;
 mod packages;
 mod parallel;
+mod persisted;
 mod plugin_api;
 mod poisoned;
 mod published;

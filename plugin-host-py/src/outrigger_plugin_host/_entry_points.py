@@ -39,6 +39,7 @@ class EntryPoint:
 
 
 PROCESS_WRITES = EntryPoint("process_writes", "influxdb3_local, table_batches, args=None")
+PROCESS_PERSISTED = EntryPoint("process_persisted", "influxdb3_local, files, args=None")
 PROCESS_SCHEDULED_CALL = EntryPoint(
     "process_scheduled_call", "influxdb3_local, call_time, args=None"
 )

@@ -19,7 +19,7 @@ from outrigger_plugin_host._lines import LineBuffer
 from outrigger_plugin_host._values import query_parameters, rows_with_nulls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -161,9 +161,13 @@ class InfluxDB3Local:
         self._outbox.send_for(self._invoke.invocation, pb.FromWorker(lines=lines))
 
     def _fetch_ticket(self, **what: Any) -> pa.Table:
+        return self._fetch(self._ticket(**what))
+
+    def _ticket(self, **what: Any) -> bytes:
         self._check_open()
         ticket = pb.FlightTicket(invocation=self._invoke.invocation, key=self._invoke.key, **what)
-        return self._fetch(ticket.SerializeToString())
+        serialized: bytes = ticket.SerializeToString()
+        return serialized
 
 
 def flush_lines(local: InfluxDB3Local) -> None:
@@ -177,6 +181,26 @@ def fetch_batch(local: InfluxDB3Local, name: str, index: int) -> pa.Table:
         return local._fetch_ticket(batch=index)  # noqa: SLF001
     except FetchError as error:
         raise FetchError(f"the rows of table '{name}' could not be fetched: {error}") from None
+
+
+def fetch_file(local: InfluxDB3Local, path: str, index: int) -> pa.Table:
+    """Fetch the rows of one file of the event."""
+    try:
+        return local._fetch_ticket(file=index)  # noqa: SLF001
+    except FetchError as error:
+        raise _file_error(path, error) from None
+
+
+def stream_file(local: InfluxDB3Local, path: str, index: int) -> Iterator[pa.RecordBatch]:
+    """Fetch the rows of one file of the event part by part."""
+    try:
+        yield from local._fetch.batches(local._ticket(file=index))  # noqa: SLF001
+    except FetchError as error:
+        raise _file_error(path, error) from None
+
+
+def _file_error(path: str, error: FetchError) -> FetchError:
+    return FetchError(f"the rows of file '{path}' could not be fetched: {error}")
 
 
 def _built(line: Any) -> str:

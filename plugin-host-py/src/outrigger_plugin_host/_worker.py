@@ -21,15 +21,24 @@ from outrigger_plugin_host import _installed
 from outrigger_plugin_host import _messages as pb
 from outrigger_plugin_host._cache import OwnCache
 from outrigger_plugin_host._entry_points import (
+    PROCESS_PERSISTED,
     PROCESS_REQUEST,
     PROCESS_SCHEDULED_CALL,
     PROCESS_WRITES,
     call_time,
 )
 from outrigger_plugin_host._errors import ProtocolError
+from outrigger_plugin_host._files import PersistedFile, attributes
 from outrigger_plugin_host._flight import Fetch, FlightFetch
 from outrigger_plugin_host._interrupts import Interrupts
-from outrigger_plugin_host._local import Connections, InfluxDB3Local, fetch_batch, flush_lines
+from outrigger_plugin_host._local import (
+    Connections,
+    InfluxDB3Local,
+    fetch_batch,
+    fetch_file,
+    flush_lines,
+    stream_file,
+)
 from outrigger_plugin_host._outbox import Outbox
 from outrigger_plugin_host._package import Package, PackageImportError
 from outrigger_plugin_host._plugin import Plugin, SingleFile, install_names, plugin_error
@@ -206,6 +215,9 @@ class Worker:
             tables = invoke.writes.tables
             batches = [_table_batch(local, table, timings) for table in tables]
             plugin.call(PROCESS_WRITES, local, batches, args)
+        elif kind == "files":
+            files = [_persisted_file(local, file, timings) for file in invoke.files.files]
+            plugin.call(PROCESS_PERSISTED, local, files, args)
         elif kind == "schedule":
             time = call_time(invoke.schedule.call_time_ns)
             plugin.call(PROCESS_SCHEDULED_CALL, local, time, args)
@@ -272,6 +284,16 @@ def _hello(token: bytes) -> Any:
 def _table_batch(local: InfluxDB3Local, table: Any, timings: Timings) -> TableBatch:
     name, index = table.name, table.index
     return TableBatch(name, table.rows, lambda: fetch_batch(local, name, index), timings)
+
+
+def _persisted_file(local: InfluxDB3Local, file: Any, timings: Timings) -> PersistedFile:
+    path, index = file.path, file.index
+    return PersistedFile(
+        attributes(file),
+        lambda: fetch_file(local, path, index),
+        lambda: stream_file(local, path, index),
+        timings,
+    )
 
 
 def _exit_code(ended: _StreamEnded) -> int:

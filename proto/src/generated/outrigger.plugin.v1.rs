@@ -451,7 +451,7 @@ pub struct Invoke {
     /// The run in its trace, as the value of a W3C `traceparent` header; the plugin may pass it on.
     #[prost(string, tag = "9")]
     pub trace_parent: ::prost::alloc::string::String,
-    #[prost(oneof = "invoke::Event", tags = "6, 7, 8")]
+    #[prost(oneof = "invoke::Event", tags = "6, 7, 8, 10")]
     pub event: ::core::option::Option<invoke::Event>,
 }
 /// Nested message and enum types in `Invoke`.
@@ -464,6 +464,8 @@ pub mod invoke {
         Schedule(super::ScheduleEvent),
         #[prost(message, tag = "8")]
         Request(super::RequestEvent),
+        #[prost(message, tag = "10")]
+        Files(super::FilesEvent),
     }
 }
 /// Rows were written: call process_writes(influxdb3_local, table_batches, args).
@@ -507,6 +509,40 @@ pub struct TableRef {
     /// Index of the table for FlightTicket.batch.
     #[prost(uint32, tag = "3")]
     pub index: u32,
+}
+/// Files were committed: call process_persisted(influxdb3_local, files, args).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FilesEvent {
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<FileRef>,
+}
+/// A file of one event; its rows are fetched by Flight when they are asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileRef {
+    /// Index of the file for FlightTicket.file.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// The table whose rows it has.
+    #[prost(string, tag = "2")]
+    pub table: ::prost::alloc::string::String,
+    /// Its name in the server's store.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub size_bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub rows: u64,
+    /// The first and the last time of a row, in nanoseconds since the epoch.
+    #[prost(int64, tag = "6")]
+    pub min_time_ns: i64,
+    #[prost(int64, tag = "7")]
+    pub max_time_ns: i64,
+    /// Why there is one: "snapshot" or "compaction".
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// The names of the files whose place it takes.
+    #[prost(string, repeated, tag = "9")]
+    pub replaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Log {
@@ -758,7 +794,7 @@ pub struct FlightTicket {
     pub invocation: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
-    #[prost(oneof = "flight_ticket::What", tags = "3, 4")]
+    #[prost(oneof = "flight_ticket::What", tags = "3, 4, 5")]
     pub what: ::core::option::Option<flight_ticket::What>,
 }
 /// Nested message and enum types in `FlightTicket`.
@@ -770,6 +806,9 @@ pub mod flight_ticket {
         Batch(u32),
         #[prost(message, tag = "4")]
         Query(super::Query),
+        /// FileRef.index of the running invocation.
+        #[prost(uint32, tag = "5")]
+        File(u32),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -66,6 +66,10 @@ pub(crate) fn router(deps: Deps, flight: Router) -> Router {
         )
         .route("/api/v3/plugins/directory", put(plugins::update_directory))
         .route("/api/v3/plugin_test/wal", post(plugin_test::wal))
+        .route(
+            "/api/v3/plugin_test/persisted",
+            post(plugin_test::persisted),
+        )
         .route("/api/v3/plugin_test/schedule", post(plugin_test::schedule))
         .route("/api/v3/plugin_test/request", post(plugin_test::request))
         .route(

@@ -245,6 +245,8 @@ pub(crate) enum PluginTriggerKind {
     /// On writes.
     #[value(alias = "wal_flush")]
     Wal,
+    /// On Parquet files.
+    Parquet,
     /// At times.
     Schedule,
     /// On requests.

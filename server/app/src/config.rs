@@ -245,6 +245,7 @@ impl Args {
         };
         let kind = |kind: &PluginTriggerKind| match kind {
             PluginTriggerKind::Wal => TriggerKind::WalRows,
+            PluginTriggerKind::Parquet => TriggerKind::ParquetFiles,
             PluginTriggerKind::Schedule => TriggerKind::Schedule,
             PluginTriggerKind::Request => TriggerKind::Request,
         };

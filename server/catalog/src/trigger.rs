@@ -23,6 +23,13 @@ pub enum TriggerEvent {
         /// The table; need not exist yet.
         table_name: String,
     },
+    /// Parquet files of any table of the database were committed.
+    AllTablesParquetPersist,
+    /// Parquet files of one table were committed.
+    SingleTableParquetPersist {
+        /// The table; need not exist yet.
+        table_name: String,
+    },
     /// The times of a cron expression, in UTC.
     Schedule {
         /// With seconds first, and days of the week from 1 for Sunday; or as in crontab, if
@@ -39,6 +46,33 @@ pub enum TriggerEvent {
         /// What follows `/api/v3/engine/`; unique over all databases.
         path: String,
     },
+}
+
+impl TriggerEvent {
+    /// Whether it fires on rows that were written.
+    pub fn is_of_rows(&self) -> bool {
+        matches!(
+            self,
+            Self::AllTablesWalWrite | Self::SingleTableWalWrite { .. }
+        )
+    }
+
+    /// Whether it fires on files that were committed.
+    pub fn is_of_files(&self) -> bool {
+        matches!(
+            self,
+            Self::AllTablesParquetPersist | Self::SingleTableParquetPersist { .. }
+        )
+    }
+
+    /// The only table that it is about, if there is one.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Self::SingleTableWalWrite { table_name }
+            | Self::SingleTableParquetPersist { table_name } => Some(table_name),
+            _ => None,
+        }
+    }
 }
 
 /// What happens after a plugin failed.
@@ -134,12 +168,9 @@ pub struct Trigger {
 }
 
 impl TriggerDefinition {
-    /// Whether it follows what is written.
+    /// Whether it follows the log: what is written, or which files are committed.
     pub fn follows_the_log(&self) -> bool {
-        matches!(
-            self.event,
-            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. }
-        )
+        self.event.is_of_rows() || self.event.is_of_files()
     }
 }
 
@@ -165,6 +196,15 @@ mod tests {
         check(
             TriggerEvent::SingleTableWalWrite { table_name },
             r#"{"single_table_wal_write":{"table_name":"t"}}"#,
+        );
+        check(
+            TriggerEvent::AllTablesParquetPersist,
+            r#""all_tables_parquet_persist""#,
+        );
+        let table_name = "t".to_owned();
+        check(
+            TriggerEvent::SingleTableParquetPersist { table_name },
+            r#"{"single_table_parquet_persist":{"table_name":"t"}}"#,
         );
         let schedule = "0 * * * * *".to_owned();
         check(

@@ -21,8 +21,9 @@ use outrigger_storage::{Snapshot, Storage};
 use prometheus::core::Collector;
 
 use crate::{
-    LiveTable, Param, Plan, QueryError,
+    BatchStream, LiveTable, Param, Plan, QueryError,
     catalog::{CATALOG, SYSTEM_SCHEMA, USER_SCHEMA, catalog_list},
+    file,
     metrics::Metrics,
     param,
     table::{self, Choices},
@@ -134,6 +135,16 @@ impl QueryEngine {
         read_only().verify_plan(&plan).map_err(QueryError::plan)?;
         let plan = plan.with_param_values(params).map_err(QueryError::plan)?;
         Ok((state, plan))
+    }
+
+    /// Reads one file of a table: its columns, and its rows as they lie there. Whoever asks
+    /// has to see to it that the file stays.
+    pub async fn read_file(
+        &self,
+        path: &str,
+        size_bytes: u64,
+    ) -> Result<(SchemaRef, BatchStream), QueryError> {
+        file::read(self.storage.files().clone(), path, size_bytes).await
     }
 
     /// Every table that queries on the database can name, sorted by schema and name.

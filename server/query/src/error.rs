@@ -3,10 +3,10 @@
 use std::{error::Error, fmt};
 
 use arrow::error::ArrowError;
-use datafusion::error::DataFusionError;
+use datafusion::{error::DataFusionError, parquet::errors::ParquetError};
 use outrigger_model::error::ErrorKind;
 
-use crate::ParamError;
+use crate::{ParamError, file};
 
 /// A query that failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum QueryError {
     /// The query began, and failed.
     #[error("error while executing query")]
     Execution(#[source] EngineError),
+    /// A file could not be read.
+    #[error("read the file")]
+    File(#[source] ParquetError),
     /// The result could not be written in the format that was asked for.
     #[error("format the result of the query")]
     Format(#[source] ArrowError),
@@ -49,6 +52,7 @@ impl QueryError {
             Self::DatabaseNotFound(_) => ErrorKind::NotFound,
             Self::Parameter { .. } => ErrorKind::Invalid,
             Self::Plan(error) | Self::Execution(error) => error.kind(),
+            Self::File(error) => file::kind(error),
             Self::Format(_) => ErrorKind::Internal,
         }
     }

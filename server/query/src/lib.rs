@@ -6,6 +6,7 @@
 mod catalog;
 mod engine;
 mod error;
+mod file;
 pub mod format;
 mod live;
 mod metrics;

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    Lag,
+    FileDelivery, Lag,
     memtable::{held_bytes, slice_bytes},
     merge::{conform, union_schema},
     record::Meaning,
@@ -201,6 +201,27 @@ impl Feed {
     /// How far a trigger lags that wants the rows of one table, or of all its database's.
     pub fn lag(&self, trigger: TriggerId, table: Option<&str>) -> Lag {
         self.state.recollection.lag(&self.state, trigger, table)
+    }
+
+    /// The files that were committed and told of in the entries behind `after`, for a trigger:
+    /// as many entries as there are up to `until`, but no more files than `files_max` unless
+    /// one entry has more.
+    pub fn files(
+        &self,
+        trigger: TriggerId,
+        (after, until): (Sequence, Option<Sequence>),
+        files_max: usize,
+    ) -> FileDelivery {
+        let after = after.max(self.state.removed());
+        let last = *self.state.recent.last.borrow();
+        let last = until.map_or(last, |until| last.min(until));
+        self.state
+            .committed_files(trigger, (after, last), files_max)
+    }
+
+    /// How far a trigger lags behind the files that are committed.
+    pub fn files_lag(&self, trigger: TriggerId) -> Lag {
+        self.state.files_lag(trigger)
     }
 
     /// The rows of the entries behind `after` that pass the filter: as many entries as

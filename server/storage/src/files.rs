@@ -8,6 +8,8 @@ mod windows;
 
 use serde::{Deserialize, Serialize};
 
+use crate::persisted::Reason;
+
 pub(crate) use self::{
     encode::{decode_rows, encode_journal, encode_points},
     join::join_files,
@@ -30,4 +32,22 @@ pub struct ParquetFile {
     /// It has what was written up to this log entry: where files have the same point, the
     /// values of the file with the higher number win.
     pub sequence: u64,
+}
+
+impl ParquetFile {
+    /// Why there is such a file; its name says it.
+    pub(crate) fn reason(&self) -> Reason {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        if name.contains('-') {
+            Reason::Compaction
+        } else {
+            Reason::Snapshot
+        }
+    }
+}
+
+/// How the file is named that takes the place of others, the newest of which has that number.
+/// No other attempt has the same time.
+pub(crate) fn joined_name(sequence: u64, nanos: i64) -> String {
+    format!("{sequence:010}-{nanos}.parquet")
 }

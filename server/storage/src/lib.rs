@@ -5,6 +5,7 @@
 //! Everything is derived from the log, and comes back from the last snapshot and the log's
 //! entries behind it.
 
+mod announcer;
 mod error;
 pub mod feed;
 mod files;
@@ -15,6 +16,7 @@ mod memtable;
 mod merge;
 mod metrics;
 mod open;
+mod persisted;
 pub mod points;
 mod record;
 mod rehearsal;
@@ -29,6 +31,7 @@ pub use error::{WriteError, WriteErrorBody};
 pub use files::ParquetFile;
 pub use lag::Lag;
 pub use open::{OpenError, Settings, StorageTask, Stores};
+pub use persisted::{CommittedFile, FileDelivery, Reason};
 pub use rehearsal::{Rehearsal, Rehearsed};
 pub use state::{Snapshot, TableView};
 pub use write::{

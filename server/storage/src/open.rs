@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    Storage,
+    Storage, announcer,
     files::decode_rows,
     journal::JournalTable,
     keeping,
@@ -92,12 +92,13 @@ impl StorageTask {
             storage,
         } = self;
         let stopped = CancellationToken::new();
+        let telling = announcer::tell(storage.state().clone(), committer.clone(), shutdown.clone());
         let keeping = keeping::keep(storage, shutdown.clone());
         let writing = async {
             log.run(shutdown).await;
             stopped.cancel();
         };
-        tokio::join!(writing, snapshots.run(stopped.clone()), keeping);
+        tokio::join!(writing, snapshots.run(stopped.clone()), keeping, telling);
         // A log that has failed may be another server's.
         if !committer.has_failed() {
             snapshots.finish().await;
@@ -281,6 +282,7 @@ async fn read(
         catalog: Catalog::from_image(image.catalog.clone()),
         files: files.collect(),
         journals,
+        pending: image.pending.iter().cloned().map(Arc::new).collect(),
     };
     Ok((restored, stored))
 }

@@ -6,6 +6,7 @@
 //! kind 2  catalog  a CatalogChange as JSON
 //! kind 3  done     trigger u32, through u64, after u64 (0 if absent)
 //! kind 4  journal  journal table u16, Arrow IPC stream
+//! kind 5  files    an Announcement as JSON
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +24,7 @@ use outrigger_model::{
     trace::TraceContext,
 };
 
-use crate::journal::JournalTable;
+use crate::{journal::JournalTable, persisted::Announcement};
 
 /// A record with its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub(crate) enum Meaning {
         table: JournalTable,
         batch: RecordBatch,
     },
+    /// Files were committed.
+    Files(Announcement),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,13 +63,16 @@ pub(crate) enum RecordError {
     #[error("read the record's columns")]
     Arrow(#[from] ArrowError),
     #[error("read the record's catalog change")]
-    Change(#[from] serde_json::Error),
+    Change(#[source] serde_json::Error),
+    #[error("read the record's files")]
+    Files(#[source] serde_json::Error),
 }
 
 const ROWS: u8 = 1;
 const CATALOG: u8 = 2;
 const DONE: u8 = 3;
 const JOURNAL: u8 = 4;
+const FILES: u8 = 5;
 
 impl Meaning {
     pub(crate) fn encode(&self) -> Record {
@@ -101,6 +107,11 @@ impl Meaning {
                 encode_batch(batch, &mut payload);
                 JOURNAL
             }
+            Self::Files(announcement) => {
+                payload = serde_json::to_vec(announcement)
+                    .expect("names and numbers are always valid JSON");
+                FILES
+            }
         };
         Record {
             kind,
@@ -125,7 +136,8 @@ impl Meaning {
                     origin,
                 }
             }
-            CATALOG => Self::Catalog(CatalogChange::decode(&payload)?),
+            CATALOG => Self::Catalog(CatalogChange::decode(&payload).map_err(RecordError::Change)?),
+            FILES => Self::Files(serde_json::from_slice(&payload).map_err(RecordError::Files)?),
             DONE => Self::Done {
                 trigger: TriggerId(payload.try_get_u32_le().map_err(short)?),
                 range: EntryRange {
@@ -216,6 +228,28 @@ mod tests {
         check(&Meaning::Catalog(CatalogChange::DeleteDatabase {
             id: database,
         }));
+    }
+
+    /// As first written; never change, only add.
+    const FROZEN_FILES: &str = r#"{"snapshot":7,"edition":1,"part":0,"began":9,"reason":"compaction","files":[{"database":1,"table":2,"path":"n/a.parquet","size_bytes":100,"row_count":3,"min_time":-5,"max_time":9,"sequence":7,"replaces":["n/b.parquet"]}]}"#;
+
+    #[test]
+    fn a_frozen_announcement_is_read_and_written() {
+        let record = Record {
+            kind: FILES,
+            payload: FROZEN_FILES.into(),
+        };
+        let meaning = Meaning::decode(&record).unwrap();
+        let Meaning::Files(announcement) = &meaning else {
+            panic!("{meaning:?}");
+        };
+        assert_eq!(announcement.files[0].replaces, ["n/b.parquet"]);
+        assert_eq!(meaning.encode().payload, FROZEN_FILES);
+        let bad = Record {
+            kind: FILES,
+            payload: "{}".into(),
+        };
+        assert!(matches!(Meaning::decode(&bad), Err(RecordError::Files(_))));
     }
 
     #[test]

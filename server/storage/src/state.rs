@@ -15,17 +15,20 @@ use outrigger_log::{View, entry::Entry};
 use outrigger_model::{
     clock::{Clock, Timestamp},
     error::Report,
-    ids::{DatabaseId, Sequence, TableId},
+    ids::{DatabaseId, Sequence, TableId, TriggerId},
     schema::TableSchema,
 };
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use crate::{
+    Lag,
     feed::{EntryRows, Recent, TableRows, rows_of},
     files::ParquetFile,
     journal::JournalTable,
     lag::Recollection,
     memtable::{Memtable, Rows},
+    persisted::{Announcement, Announcements, FileDelivery},
     record::Meaning,
     snapshot::{Edit, Stored},
 };
@@ -38,6 +41,8 @@ pub(crate) struct State {
     pub(crate) recollection: Recollection,
     // Log entries up to this one may be gone.
     removed: AtomicU64,
+    /// Files were committed of which the log has to tell.
+    pub(crate) committed: Notify,
     clock: Arc<dyn Clock>,
 }
 
@@ -47,6 +52,7 @@ struct Published {
     tables: HashMap<TableId, Memtable>,
     files: HashMap<TableId, Files>,
     journals: HashMap<JournalTable, Memtable>,
+    announcements: Announcements,
     /// The last entry that is in them.
     last: Sequence,
     /// How often rows went because their table was deleted: what has them on disk has to go.
@@ -67,6 +73,11 @@ pub(crate) struct Cut {
     pub(crate) journals: Vec<(JournalTable, Rows)>,
     /// How often rows had gone because their table was deleted.
     pub(crate) drops: u64,
+    /// What the log has still to tell of earlier commits.
+    pub(crate) pending: Vec<Arc<Announcement>>,
+    /// Files that no table has any more and that somebody has still to see; whoever makes the
+    /// snapshot knows them.
+    pub(crate) kept: Vec<Arc<ParquetFile>>,
 }
 
 /// What a snapshot brings back.
@@ -76,6 +87,7 @@ pub(crate) struct Restored {
     pub(crate) catalog: Catalog,
     pub(crate) files: HashMap<TableId, Files>,
     pub(crate) journals: Vec<(JournalTable, Vec<RecordBatch>)>,
+    pub(crate) pending: Vec<Arc<Announcement>>,
 }
 
 /// A table's rows at one moment.
@@ -153,6 +165,7 @@ impl State {
             recent: Recent::default(),
             recollection: Recollection::default(),
             removed: AtomicU64::new(0),
+            committed: Notify::new(),
             clock,
         }
     }
@@ -170,11 +183,14 @@ impl State {
         }
         self.recent.start_behind(restored.sequence);
         self.forget_entries(removed);
+        let mut announcements = Announcements::default();
+        announcements.pend(restored.pending);
         *self.published.write() = Published {
             catalog: Arc::new(restored.catalog),
             tables: HashMap::new(),
             files: restored.files,
             journals,
+            announcements,
             last: restored.sequence,
             drops: 0,
         };
@@ -183,8 +199,15 @@ impl State {
 
     /// Remembers an entry that the snapshot covers, because a trigger has still to see it.
     pub(crate) fn recall(&self, entry: &Entry) -> Result<(), String> {
-        let rows = rows_of(entry.sequence, decode(entry)?);
-        self.recollection.push(&rows, self.clock.now());
+        let (meanings, now) = (decode(entry)?, self.clock.now());
+        for meaning in &meanings {
+            if let Meaning::Files(announcement) = meaning {
+                let announcements = &mut self.published.write().announcements;
+                announcements.log(entry.sequence, now, announcement.clone());
+            }
+        }
+        let rows = rows_of(entry.sequence, meanings);
+        self.recollection.push(&rows, now);
         self.recent.push(rows);
         Ok(())
     }
@@ -226,6 +249,8 @@ impl State {
         Cut {
             sequence: published.last,
             drops: published.drops,
+            pending: published.announcements.pending().to_vec(),
+            kept: Vec::new(),
             tables,
             files: published.files.clone(),
             journals: journals
@@ -235,9 +260,10 @@ impl State {
         }
     }
 
-    /// Files take the place of the rows of the last cut.
+    /// Files take the place of the rows of the last cut. The log is to tell of some.
     pub(crate) fn publish_files(&self, stored: &Stored) {
         let published = &mut *self.published.write();
+        self.pend(published, &stored.announced);
         for (id, new) in &stored.files {
             // Else it was deleted meanwhile.
             if let Some(memtable) = published.tables.get_mut(id) {
@@ -249,9 +275,10 @@ impl State {
         published.tables.retain(|_, memtable| !memtable.is_empty());
     }
 
-    /// Other files take the place of some.
-    pub(crate) fn publish_edit(&self, edit: &Edit) {
+    /// Other files take the place of some. The log is to tell of some.
+    pub(crate) fn publish_edit(&self, edit: &Edit, announced: &[Arc<Announcement>]) {
         let published = &mut *self.published.write();
+        self.pend(published, announced);
         for (table, file) in &edit.removed {
             // Else the table was deleted meanwhile.
             if let Some(files) = published.files.get_mut(table) {
@@ -266,6 +293,62 @@ impl State {
             }
         }
         published.files.retain(|_, files| !files.is_empty());
+    }
+
+    fn pend(&self, published: &mut Published, announced: &[Arc<Announcement>]) {
+        published.announcements.pend(announced.iter().cloned());
+        if !announced.is_empty() {
+            self.committed.notify_one();
+        }
+    }
+
+    /// The catalog, and the last entry that is in it.
+    pub(crate) fn catalog_at(&self) -> (Arc<Catalog>, Sequence) {
+        let published = self.published.read();
+        (published.catalog.clone(), published.last)
+    }
+
+    /// What the log has still to tell of files that were committed.
+    pub(crate) fn pending(&self) -> Vec<Arc<Announcement>> {
+        self.published.read().announcements.pending().to_vec()
+    }
+
+    /// The names of the files that have to stay because somebody has still to see them.
+    pub(crate) fn kept_files(&self) -> HashSet<String> {
+        let published = self.published.read();
+        let Published {
+            catalog,
+            announcements,
+            ..
+        } = &*published;
+        announcements.kept(catalog, self.removed())
+    }
+
+    /// Forgets the files that nobody has still to see.
+    pub(crate) fn tidy_announcements(&self) {
+        let published = &mut *self.published.write();
+        let (catalog, removed) = (published.catalog.clone(), self.removed());
+        published.announcements.tidy(&catalog, removed);
+    }
+
+    /// The files behind `after` that a trigger is to see.
+    pub(crate) fn committed_files(
+        &self,
+        trigger: TriggerId,
+        (after, last): (Sequence, Sequence),
+        files_max: usize,
+    ) -> FileDelivery {
+        let published = self.published.read();
+        let of = (published.catalog.as_ref(), trigger);
+        let announcements = &published.announcements;
+        announcements.read(of, (after, last), files_max)
+    }
+
+    /// How far a trigger lags behind the files that were committed.
+    pub(crate) fn files_lag(&self, trigger: TriggerId) -> Lag {
+        let published = self.published.read();
+        let (catalog, announcements) = (&published.catalog, &published.announcements);
+        announcements.lag(catalog, trigger, self.removed())
     }
 
     /// The files of each table, and how long it keeps rows.
@@ -324,12 +407,13 @@ impl State {
     }
 
     /// How much memory the views take: each part's name, and its bytes.
-    pub(crate) fn held_bytes(&self) -> [(&'static str, usize); 4] {
-        let (index, tables, journals) = {
+    pub(crate) fn held_bytes(&self) -> [(&'static str, usize); 5] {
+        let (index, tables, journals, announced) = {
             let published = self.published.read();
             let (index, tables) = published.tables();
             let journals: Vec<Rows> = published.journals.values().map(Memtable::rows).collect();
-            (index, tables, journals)
+            let announced = published.announcements.held_bytes();
+            (index, tables, journals, announced)
         };
         // Nobody waits for the counting.
         let (rows, journals) = (index + held_bytes(&tables), held_bytes(&journals));
@@ -338,6 +422,7 @@ impl State {
             ("journals", journals),
             ("recent_entries", self.recent.held_bytes()),
             ("lag", self.recollection.held_bytes()),
+            ("committed_files", announced),
         ]
     }
 
@@ -398,17 +483,17 @@ fn held_bytes(rows: &[Rows]) -> usize {
 impl View for State {
     fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
         let meanings = decode(&entry)?;
-        let mut rows = EntryRows::new(entry.sequence);
+        let (mut rows, now) = (EntryRows::new(entry.sequence), self.clock.now());
         {
             let mut published = self.published.write();
             for meaning in meanings {
                 published
-                    .apply(entry.sequence, meaning, &mut rows)
+                    .apply((entry.sequence, now), meaning, &mut rows)
                     .map_err(|error| Report(error.as_ref()).to_string())?;
             }
             published.last = entry.sequence;
         }
-        self.recollection.push(&rows, self.clock.now());
+        self.recollection.push(&rows, now);
         self.recent.push(rows);
         Ok(())
     }
@@ -431,7 +516,7 @@ impl Published {
 
     fn apply(
         &mut self,
-        sequence: Sequence,
+        (sequence, now): (Sequence, Timestamp),
         meaning: Meaning,
         rows: &mut EntryRows,
     ) -> Result<(), Box<dyn std::error::Error>> {
@@ -471,6 +556,9 @@ impl Published {
             }
             Meaning::Done { trigger, range } => {
                 Arc::make_mut(&mut self.catalog).complete(trigger, range);
+            }
+            Meaning::Files(announcement) => {
+                self.announcements.log(sequence, now, announcement);
             }
             Meaning::Journal { table, batch } => {
                 let rows = self.journals.entry(table).or_default();

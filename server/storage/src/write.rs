@@ -25,7 +25,7 @@ use prometheus::core::Collector;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    WriteError,
+    CommittedFile, ParquetFile, WriteError,
     feed::Feed,
     journal::JournalRows,
     keeping,
@@ -165,6 +165,11 @@ impl Storage {
         }
     }
 
+    /// The views.
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
     /// When what is deleted goes.
     pub(crate) fn keeping(&self) -> &keeping::Config {
         &self.keeping
@@ -184,6 +189,29 @@ impl Storage {
     /// The server's own tables at this moment.
     pub fn internal_snapshot(&self) -> Snapshot {
         self.state.snapshot(None)
+    }
+
+    /// The newest files of a database's tables, or of one: not more than `files_max`.
+    pub fn newest_files(
+        &self,
+        database: &str,
+        table: Option<&str>,
+        files_max: usize,
+    ) -> Result<Vec<CommittedFile>, CatalogError> {
+        let snapshot = self.snapshot(database)?;
+        let mut files: Vec<CommittedFile> = snapshot
+            .tables()
+            .iter()
+            .filter(|(name, view)| !view.is_deleted() && table.is_none_or(|wanted| wanted == *name))
+            .flat_map(|(name, view)| view.files().iter().map(|file| as_committed(name, file)))
+            .collect();
+        files.sort_by(|one, two| {
+            let key = |file: &CommittedFile| (file.file.sequence, file.file.path.clone());
+            key(two).cmp(&key(one))
+        });
+        files.truncate(files_max);
+        files.reverse();
+        Ok(files)
     }
 
     /// Where the files of tables lie.
@@ -351,6 +379,16 @@ impl Storage {
             *staged = after.clone();
         }
         Ok(prepared.submit(permit, trace))
+    }
+}
+
+fn as_committed(table: &str, file: &Arc<ParquetFile>) -> CommittedFile {
+    CommittedFile {
+        table: table.to_owned(),
+        file: ParquetFile::clone(file),
+        reason: file.reason(),
+        replaces: Vec::new(),
+        keeps: file.clone(),
     }
 }
 

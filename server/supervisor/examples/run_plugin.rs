@@ -35,7 +35,7 @@ use outrigger_model::{
 };
 use outrigger_sandbox::{GroupLimits, Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
-    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventTable, Grants,
+    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventFile, EventTable, Grants,
     Invocation, InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream,
     Request, Scope, Source, Supervisor,
     environment::{self, Management, VirtualEnvironment},
@@ -58,6 +58,13 @@ impl Backend for Terminal {
         Ok(QueryStream {
             schema: batch.schema(),
             batches: Box::pin(stream::iter([Ok(batch)])),
+        })
+    }
+
+    async fn read(&self, _: &Scope, file: &EventFile) -> Result<QueryStream, BackendError> {
+        Err(BackendError {
+            kind: ErrorKind::NotFound,
+            message: format!("there is no file {}", file.path),
         })
     }
 

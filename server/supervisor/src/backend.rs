@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use outrigger_model::{clock::Timestamp, error::ErrorKind, trace::Trace};
 
-use crate::invocation::{BindingKey, InvocationId};
+use crate::invocation::{BindingKey, EventFile, InvocationId};
 
 /// On whose behalf something is asked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -109,6 +109,9 @@ pub trait Backend: Send + Sync + 'static {
         scope: &Scope,
         request: QueryRequest,
     ) -> Result<QueryStream, BackendError>;
+
+    /// Reads a file of the invocation's event.
+    async fn read(&self, scope: &Scope, file: &EventFile) -> Result<QueryStream, BackendError>;
 
     /// Stores lines at once; returns when they are durable and readable, or once
     /// buffered with `no_sync`.

@@ -1,6 +1,6 @@
 //! What is run: a plugin, an event, and what comes back.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -77,11 +77,36 @@ pub struct EventTable {
     pub batches: Vec<RecordBatch>,
 }
 
+/// A file in an event, whose rows the backend reads when the plugin asks for them.
+#[derive(Clone, Debug)]
+pub struct EventFile {
+    /// The table whose rows it has.
+    pub table: String,
+    /// Its name, for the plugin and for the backend.
+    pub path: String,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// The first time of a row.
+    pub min_time: Timestamp,
+    /// The last.
+    pub max_time: Timestamp,
+    /// Why there is one, in a word.
+    pub reason: &'static str,
+    /// The names of the files whose place it takes.
+    pub replaces: Vec<String>,
+    /// Whatever keeps the file where it is until the event is dealt with.
+    pub keeps: Arc<dyn Any + Send + Sync>,
+}
+
 /// Why a plugin is called.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Rows were written.
     Writes(Vec<EventTable>),
+    /// Files were committed.
+    Files(Vec<EventFile>),
     /// It is time.
     Schedule {
         /// The time that was scheduled.

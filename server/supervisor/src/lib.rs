@@ -38,8 +38,8 @@ pub use config::{Config, PoolLimits};
 pub use confinement::{Confinement, Grants};
 pub use error::{ExitReason, HostError, InvocationError, PluginFailure, SupervisorError};
 pub use invocation::{
-    BindingKey, Concluded, Event, EventTable, Finished, Invocation, InvocationId, Package, Phases,
-    Plugin, Request, Response, Source, Usage,
+    BindingKey, Concluded, Event, EventFile, EventTable, Finished, Invocation, InvocationId,
+    Package, Phases, Plugin, Request, Response, Source, Usage,
 };
 pub use private::{PrivateMax, remove_tree};
 pub use status::{BindingStatus, Deaths, PauseStatus, PoolStatus, RunningStatus, WorkerStatus};

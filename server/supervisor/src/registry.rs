@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use crate::{
     backend::{Backend, Scope},
     cache::{self, GlobalCache},
-    invocation::{EventTable, InvocationId},
+    invocation::{Event, EventFile, EventTable, InvocationId},
     offers::Offers,
     peer::Peer,
 };
@@ -44,13 +44,31 @@ pub(crate) struct Link {
     pub(crate) from_worker: Streaming<FromWorker>,
 }
 
+/// What of its event an invocation may fetch, by index.
+#[derive(Debug, Default)]
+pub(crate) struct Fetchable {
+    pub(crate) tables: Vec<EventTable>,
+    pub(crate) files: Vec<EventFile>,
+}
+
+impl From<Event> for Fetchable {
+    fn from(event: Event) -> Self {
+        let (tables, files) = match event {
+            Event::Writes(tables) => (tables, Vec::new()),
+            Event::Files(files) => (Vec::new(), files),
+            Event::Schedule { .. } | Event::Request(_) => Default::default(),
+        };
+        Self { tables, files }
+    }
+}
+
 /// An invocation that runs.
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) key: InvocationKey,
     pub(crate) pid: u32,
     pub(crate) scope: Scope,
-    pub(crate) tables: Vec<EventTable>,
+    pub(crate) fetchable: Fetchable,
     /// Room for calls at the same time.
     pub(crate) calls: Arc<Semaphore>,
     /// Cancelled when the invocation is over, and with it every call.
@@ -78,7 +96,7 @@ impl Active {
         key: InvocationKey,
         pid: u32,
         (scope, trace): (Scope, Trace),
-        tables: Vec<EventTable>,
+        fetchable: Fetchable,
     ) -> Self {
         let (calls, over) = (
             Arc::new(Semaphore::new(CALLS_MAX)),
@@ -88,7 +106,7 @@ impl Active {
             key,
             pid,
             scope,
-            tables,
+            fetchable,
             calls,
             over,
             moved: Moved::default(),

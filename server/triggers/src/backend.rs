@@ -13,7 +13,7 @@ use outrigger_model::{
 use outrigger_query::{Param, QueryEngine, QueryError};
 use outrigger_storage::{Storage, WriteError, WriteErrorBody, WriteRequest, journal::PluginLog};
 use outrigger_supervisor::{
-    Backend, BackendError, BindingKey, LogLine, QueryRequest, QueryStream, Scope, Value,
+    Backend, BackendError, BindingKey, EventFile, LogLine, QueryRequest, QueryStream, Scope, Value,
 };
 
 use crate::{
@@ -110,6 +110,19 @@ impl Backend for PluginBackend {
         })
     }
 
+    async fn read(&self, _scope: &Scope, file: &EventFile) -> Result<QueryStream, BackendError> {
+        let failed = failed_read(&file.path);
+        let (schema, batches) = self
+            .queries
+            .read_file(&file.path, file.size_bytes)
+            .await
+            .map_err(&failed)?;
+        Ok(QueryStream {
+            schema,
+            batches: batches.map_err(failed).boxed(),
+        })
+    }
+
     async fn write(
         &self,
         scope: &Scope,
@@ -168,6 +181,19 @@ fn failed_query(database: &str, sql: &str) -> impl Fn(QueryError) -> BackendErro
         BackendError {
             kind: error.kind(),
             message: format!("error: {reason} {place}"),
+        }
+    }
+}
+
+/// What a plugin is told of a file that could not be read.
+fn failed_read(path: &str) -> impl Fn(QueryError) -> BackendError + use<> {
+    let path = path.to_owned();
+    move |error| {
+        let reason = Report(&error).to_string();
+        let reason = cut(&reason, REASON_BYTES_MAX);
+        BackendError {
+            kind: error.kind(),
+            message: format!("cannot read the file {path}: {reason}"),
         }
     }
 }

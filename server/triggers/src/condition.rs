@@ -10,7 +10,7 @@ use outrigger_catalog::{
 use outrigger_storage::{Lag, Storage};
 use outrigger_supervisor::{PauseStatus, PoolStatus};
 
-use crate::{backend::binding_key, board::Board, status::TriggerStatus, wal::table_of};
+use crate::{backend::binding_key, board::Board, status::TriggerStatus};
 
 /// All that a trigger can be, by what is most worth knowing.
 pub(crate) const STATES: [&str; 6] = ["off", "disabled", "paused", "retrying", "running", "idle"];
@@ -93,15 +93,17 @@ impl Observer {
         }
     }
 
-    /// What is written while a trigger is disabled is never delivered, so it lags behind nothing.
+    /// What comes while a trigger is disabled is never delivered, so it lags behind nothing.
     fn lag(&self, trigger: &Trigger) -> Option<Lag> {
-        let event = &trigger.definition.event;
-        let follows = matches!(
-            event,
-            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. }
-        );
-        let feed = self.storage.feed();
-        (follows && !trigger.definition.disabled)
-            .then(|| feed.lag(trigger.id, table_of(event).as_deref()))
+        let definition = &trigger.definition;
+        if definition.disabled || !definition.follows_the_log() {
+            return None;
+        }
+        let (feed, event) = (self.storage.feed(), &definition.event);
+        Some(if event.is_of_files() {
+            feed.files_lag(trigger.id)
+        } else {
+            feed.lag(trigger.id, event.table())
+        })
     }
 }

@@ -21,6 +21,8 @@ use crate::source::SourceError;
 
 /// How many dry runs may go on at a time.
 const RUNNING_MAX: usize = 4;
+/// How many files a plugin may be tried with.
+const FILES_MAX: usize = 100;
 
 /// Limits of dry runs.
 #[derive(Clone, Debug)]
@@ -60,6 +62,13 @@ pub enum DryEvent {
         /// As if the trigger was for this table only.
         table: Option<String>,
     },
+    /// As if files that there are had just been committed.
+    Files {
+        /// As if the trigger was for this table only.
+        table: Option<String>,
+        /// How many of the newest, at most [`FILES_MAX`]; one if `None`.
+        files: Option<usize>,
+    },
     /// As if it was the next time of a schedule.
     Schedule {
         /// A cron expression, or `every:` and a duration; every second if `None`.
@@ -91,6 +100,9 @@ pub enum DryRunError {
     /// It would have no time.
     #[error("the timeout must be longer than 0s")]
     Timeout,
+    /// It would have no files, or too many.
+    #[error("the number of files must be from 1 to {FILES_MAX}")]
+    Files,
     /// The plugin cannot be read.
     #[error("Plugin error")]
     Source(#[from] SourceError),
@@ -112,7 +124,7 @@ impl DryRunError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Timeout => ErrorKind::Invalid,
+            Self::Timeout | Self::Files => ErrorKind::Invalid,
             Self::Source(error) => error.kind(),
             Self::Write(error) => error.kind(),
             Self::Busy | Self::Stopping => ErrorKind::Unavailable,

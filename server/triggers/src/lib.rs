@@ -1,6 +1,6 @@
 //! When plugins run, on what, and what becomes of the result.
 //!
-//! Every enabled trigger has a task: one that follows the log, one that follows a
+//! Every enabled trigger has a task: one that follows the log (rows, or files), one that follows a
 //! timetable, or one that answers requests. The task has the supervisor run the plugin,
 //! and commits the plugin's lines, for the log's followers together with the moved
 //! cursor. Nothing here is ever awaited by a writer.
@@ -12,6 +12,8 @@ mod board;
 mod condition;
 mod dry_run;
 mod expression;
+mod follower;
+mod interest;
 mod last_good;
 mod listing;
 mod logs;
@@ -34,7 +36,6 @@ mod tables;
 mod timetable;
 mod upload;
 mod voice;
-mod wal;
 mod wording;
 
 pub use backend::PluginBackend;

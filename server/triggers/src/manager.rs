@@ -28,13 +28,13 @@ use tracing::{error, info};
 use crate::{
     backend::binding_key,
     board::Board,
+    follower::FollowerTask,
     logs::PluginLogger,
     plugins::Plugins,
     requests::RequestTask,
     runner::{Engine, Runner},
     schedule::ScheduleTask,
     timetable::Timetable,
-    wal::WalTask,
 };
 
 /// Limits of invocations.
@@ -246,8 +246,11 @@ impl ManagerTask {
                 self.owners.insert(task.id(), trigger.id);
                 return;
             }
-            TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. } => {
-                let task = self.tasks.spawn(WalTask::new(runner, database).run());
+            TriggerEvent::AllTablesWalWrite
+            | TriggerEvent::SingleTableWalWrite { .. }
+            | TriggerEvent::AllTablesParquetPersist
+            | TriggerEvent::SingleTableParquetPersist { .. } => {
+                let task = self.tasks.spawn(FollowerTask::new(runner, database).run());
                 self.owners.insert(task.id(), trigger.id);
                 return;
             }

@@ -182,7 +182,7 @@ impl Runner {
         let definition = &self.trigger.definition;
         let name = format!("trigger {}", definition.name);
         let kind = match occasion.event {
-            Event::Writes(_) => SpanKind::Consumer,
+            Event::Writes(_) | Event::Files(_) => SpanKind::Consumer,
             Event::Schedule { .. } | Event::Request(_) => SpanKind::Internal,
         };
         let mut span = origin.begin(&self.engine.tracer, name, kind);

@@ -79,7 +79,7 @@ pub enum TriggerError {
     /// There is nothing earlier to start with.
     #[error(
         "only a trigger on writes (all_tables, table:) can start with the earliest entry; a \
-         schedule or a request trigger starts now: leave out start"
+         trigger on files, a schedule or a request trigger starts now: leave out start"
     )]
     Start,
     /// The server takes no such triggers.

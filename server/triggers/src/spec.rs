@@ -11,6 +11,8 @@ pub const GRAMMAR: &str = "\
 expected one of:
   all_tables         rows were written to any table of the database
   table:<name>       rows were written to this table
+  parquet:all_tables Parquet files of any table of the database were committed
+  parquet:<name>     Parquet files of this table were committed
   every:<duration>   at the multiples of a duration since 1970, for example every:10s or every:1h 30m
   cron:<expression>  5 fields: minute hour day month weekday (0 or 7 is Sunday), where one of two
                      given days is enough, or 6 or 7 fields: second minute hour day month
@@ -31,6 +33,8 @@ pub struct TriggerSpec(pub TriggerEvent);
 pub enum TriggerKind {
     /// Fires on writes.
     WalRows,
+    /// Fires on files.
+    ParquetFiles,
     /// Fires at times.
     Schedule,
     /// Fires on requests.
@@ -39,7 +43,12 @@ pub enum TriggerKind {
 
 impl TriggerKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::WalRows, Self::Schedule, Self::Request];
+    pub const ALL: [Self; 4] = [
+        Self::WalRows,
+        Self::ParquetFiles,
+        Self::Schedule,
+        Self::Request,
+    ];
 }
 
 impl From<&TriggerEvent> for TriggerKind {
@@ -48,6 +57,8 @@ impl From<&TriggerEvent> for TriggerKind {
             TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. } => {
                 Self::WalRows
             }
+            TriggerEvent::AllTablesParquetPersist
+            | TriggerEvent::SingleTableParquetPersist { .. } => Self::ParquetFiles,
             TriggerEvent::Schedule { .. } | TriggerEvent::Every { .. } => Self::Schedule,
             TriggerEvent::RequestPath { .. } => Self::Request,
         }
@@ -93,10 +104,21 @@ fn parse(spec: &str) -> Result<TriggerEvent, String> {
         "table" => Ok(TriggerEvent::SingleTableWalWrite {
             table_name: rest.to_owned(),
         }),
+        "parquet" => parse_parquet(rest),
         "every" => parse_every(rest),
         "cron" | "schedule" => parse_cron(rest).map_err(|error| error.to_string()),
         "request" | "path" => parse_path(rest),
         _ => Err("it has none of the known forms".to_owned()),
+    }
+}
+
+fn parse_parquet(table: &str) -> Result<TriggerEvent, String> {
+    match table {
+        "" => Err("it names no table: parquet:all_tables, or parquet:<name>".to_owned()),
+        "all_tables" | "all-tables" => Ok(TriggerEvent::AllTablesParquetPersist),
+        table => Ok(TriggerEvent::SingleTableParquetPersist {
+            table_name: table.to_owned(),
+        }),
     }
 }
 
@@ -142,6 +164,10 @@ impl fmt::Display for TriggerSpec {
         match &self.0 {
             TriggerEvent::AllTablesWalWrite => f.write_str("all_tables"),
             TriggerEvent::SingleTableWalWrite { table_name } => write!(f, "table:{table_name}"),
+            TriggerEvent::AllTablesParquetPersist => f.write_str("parquet:all_tables"),
+            TriggerEvent::SingleTableParquetPersist { table_name } => {
+                write!(f, "parquet:{table_name}")
+            }
             TriggerEvent::Schedule { schedule } => write!(f, "cron:{schedule}"),
             TriggerEvent::Every { duration } => {
                 write!(f, "every:{}", humantime::format_duration(*duration))
@@ -161,6 +187,9 @@ mod tests {
         check(" all-tables ", "all_tables");
         check("table: cpu ", "table:cpu");
         check("table:with space", "table:with space");
+        check("parquet:all_tables", "parquet:all_tables");
+        check(" parquet: all-tables ", "parquet:all_tables");
+        check("parquet:with space", "parquet:with space");
         check("every:60s", "every:1m");
         check("every:90m", "every:1h 30m");
         check("cron:0 0 6 * * 2-6", "cron:0 0 6 * * 2-6");
@@ -178,6 +207,8 @@ mod tests {
         check_refused("table:", "table name is empty");
         check_refused("All_Tables", "none of the known forms");
         check_refused("", "none of the known forms");
+        check_refused("parquet", "none of the known forms");
+        check_refused("parquet: ", "it names no table: parquet:all_tables, or");
         check_refused("every:10", "couldn't parse to duration");
         check_refused("every:0s", "at least 1ms");
         check_refused("every:366d", "over 1 year");

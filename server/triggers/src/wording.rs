@@ -10,6 +10,7 @@ use crate::timetable::at;
 pub(crate) fn starting(event: &Event) -> String {
     match event {
         Event::Writes(_) => "starting execution of wal plugin.".to_owned(),
+        Event::Files(_) => "starting execution of parquet plugin.".to_owned(),
         Event::Schedule { call_time } => {
             format!("starting execution with scheduled time {}", at(*call_time))
         }

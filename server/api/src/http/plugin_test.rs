@@ -42,6 +42,17 @@ struct WalBody {
     table: Option<String>,
 }
 
+/// Ours as a whole.
+#[derive(Debug, Deserialize)]
+struct PersistedBody {
+    #[serde(flatten)]
+    common: Common,
+    #[serde(default)]
+    table: Option<String>,
+    #[serde(default)]
+    files: Option<usize>,
+}
+
 #[derive(Debug, Deserialize)]
 struct ScheduleBody {
     #[serde(flatten)]
@@ -107,6 +118,21 @@ pub(crate) async fn wal(
     let body: WalBody = request::json(request, shared.config.max_request_bytes).await?;
     let (lines, table) = (body.input_lp, body.table);
     let event = DryEvent::Writes { lines, table };
+    let report = shared
+        .dry_runs
+        .run(body.common.dry_run(event, trace)?)
+        .await?;
+    Ok(Json(report.into()))
+}
+
+pub(crate) async fn persisted(
+    State(shared): State<Shared>,
+    Extension(trace): Extension<Trace>,
+    request: Request,
+) -> Result<Json<Report>, HttpError> {
+    let body: PersistedBody = request::json(request, shared.config.max_request_bytes).await?;
+    let (table, files) = (body.table, body.files);
+    let event = DryEvent::Files { table, files };
     let report = shared
         .dry_runs
         .run(body.common.dry_run(event, trace)?)

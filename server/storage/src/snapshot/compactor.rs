@@ -18,7 +18,7 @@ use tracing::info;
 
 use super::{SnapshotError, SnapshotObjects, edit::Edit};
 use crate::{
-    files::{Bounds, ParquetFile, join_files, pick},
+    files::{Bounds, ParquetFile, join_files, joined_name, pick},
     state::State,
 };
 
@@ -145,9 +145,8 @@ async fn join(
     let (Some(encoded), Some(first), Some(sequence)) = (joined, first, last) else {
         return Ok(None);
     };
-    // A number that no other attempt has.
     let directory = first.path.rsplit_once('/').map_or("", |(parent, _)| parent);
-    let path = Path::from(format!("{directory}/{sequence:010}-{nanos}.parquet"));
+    let path = Path::from(format!("{directory}/{}", joined_name(sequence, nanos)));
     let added = Arc::new(ParquetFile {
         path: path.to_string(),
         size_bytes: encoded.bytes.len() as u64,

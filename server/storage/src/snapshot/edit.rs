@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use outrigger_model::ids::TableId;
 
-use super::image::{SnapshotImage, TableFiles};
-use crate::files::ParquetFile;
+use super::image::{SnapshotId, SnapshotImage, TableFiles};
+use crate::{files::ParquetFile, persisted::Announcement};
 
 /// Files that come and go at once.
 #[derive(Clone, Debug)]
@@ -15,6 +15,21 @@ pub(crate) struct Edit {
     pub(crate) added: Vec<(TableId, Arc<ParquetFile>)>,
     /// It may have been stored already, without an answer.
     pub(super) is_tried: bool,
+    /// What it told then, and has to tell again, word for word, if it still follows the same.
+    pub(super) told: Option<Told>,
+}
+
+/// What an edition tells beside the files of tables.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// Which snapshot it follows.
+    pub(super) of: SnapshotId,
+    /// What the log is to tell of the files that come.
+    pub(super) announced: Vec<Arc<Announcement>>,
+    /// That, and what it has still to tell of earlier commits.
+    pub(super) pending: Vec<Announcement>,
+    /// Files that no table has any more, and that a trigger has still to see.
+    pub(super) kept: Vec<ParquetFile>,
 }
 
 impl Edit {
@@ -28,6 +43,7 @@ impl Edit {
             removed: files.into_iter().map(|file| (table, file)).collect(),
             added: vec![(table, joined)],
             is_tried: false,
+            told: None,
         }
     }
 
@@ -37,6 +53,7 @@ impl Edit {
             removed,
             added: Vec::new(),
             is_tried: false,
+            told: None,
         }
     }
 
@@ -48,9 +65,11 @@ impl Edit {
     }
 
     /// The snapshot that follows: of the same log entry, with other files.
-    pub(super) fn apply(&self, image: &SnapshotImage) -> SnapshotImage {
+    pub(super) fn apply(&self, image: &SnapshotImage, told: &Told) -> SnapshotImage {
         let mut image = image.clone();
         image.edition += 1;
+        image.pending.clone_from(&told.pending);
+        image.kept.clone_from(&told.kept);
         let removed = self.removed.iter();
         let removed: HashSet<&str> = removed.map(|(_, file)| file.path.as_str()).collect();
         for table in &mut image.tables {

@@ -14,7 +14,7 @@ use outrigger_catalog::image::CatalogImage;
 use outrigger_model::ids::{Sequence, TableId};
 use serde::{Deserialize, Serialize};
 
-use crate::files::ParquetFile;
+use crate::{files::ParquetFile, persisted::Announcement};
 
 const MAGIC: &[u8; 8] = b"OUTRIGSN";
 const VERSION: u16 = 1;
@@ -35,6 +35,12 @@ pub(crate) struct SnapshotImage {
     /// Of the tables that have any.
     pub(crate) tables: Vec<TableFiles>,
     pub(crate) journals: Vec<JournalFile>,
+    /// What the log has still to tell of files that this one or an earlier one has brought.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pending: Vec<Announcement>,
+    /// Files that no table has any more, and that a trigger has still to see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) kept: Vec<ParquetFile>,
 }
 
 /// The files of one table, in the order in which they were made.
@@ -136,7 +142,10 @@ fn checksum(header: &[u8], content: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use outrigger_model::ids::DatabaseId;
+
     use super::*;
+    use crate::persisted::{AnnouncedFile, Reason};
 
     /// As first written; never change, only add files for later versions.
     const FROZEN: &[u8] = include_bytes!("../../fixtures/snapshot-v1.snapshot");
@@ -155,7 +164,7 @@ mod tests {
             edition: 0,
             window_seconds: 600,
             catalog: CatalogImage {
-                last_database: outrigger_model::ids::DatabaseId(1),
+                last_database: DatabaseId(1),
                 last_table: TableId(2),
                 ..CatalogImage::default()
             },
@@ -167,6 +176,8 @@ mod tests {
                 table: 1,
                 path: "n/journals/1/00000000000000000007.parquet".to_owned(),
             }],
+            pending: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -174,6 +185,28 @@ mod tests {
     fn a_frozen_snapshot_is_read_and_written() {
         assert_eq!(image().encode(), FROZEN);
         assert_eq!(SnapshotImage::decode(FROZEN).unwrap(), image());
+    }
+
+    #[test]
+    fn what_triggers_on_files_have_to_see_is_read_back() {
+        let mut image = image();
+        let file = image.tables[0].files[0].clone();
+        let told = AnnouncedFile {
+            database: DatabaseId(1),
+            table: TableId(2),
+            file: file.clone(),
+            replaces: vec!["n/a.parquet".to_owned()],
+        };
+        image.pending.push(Announcement {
+            snapshot: Sequence(7),
+            edition: 1,
+            part: 0,
+            began: Sequence(9),
+            reason: Reason::Compaction,
+            files: vec![told],
+        });
+        image.kept.push(file);
+        assert_eq!(SnapshotImage::decode(&image.encode()).unwrap(), image);
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl SnapshotImage {
     fn paths(&self) -> impl Iterator<Item = String> {
         let files = self.tables.iter().flat_map(|table| &table.files);
         let files = files.map(|file| file.path.clone());
+        let files = files.chain(self.kept.iter().map(|file| file.path.clone()));
         files.chain(self.journals.iter().map(|journal| journal.path.clone()))
     }
 }

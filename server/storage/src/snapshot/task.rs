@@ -34,6 +34,7 @@ use crate::{
     journal::JournalTable,
     memtable::Rows,
     metrics::SnapshotMetrics,
+    persisted::{self, Announcement, Reason},
     state::{Cut, State},
 };
 
@@ -75,7 +76,7 @@ pub(crate) struct SnapshotTask {
     pending: Option<Cut>,
     failures: u32,
     not_before: Instant,
-    /// Files that no snapshot names any more, but perhaps a query.
+    /// Files that no table has any more, but perhaps a query, or a trigger has still to see.
     leaving: Vec<Arc<ParquetFile>>,
     /// Of the last snapshot, to see which leave.
     files: Vec<Arc<ParquetFile>>,
@@ -94,17 +95,19 @@ fn pause(failures: u32) -> Duration {
 pub(crate) struct Stored {
     /// The new files of each table.
     pub(crate) files: HashMap<TableId, Vec<Arc<ParquetFile>>>,
+    /// What the log is to tell of them.
+    pub(crate) announced: Vec<Arc<Announcement>>,
     journals: StoredJournals,
 }
 
 impl SnapshotTask {
     pub(crate) fn new(mut parts: Snapshots) -> Self {
+        let image = parts.image.take();
+        let kept = image.iter().flat_map(|image| &image.kept);
         Self {
-            covered: parts
-                .image
-                .as_ref()
-                .map_or(Sequence(0), |image| image.sequence),
-            image: parts.image.take(),
+            leaving: kept.cloned().map(Arc::new).collect(),
+            covered: image.as_ref().map_or(Sequence(0), |image| image.sequence),
+            image,
             edits: VecDeque::new(),
             expires_at: Instant::now(),
             journals: parts.journals.clone(),
@@ -113,7 +116,6 @@ impl SnapshotTask {
             pending: None,
             failures: 0,
             not_before: Instant::now(),
-            leaving: Vec::new(),
             parts,
         }
     }
@@ -148,6 +150,7 @@ impl SnapshotTask {
                 },
             }
             if look {
+                self.parts.state.tidy_announcements();
                 self.remove_leaving().await;
                 self.expire();
                 compactor.look();
@@ -191,10 +194,11 @@ impl SnapshotTask {
 
     /// Returns whether it has succeeded.
     async fn attempt(&mut self) -> bool {
-        let cut = match self.pending.take() {
-            Some(cut) => cut,
-            None => self.parts.state.cut(),
-        };
+        let cut = self.pending.take();
+        let cut = cut.unwrap_or_else(|| Cut {
+            kept: self.kept(&self.leaving),
+            ..self.parts.state.cut()
+        });
         let started = Instant::now();
         match self.store(&cut).await {
             Ok((image, stored)) => {
@@ -237,7 +241,20 @@ impl SnapshotTask {
             let parts = self.store_journal(cut.sequence, *table, rows).await?;
             journals.insert(*table, parts);
         }
-        let stored = Stored { files, journals };
+        let commit = persisted::Commit {
+            snapshot: cut.sequence,
+            edition: 0,
+            began: cut.sequence,
+            reason: Reason::Snapshot,
+            catalog: &cut.catalog,
+        };
+        let new = files.iter();
+        let new = new.flat_map(|(table, files)| files.iter().map(|file| (*table, file.clone())));
+        let stored = Stored {
+            announced: commit.announce(new, &[]),
+            files,
+            journals,
+        };
         let image = self.image(cut, &stored);
         self.parts.objects.write(&image).await?;
         Ok((image, stored))
@@ -344,7 +361,19 @@ impl SnapshotTask {
             catalog: cut.catalog.image(),
             tables,
             journals,
+            pending: unshared(cut.pending.iter().chain(&stored.announced)),
+            kept: unshared(&cut.kept),
         }
+    }
+
+    /// Those of the files that a trigger has still to see.
+    fn kept(&self, files: &[Arc<ParquetFile>]) -> Vec<Arc<ParquetFile>> {
+        if files.is_empty() {
+            return Vec::new();
+        }
+        let names = self.parts.state.kept_files();
+        let kept = files.iter().filter(|file| names.contains(&file.path));
+        kept.cloned().collect()
     }
 
     /// The snapshot is durable: files take the place of rows, and what it replaces goes.
@@ -418,11 +447,15 @@ impl SnapshotTask {
         Ok(())
     }
 
-    /// Removes files that no query reads any more.
+    /// Removes files that no query reads any more, and no trigger has still to see.
     async fn remove_leaving(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let kept = self.parts.state.kept_files();
         let (gone, read) = std::mem::take(&mut self.leaving)
             .into_iter()
-            .partition(|file| Arc::strong_count(file) == 1);
+            .partition(|file| Arc::strong_count(file) == 1 && !kept.contains(&file.path));
         self.leaving = read;
         let gone: Vec<Arc<ParquetFile>> = gone;
         for file in gone {
@@ -431,6 +464,11 @@ impl SnapshotTask {
             }
         }
     }
+}
+
+fn unshared<'a, T: Clone + 'a>(shared: impl IntoIterator<Item = &'a Arc<T>>) -> Vec<T> {
+    let shared = shared.into_iter();
+    shared.map(|one| T::clone(one)).collect()
 }
 
 fn paths(journals: &StoredJournals) -> impl Iterator<Item = &str> {

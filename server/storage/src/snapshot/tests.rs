@@ -2,6 +2,7 @@
 
 mod failing;
 mod house;
+mod persisted;
 
 use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -160,11 +161,16 @@ impl Running {
     }
 
     async fn create_trigger(&self, name: &str, earliest: bool) {
+        let event = TriggerEvent::AllTablesWalWrite;
+        self.create_trigger_on(name, event, earliest).await;
+    }
+
+    async fn create_trigger_on(&self, name: &str, event: TriggerEvent, earliest: bool) {
         let definition = TriggerDefinition {
             name: name.to_owned(),
             plugin: "p.py".to_owned(),
             pin: None,
-            event: TriggerEvent::AllTablesWalWrite,
+            event,
             arguments: None,
             error_behavior: ErrorBehavior::Log,
             disabled: false,

@@ -54,23 +54,42 @@ impl Data {
             span.set("query.text", request.text.as_str());
         }
         let query = self.registry.backend.query(&scope, request);
-        let begun = active
-            .call(async { query.await.map_err(|error| status(&error)) })
-            .await;
-        let QueryStream { schema, batches } = begun.inspect_err(|error| {
-            if let Some(span) = &mut span {
-                span.fail(&error.message());
-            }
-        })?;
-        // The span ends with the stream.
-        let batches = batches.map_err(move |error| {
-            if let Some(span) = &mut span {
-                span.fail(&error);
-            }
-            FlightError::from(status(&error))
-        });
-        Ok(encode(schema, batches.boxed()))
+        answer(active, span, query).await
     }
+
+    /// The rows of a file of the event.
+    async fn read(&self, active: &Active, index: u32) -> Result<FlightStream, Status> {
+        let file = active.fetchable.files.get(index as usize);
+        let file = file.ok_or_else(|| Status::invalid_argument("the event has no such file"))?;
+        let (mut span, scope) = active.begin_call("read file");
+        if let Some(span) = &mut span {
+            span.set("file.path", file.path.as_str());
+        }
+        answer(active, span, self.registry.backend.read(&scope, file)).await
+    }
+}
+
+/// What the backend answers to a call, as a stream with which the call's span ends.
+async fn answer(
+    active: &Active,
+    mut span: Option<Span>,
+    call: impl Future<Output = Result<QueryStream, BackendError>>,
+) -> Result<FlightStream, Status> {
+    let begun = active
+        .call(async { call.await.map_err(|error| status(&error)) })
+        .await;
+    let QueryStream { schema, batches } = begun.inspect_err(|error| {
+        if let Some(span) = &mut span {
+            span.fail(&error.message());
+        }
+    })?;
+    let batches = batches.map_err(move |error| {
+        if let Some(span) = &mut span {
+            span.fail(&error);
+        }
+        FlightError::from(status(&error))
+    });
+    Ok(encode(schema, batches.boxed()))
 }
 
 type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
@@ -95,12 +114,15 @@ impl FlightService for Data {
         let active = self
             .registry
             .authorize(&ticket.invocation, &ticket.key, peer.as_deref())?;
+        // Plugins take a file's rows some at a time, and work on them as long as they like.
+        let at_leisure = matches!(ticket.what, Some(flight_ticket::What::File(_)));
         let stream = match ticket.what {
             Some(flight_ticket::What::Batch(index)) => {
                 let (span, _) = active.begin_call("fetch rows");
                 until_over(batch(&active, index)?, span)
             }
             Some(flight_ticket::What::Query(query)) => self.query(&active, query).await?,
+            Some(flight_ticket::What::File(index)) => self.read(&active, index).await?,
             None => return Err(Status::invalid_argument("the ticket asks for nothing")),
         };
         // What is not fetched when the invocation ends is not fetched at all.
@@ -110,8 +132,12 @@ impl FlightService for Data {
             let bytes = data.data_body.len() as u64;
             counting.moved.bytes_in.fetch_add(bytes, Ordering::Relaxed);
         });
-        let offered = Offered::new(counted.boxed(), active.offers.clone());
-        Ok(Response::new(offered.take_until(over).boxed()))
+        let stream = if at_leisure {
+            counted.boxed()
+        } else {
+            Offered::new(counted.boxed(), active.offers.clone()).boxed()
+        };
+        Ok(Response::new(stream.take_until(over).boxed()))
     }
 
     async fn handshake(
@@ -193,6 +219,7 @@ fn only_do_get() -> Status {
 
 fn batch(active: &Active, index: u32) -> Result<FlightStream, Status> {
     let table = active
+        .fetchable
         .tables
         .get(index as usize)
         .ok_or_else(|| Status::invalid_argument("the event has no such table"))?;

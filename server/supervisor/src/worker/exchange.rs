@@ -117,15 +117,11 @@ impl Worker {
         let (limits, left) = (call.limits, call.left());
         let message = messages::invoke(&invocation, key, (limits, left), trace.context());
         let asked = matches!(invocation.event, Event::Request(_));
-        let tables = match invocation.event {
-            Event::Writes(tables) => tables,
-            Event::Schedule { .. } | Event::Request(_) => Vec::new(),
-        };
         let active = Arc::new(Active::new(
             key,
             self.pid(),
             (call.scope.clone(), trace.clone()),
-            tables,
+            invocation.event.into(),
         ));
         meter.watch(active.clone());
         let admission = call.registry.admit(active.clone());

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use outrigger_model::{clock::Timestamp, trace::TraceContext};
 use outrigger_proto::v1::{
-    Arguments, Bind, Invoke, Log, Package, PluginError, RequestEvent, ScheduleEvent, SingleFile,
-    SourceFile, TableRef, Timings, WriteEvent, bind, from_worker, invoke, log::Level,
+    Arguments, Bind, FileRef, FilesEvent, Invoke, Log, Package, PluginError, RequestEvent,
+    ScheduleEvent, SingleFile, SourceFile, TableRef, Timings, WriteEvent, bind, from_worker,
+    invoke, log::Level,
 };
 
 use super::call::Limits;
 use crate::{
     backend::{LogLevel, LogLine, Scope},
     error::PluginFailure,
-    invocation::{Event, EventTable, Invocation, Phases, Plugin, Response, Source},
+    invocation::{Event, EventFile, EventTable, Invocation, Phases, Plugin, Response, Source},
     registry::InvocationKey,
 };
 
@@ -112,6 +113,10 @@ fn event(event: &Event) -> invoke::Event {
             let tables = tables.iter().enumerate().map(table_reference).collect();
             invoke::Event::Writes(WriteEvent { tables })
         }
+        Event::Files(files) => {
+            let files = files.iter().enumerate().map(file_reference).collect();
+            invoke::Event::Files(FilesEvent { files })
+        }
         Event::Schedule { call_time } => invoke::Event::Schedule(ScheduleEvent {
             call_time_ns: call_time.0,
         }),
@@ -132,6 +137,20 @@ fn table_reference((index, table): (usize, &EventTable)) -> TableRef {
             .map(|batch| batch.num_rows() as u64)
             .sum(),
         index: u32::try_from(index).expect("an event has fewer tables"),
+    }
+}
+
+fn file_reference((index, file): (usize, &EventFile)) -> FileRef {
+    FileRef {
+        index: u32::try_from(index).expect("an event has fewer files"),
+        table: file.table.clone(),
+        path: file.path.clone(),
+        size_bytes: file.size_bytes,
+        rows: file.rows,
+        min_time_ns: file.min_time.0,
+        max_time_ns: file.max_time.0,
+        reason: file.reason.to_owned(),
+        replaces: file.replaces.clone(),
     }
 }
 

@@ -33,6 +33,7 @@ impl Meter {
                 let batches = tables.iter().flat_map(|table| &table.batches);
                 batches.map(|batch| batch.num_rows() as u64).sum()
             }
+            Event::Files(files) => files.iter().map(|file| file.rows).sum(),
             Event::Schedule { .. } | Event::Request(_) => 0,
         };
         process.reset_peak();

@@ -24,10 +24,10 @@ use super::{
 use crate::{
     backend::{Backend, BackendError, LogLevel, LogLine, QueryRequest, QueryStream, Scope},
     confinement::Grants,
-    invocation::{BindingKey, Event, Plugin, Source},
+    invocation::{BindingKey, Event, EventFile, Plugin, Source},
     peer::Peer,
     private::PrivateRoot,
-    registry::{Active, Registry},
+    registry::{Active, Fetchable, Registry},
     usage::ProcessUsage,
 };
 
@@ -42,6 +42,10 @@ struct Listening(parking_lot::Mutex<Vec<(LogLevel, String)>>);
 impl Backend for Listening {
     async fn query(&self, _: &Scope, _: QueryRequest) -> Result<QueryStream, BackendError> {
         unreachable!("nobody asks")
+    }
+
+    async fn read(&self, _: &Scope, _: &EventFile) -> Result<QueryStream, BackendError> {
+        unreachable!("nobody has a file")
     }
 
     async fn write(
@@ -260,7 +264,12 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
     for seed in 0..5_000 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut worker = worker(said(&mut random));
-        let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
+        let active = Active::new(
+            [0; 16],
+            1,
+            (scope(), Trace::unrecorded()),
+            Fetchable::default(),
+        );
         let asked = random.random();
         let call = Call::short(&registry, scope(), BUDGET);
         let exchange = worker.exchange(&call, &active, asked);
@@ -292,7 +301,12 @@ async fn whoever_does_nothing_but_log_is_ended() {
     for (count, is_ended) in [(FLOOD_MAX, false), (FLOOD_MAX + 10_000, true)] {
         let said = Bytes::from(frame(&log("x")).repeat(count as usize));
         let (mut worker, (registry, _)) = (worker(said), registry());
-        let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
+        let active = Active::new(
+            [0; 16],
+            1,
+            (scope(), Trace::unrecorded()),
+            Fetchable::default(),
+        );
         let call = Call::short(&registry, scope(), BUDGET);
         match (worker.exchange(&call, &active, false).await, is_ended) {
             (Err(Stop::Broken(Break::Violation(what))), true) => {
@@ -445,7 +459,12 @@ async fn the_next_run_may_log_what_the_last_one_has_left() {
     let (registry, logged) = registry();
     let run = [frame(&log("x")).repeat(1_900), frame(&completed()).to_vec()].concat();
     let mut worker = worker(run.repeat(10).into());
-    let active = Active::new([0; 16], 1, (scope(), Trace::unrecorded()), Vec::new());
+    let active = Active::new(
+        [0; 16],
+        1,
+        (scope(), Trace::unrecorded()),
+        Fetchable::default(),
+    );
     for _ in 0..10 {
         worker.allowance.begin();
         let call = Call::short(&registry, scope(), BUDGET);

@@ -25,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    DryEvent, DryRun, DryRunConfig, DryRunError, DryRunReport, RUNNING_MAX,
+    DryEvent, DryRun, DryRunConfig, DryRunError, DryRunReport, FILES_MAX, RUNNING_MAX,
     capture::{Capture, Captures},
     sessions::{SessionKey, Sessions},
 };
 use crate::{
     backend::describe_line,
+    interest::event_of_files,
     plugins::Plugins,
     source::{PluginSource, SourceError},
     spec::TriggerSpec,
@@ -106,6 +107,13 @@ impl DryRuns {
         if wanted.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(DryRunError::Timeout);
         }
+        if let DryEvent::Files {
+            files: Some(count), ..
+        } = wanted.event
+            && !(1..=FILES_MAX).contains(&count)
+        {
+            return Err(DryRunError::Files);
+        }
         let turn = turn(&self.0.turns).await?;
         let (shared, stop) = (self.0.clone(), self.0.gate.token().clone());
         let task = self.0.gate.tasks().spawn(async move {
@@ -131,6 +139,9 @@ impl Shared {
         let event = match event {
             DryEvent::Writes { lines, table } => {
                 written(&capture, lines, table, &mut report).await?
+            }
+            DryEvent::Files { table, files } => {
+                self.committed(&wanted.database, table.as_deref(), files, &mut report)
             }
             DryEvent::Schedule { schedule } => {
                 self.scheduled(&wanted.database, schedule.as_deref(), &mut report)
@@ -167,6 +178,32 @@ impl Shared {
             report.errors.push("couldn't find db".to_owned());
         }
         exists
+    }
+
+    /// The event of the newest files; none if there are none.
+    fn committed(
+        &self,
+        database: &str,
+        table: Option<&str>,
+        files: Option<usize>,
+        report: &mut DryRunReport,
+    ) -> Option<Event> {
+        let Ok(files) = self
+            .storage
+            .newest_files(database, table, files.unwrap_or(1))
+        else {
+            report.errors.push("couldn't find db".to_owned());
+            return None;
+        };
+        let event = event_of_files(files);
+        if event.is_none() {
+            let whose = table.map_or("no table".to_owned(), |table| format!("no table {table:?}"));
+            report.log_lines.push(format!(
+                "INFO: the plugin was not called: {database:?} has {whose} with Parquet files yet; \
+                 snapshots make them"
+            ));
+        }
+        event
     }
 
     fn scheduled(

@@ -56,6 +56,8 @@ impl Runner {
     pub(super) fn kind(&self) -> &'static str {
         match self.trigger.definition.event {
             TriggerEvent::AllTablesWalWrite | TriggerEvent::SingleTableWalWrite { .. } => "wal",
+            TriggerEvent::AllTablesParquetPersist
+            | TriggerEvent::SingleTableParquetPersist { .. } => "parquet",
             TriggerEvent::Schedule { .. } | TriggerEvent::Every { .. } => "schedule",
             TriggerEvent::RequestPath { .. } => "request",
         }

@@ -6,8 +6,15 @@ use outrigger_log::LogError;
 use outrigger_model::error::Report;
 use tracing::{info, warn};
 
-use super::{Edit, SnapshotTask, pause};
-use crate::files::ParquetFile;
+use super::{Edit, SnapshotTask, pause, unshared};
+use crate::{
+    files::ParquetFile,
+    persisted::{self, Reason},
+    snapshot::{
+        edit::Told,
+        image::{SnapshotId, SnapshotImage},
+    },
+};
 
 impl SnapshotTask {
     /// Sees from time to time which files are too old.
@@ -46,7 +53,10 @@ impl SnapshotTask {
                 self.discard(&edit).await;
                 continue;
             }
-            match self.store_edit(&edit).await {
+            let of = self.image.as_ref().map(SnapshotImage::id);
+            let told = edit.told.take().filter(|told| Some(told.of) == of);
+            let told = told.unwrap_or_else(|| self.told(&edit, of.unwrap_or_default()));
+            match self.store_edit(&edit, &told).await {
                 Ok(()) => has_changed = true,
                 Err(error) => {
                     self.failures += 1;
@@ -55,6 +65,7 @@ impl SnapshotTask {
                     self.not_before = Instant::now() + pause;
                     // The very same again: it may have been stored without an answer.
                     edit.is_tried = true;
+                    edit.told = Some(told);
                     self.edits.push_front(edit);
                 }
             }
@@ -71,16 +82,40 @@ impl SnapshotTask {
         }
     }
 
-    async fn store_edit(&mut self, edit: &Edit) -> Result<(), LogError> {
+    /// What the edition is to tell beside the files.
+    fn told(&self, edit: &Edit, of: SnapshotId) -> Told {
+        let state = &self.parts.state;
+        let (catalog, began) = state.catalog_at();
+        let commit = persisted::Commit {
+            snapshot: of.sequence,
+            edition: of.edition + 1,
+            began,
+            reason: Reason::Compaction,
+            catalog: &catalog,
+        };
+        let removed = edit.removed.iter().map(|(_, file)| file);
+        let replaces: Vec<String> = removed.clone().map(|file| file.path.clone()).collect();
+        let announced = commit.announce(edit.added.iter().cloned(), &replaces);
+        let leaving: Vec<_> = self.leaving.iter().chain(removed).cloned().collect();
+        let pending = state.pending();
+        Told {
+            of,
+            pending: unshared(pending.iter().chain(&announced)),
+            kept: unshared(&self.kept(&leaving)),
+            announced,
+        }
+    }
+
+    async fn store_edit(&mut self, edit: &Edit, told: &Told) -> Result<(), LogError> {
         let Some(image) = &self.image else {
             return Ok(());
         };
         let before = image.id();
-        let image = edit.apply(image);
+        let image = edit.apply(image, told);
         self.parts.objects.write(&image).await?;
         self.failures = 0;
         self.image = Some(image);
-        self.parts.state.publish_edit(edit);
+        self.parts.state.publish_edit(edit, &told.announced);
         self.parts.metrics.edited(edit);
         let removed = self.take_out(edit);
         if let Err(error) = self.parts.objects.forget(before).await {

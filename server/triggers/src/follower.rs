@@ -1,41 +1,37 @@
-//! A WAL trigger: follows the log and runs its plugin on what was written.
+//! A trigger that follows the log: runs its plugin on what was written, or on the files that
+//! were committed.
 //!
 //! One batch of entries after the other, or, for an asynchronous trigger, several at the
 //! same time; each is recorded as dealt with together with what its plugin wrote.
 
 use std::{sync::Arc, time::Duration};
 
-use outrigger_catalog::{
-    progress::{EntryRange, Progress},
-    trigger::TriggerEvent,
-};
+use outrigger_catalog::progress::{EntryRange, Progress};
 use outrigger_model::{
     error::Report,
     ids::{DatabaseId, Sequence},
     trace::Trace,
 };
-use outrigger_storage::{
-    Commit,
-    feed::{Delivery, Feed, Filter},
-    journal::JournalRows,
-};
-use outrigger_supervisor::{Event, EventTable, InvocationId};
+use outrigger_storage::{Commit, feed::Feed, journal::JournalRows};
+use outrigger_supervisor::{Event, InvocationId};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tracing::{error, warn};
 
 use crate::{
+    interest::{Found, Interest},
+    origin::Origin,
     retry,
     runner::{Next, Occasion, Runner},
 };
 
-/// How many entries without rows may pass before that is recorded.
+/// How many entries without anything for it may pass before that is recorded.
 const UNRECORDED_ENTRIES_MAX: u64 = 1000;
 
 /// Follows the log for one trigger.
 #[derive(Debug)]
-pub(crate) struct WalTask {
+pub(crate) struct FollowerTask {
     runner: Arc<Runner>,
-    filter: Filter,
+    interest: Interest,
     feed: Feed,
     /// What was dealt with when the task started; it has gaps if invocations overlapped.
     before: Progress,
@@ -52,21 +48,15 @@ enum Step {
     Stop,
 }
 
-impl WalTask {
+impl FollowerTask {
     pub(crate) fn new(runner: Runner, database: DatabaseId) -> Self {
-        let config = &runner.engine.config;
-        let filter = Filter {
-            database,
-            table: table_of(&runner.trigger.definition.event),
-            rows_max: config.batch_rows_max,
-            bytes_max: config.batch_bytes_max.0,
-        };
+        let interest = Interest::of(&runner.trigger, database, &runner.engine.config);
         let feed = runner.engine.storage.feed();
         let before = runner.trigger.progress.clone();
         let position = before.cursor();
         Self {
             runner: Arc::new(runner),
-            filter,
+            interest,
             feed,
             before,
             position,
@@ -93,7 +83,7 @@ impl WalTask {
         self.runner.release();
     }
 
-    /// Looks at the next entries; hands them out if they have rows, waits if there are none.
+    /// Looks at the next entries; hands out what is in them for it, waits if there are none.
     async fn look(&mut self, news: &mut watch::Receiver<Sequence>) -> Step {
         let (start, end) = self.before.gap(self.position);
         if start > self.position {
@@ -101,8 +91,8 @@ impl WalTask {
             self.position = start;
             self.handed = start;
         }
-        let delivery = match self.feed.read(start, end, &self.filter).await {
-            Ok(delivery) => delivery,
+        let found = match self.interest.look(&self.feed, start, end).await {
+            Ok(found) => found,
             Err(error) => {
                 let trigger = &self.runner.trigger.definition.name;
                 warn!(trigger, error = %Report(&error), "cannot read the log, trying again");
@@ -111,11 +101,16 @@ impl WalTask {
                 return Step::Continue;
             }
         };
-        if !delivery.tables.is_empty() {
-            self.hand_out(delivery);
+        let Found {
+            through,
+            entries,
+            event,
+        } = found;
+        if let Some((event, origin)) = event {
+            self.hand_out((event, origin), entries, through);
             return Step::Continue;
         }
-        self.position = delivery.through;
+        self.position = through;
         let at_end = end == Some(self.position);
         self.record_empty(at_end).await;
         if at_end {
@@ -124,21 +119,34 @@ impl WalTask {
         self.wait(news).await
     }
 
-    /// Runs the plugin on the entries up to the delivery's end.
-    fn hand_out(&mut self, delivery: Delivery) {
+    /// Runs the plugin for an event of some entries, all up to `through`. The event's id is the
+    /// same for every attempt at it, also after a restart; what came meanwhile may join it
+    /// then, which makes another id.
+    fn hand_out(
+        &mut self,
+        (event, origin): (Event, Origin),
+        (first, last): (Sequence, Sequence),
+        through: Sequence,
+    ) {
         let range = EntryRange {
             after: self.handed,
-            through: delivery.through,
+            through,
         };
         self.position = range.through;
         self.handed = range.through;
-        let occasion = self.occasion(delivery, range);
+        let occasion = Occasion {
+            id: InvocationId(format!("{}-{first}-{last}", self.runner.trigger.id).into()),
+            event,
+            done: Some(range),
+            origin,
+            waited: Duration::ZERO,
+        };
         let runner = self.runner.clone();
         self.running
             .spawn(async move { runner.deal_with(&occasion).await });
     }
 
-    /// Records that entries without rows are dealt with, where they are many, so that a
+    /// Records that entries without anything for it are dealt with, where they are many, so that a
     /// restart need not read them again, or where they close a gap. Failing is no harm.
     async fn record_empty(&mut self, closes_gap: bool) {
         let passed = self.position.0 - self.handed.0;
@@ -180,33 +188,6 @@ impl WalTask {
             Some(ended) => step_after(ended),
             None => Step::Continue,
         }
-    }
-
-    /// The event of a delivery. Its id is the same for every attempt at the same rows, also
-    /// after a restart; rows that were written meanwhile may join them then, which makes
-    /// another id.
-    fn occasion(&self, delivery: Delivery, range: EntryRange) -> Occasion {
-        let (first, last) = delivery
-            .entries
-            .unwrap_or((delivery.through, delivery.through));
-        let tables = delivery.tables.into_iter().map(|table| EventTable {
-            name: table.name,
-            batches: table.batches,
-        });
-        Occasion {
-            id: InvocationId(format!("{}-{first}-{last}", self.runner.trigger.id).into()),
-            event: Event::Writes(tables.collect()),
-            done: Some(range),
-            origin: delivery.origins.into(),
-            waited: Duration::ZERO,
-        }
-    }
-}
-
-pub(crate) fn table_of(event: &TriggerEvent) -> Option<String> {
-    match event {
-        TriggerEvent::SingleTableWalWrite { table_name } => Some(table_name.clone()),
-        _ => None,
     }
 }
 
