@@ -5,6 +5,7 @@
 //! Everything is derived from the log, and comes back from the last snapshot and the log's
 //! entries behind it.
 
+mod decoding;
 mod error;
 pub mod feed;
 mod files;
@@ -16,6 +17,7 @@ mod merge;
 mod metrics;
 mod open;
 pub mod points;
+mod pressure;
 mod record;
 mod rehearsal;
 pub mod snapshot;
