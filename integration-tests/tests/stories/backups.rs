@@ -16,10 +16,10 @@ use crate::server;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.sh");
 
-/// As small as it gets, so that snapshots are made and files are joined all the while.
+/// Snapshots are made and files are joined all the while, every other second.
 fn busy() -> outrigger_integration_tests::Builder {
     server()
-        .flag("--wal-snapshot-size", "30")
+        .flag("--wal-snapshot-size", "150")
         .flag("--snapshotted-wal-files-to-keep", "3")
         .flag("--gen1-duration", "1m")
 }

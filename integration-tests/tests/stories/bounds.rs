@@ -76,9 +76,17 @@ async fn insist(db: &Database, lines: &str) {
 async fn check_refused(server: &Server, reason: &str) {
     let db = server.database("db");
     let write = refusal(write_request(server, points(1000, 1000)));
-    let create = refusal(create_request(server, "later"));
-    let read = async { assert_eq!(db.number(COUNT).await, 100) };
-    let (write, create, ()) = tokio::join!(write, create, read);
+    let create = async {
+        // Not before: in an entry of its own there might be room for it.
+        eventually("the log waits", async || {
+            let waits = server.has_logged("cannot write the log, writers wait");
+            if waits { Ok(()) } else { Err(String::new()) }
+        })
+        .await;
+        assert_eq!(db.number(COUNT).await, 100, "it can be read meanwhile");
+        refusal(create_request(server, "later")).await
+    };
+    let (write, create) = tokio::join!(write, create);
     for text in [write, create] {
         assert!(text.contains(reason), "{text}");
         assert!(text.contains("may still be stored"), "{text}");
@@ -176,7 +184,6 @@ async fn a_limit_of_files_sizes_does_not_end_the_server() {
     server.restart().await;
     let db = server.database("db");
     assert_eq!(db.number(COUNT).await, 1100);
-    assert!(db.name() == "db" && server.pid() > 0);
 }
 
 #[tokio::test]
