@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU64;
 
+use object_store::{ObjectStoreExt as _, path::Path};
+
 use super::*;
 
 const SECOND: i64 = 1_000_000_000;
@@ -198,6 +200,37 @@ async fn files_are_in_a_system_table() {
     ];
     let shown = fixture.show(sql).await.unwrap();
     assert_eq!(shown.lines().nth(3), Some(expected[3]), "{shown}");
+}
+
+/// What a disk makes of a file is an error or rows, and never the end of a connection or of the
+/// server.
+#[tokio::test]
+async fn a_damaged_file_is_an_error_or_rows() {
+    let fixture = start(1).await;
+    fixture.until_files("cpu", 1).await;
+    let view = fixture.storage.snapshot("db").unwrap();
+    let path = Path::from(view.tables()["cpu"].files()[0].path.as_str());
+    let files = fixture.storage.files();
+    let good = files.get(&path).await.unwrap().bytes().await.unwrap();
+    let (mut refused, mut tried) = (0, 0);
+    for at in (0..good.len()).step_by(31) {
+        let mut bad = good.to_vec();
+        bad[at] ^= [0xff, 0x10, 0x7f, 0x01][at % 4];
+        files.put(&path, bad.into()).await.unwrap();
+        // Another one, since an engine remembers what it has read of a file.
+        let config = Config {
+            exec_mem_pool_bytes: ByteSize::mib(16),
+            target_partitions: NonZeroUsize::new(2).unwrap(),
+        };
+        let engine = QueryEngine::new(fixture.storage.clone(), config);
+        let plan = engine.plan("db", "SELECT * FROM cpu WHERE n > 0", BTreeMap::new());
+        let answer = plan.await.unwrap().collect().await;
+        refused += usize::from(answer.is_err());
+        tried += 1;
+    }
+    assert!(refused > tried / 4, "{refused} of {tried}");
+    files.put(&path, good.into()).await.unwrap();
+    assert!(fixture.show("SELECT * FROM cpu").await.is_ok());
 }
 
 #[tokio::test]
