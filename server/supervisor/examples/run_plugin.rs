@@ -35,9 +35,9 @@ use outrigger_model::{
 };
 use outrigger_sandbox::{GroupLimits, Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
-    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventFile, EventTable, Grants,
-    Invocation, InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream,
-    Request, Scope, Source, Supervisor,
+    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventFile,
+    EventTable, Grants, Invocation, InvocationId, LogLine, Plugin, PoolLimits, PrivateMax,
+    QueryRequest, QueryStream, Request, Scope, Source, Supervisor,
     environment::{self, Management, VirtualEnvironment},
 };
 use tokio_util::sync::CancellationToken;
