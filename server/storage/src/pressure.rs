@@ -15,6 +15,9 @@ use crate::{WriteError, state::State};
 /// How often a writer that waits looks again.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What is told is told in these.
+const MEBIBYTE: usize = ByteSize::mib(1).0;
+
 /// What is known of the memory that rows take.
 #[derive(Debug)]
 pub(crate) struct Pressure {
@@ -72,7 +75,7 @@ impl Pressure {
     fn error(&self) -> WriteError {
         let failure = self.failure.lock().clone();
         WriteError::Behind {
-            rows: ByteSize(self.estimate.load(Ordering::Relaxed)),
+            rows: ByteSize::mib(self.estimate.load(Ordering::Relaxed).div_ceil(MEBIBYTE)),
             max: self.max,
             reason: failure.unwrap_or_else(|| "it is being written".to_owned()),
         }

@@ -73,7 +73,7 @@ pub(super) struct Line {
     pub(super) fields: Fields,
 }
 
-pub(super) const TABLES: [&str; 3] = ["m", "n", "o"];
+pub(super) const TABLES: [&str; 2] = ["m", "n"];
 const TAGS: [&str; 3] = ["t", "u", "v"];
 
 impl Line {
