@@ -33,7 +33,7 @@ def _secrets(data):
 def process_request(influxdb3_local, query_parameters, request_headers, request_body, args=None):
     a = args or {}
     out = _out('out_of_band')
-    import ctypes, socket
+    import ctypes, socket, struct
     pairs = [socket.socketpair() for _ in range(3)]
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,5 +51,8 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     _try(out, "sendmsg out of band", lambda: pairs[1][0].sendmsg([b"x"], [], socket.MSG_OOB))
     _try(out, "sendmmsg out of band", lambda: many(socket.MSG_OOB))
     _try(out, "sendmmsg with fast open", lambda: many(0x20000000))
+    # Who closes such a socket last waits until it has nothing left to send: it could be the server.
+    linger = struct.pack("ii", 1, 600)
+    _try(out, "linger", lambda: pairs[2][1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger) or "set")
     _try(out, "receive out of band", lambda: pairs[0][1].recv(1, socket.MSG_OOB | socket.MSG_DONTWAIT))
     return out

@@ -65,7 +65,8 @@ impl Watched {
         }
     }
 
-    /// Lets the peak of the process's memory begin anew, where the kernel allows it.
+    /// Lets the peak of the process's memory begin anew, where the kernel allows it; blocks as long
+    /// as a thread of the process keeps its memory busy.
     pub(crate) fn reset_peak(self) {
         if self.stat().is_some() {
             // proc(5): 5 resets the peak resident set size to the present one. Where it

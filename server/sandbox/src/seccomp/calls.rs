@@ -539,6 +539,8 @@ const SETSOCKOPT: &[&[Arg]] = &[
         not(2, int(libc::SO_ATTACH_REUSEPORT_CBPF)),
         not(2, int(libc::SO_ATTACH_REUSEPORT_EBPF)),
         not(2, int(libc::SO_BUSY_POLL)),
+        // Whoever looks at a socket may be the last one to have it, and would wait in its place.
+        not(2, int(libc::SO_LINGER)),
     ],
     &[
         is(1, TCP),

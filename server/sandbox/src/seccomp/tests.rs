@@ -346,6 +346,18 @@ fn what_is_sent_and_received_is_neither_fast_open_nor_out_of_band() {
 }
 
 #[test]
+fn a_socket_cannot_keep_who_closes_it_waiting() {
+    let outbound = worker(&Policy::default(), 7);
+    let set = |option: i32| {
+        let numbers = [libc::SOL_SOCKET, option].map(|number| u64::from(number.cast_unsigned()));
+        let args = [3, numbers[0], numbers[1], 0, 8, 0];
+        native(&outbound, libc::SYS_setsockopt, args) == ALLOW
+    };
+    assert!(set(libc::SO_KEEPALIVE) && set(libc::SO_RCVBUF));
+    assert!(!set(libc::SO_LINGER));
+}
+
+#[test]
 fn other_processes_are_out_of_reach_where_landlock_has_no_say() {
     let program = worker(&Policy::default(), 7);
     let server = 4242_u64;

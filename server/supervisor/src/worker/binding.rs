@@ -31,7 +31,7 @@ impl Worker {
     ) -> Option<Concluded> {
         let mut span = call.scope.trace.child("load plugin");
         span.set("plugin", plugin.name.as_str());
-        let meter = Meter::start(self.watched, event);
+        let meter = Meter::start(self.watched, event).await;
         let loaded = self.load(call, plugin).await;
         fail(&mut span, loaded.as_ref().err());
         let error = loaded.err()?;

@@ -98,7 +98,7 @@ impl Worker {
 
     async fn run(&mut self, call: &Call<'_>, invocation: Invocation) -> Concluded {
         let mut span = call.scope.trace.child("run plugin");
-        let mut meter = Meter::start(self.watched, &invocation.event);
+        let mut meter = Meter::start(self.watched, &invocation.event).await;
         let result = self
             .run_metered(call, invocation, (&mut meter, &span.trace()))
             .await;

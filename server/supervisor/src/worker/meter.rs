@@ -6,7 +6,7 @@ use std::{
 };
 
 use outrigger_proto::v1::Timings;
-use tokio::time::Instant;
+use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{collect::count_lines, messages};
 use crate::{
@@ -27,7 +27,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn start(process: Watched, event: &Event) -> Self {
+    pub(super) async fn start(process: Watched, event: &Event) -> Self {
         let rows_in = match event {
             Event::Writes(tables) => {
                 let batches = tables.iter().flat_map(|table| &table.batches);
@@ -36,11 +36,16 @@ impl Meter {
             Event::Files(files) => files.iter().map(|file| file.rows).sum(),
             Event::Schedule { .. } | Event::Request(_) => 0,
         };
-        process.reset_peak();
+        // A thread that the plugin has left can keep its memory busy, for which the kernel waits.
+        let begin = move || {
+            process.reset_peak();
+            process.usage()
+        };
+        let before = spawn_blocking(begin).await.unwrap_or_default();
         Self {
             started: Instant::now(),
             process,
-            before: process.usage(),
+            before,
             active: None,
             usage: Usage {
                 pid: process.pid(),
