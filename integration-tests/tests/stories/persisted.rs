@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{deletion::files, server};
 
 /// Writes down each file that it gets, in another database, and what is in it.
-const WRITE_DOWN: &str = "
+pub(crate) const WRITE_DOWN: &str = "
 import json
 
 def process_persisted(influxdb3_local, files, args=None):
@@ -80,7 +80,7 @@ async fn until_told(server: &Server, count: usize) -> Vec<(Value, Value)> {
 
 /// Waits until a database's rows are in files. Each entry of the log brings the next snapshot
 /// nearer: those that are written here are another database's.
-async fn until_in_files(server: &Server, db: &Database, rows: i64) {
+pub(crate) async fn until_in_files(server: &Server, db: &Database, rows: i64) {
     let sql = "SELECT sum(row_count) AS n FROM system.parquet_files";
     eventually(&format!("{rows} rows are in files"), async || {
         server.database("nudge").write("x f=1 1").await;
