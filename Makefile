@@ -84,6 +84,14 @@ bench:
 	$(PYTHON) bench/latency.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
 	$(PYTHON) bench/overheads.py --binary $(TARGET)/release/influxdb3 --venv $(TARGET)/bench-venv
 
+## bench-scale: load 20 million rows and ask typical queries beside DuckDB
+.PHONY: bench-scale
+bench-scale:
+	$(CARGO) build --release --workspace --bins
+	test -x $(TARGET)/scale-venv/bin/python || $(PYTHON) -m venv $(TARGET)/scale-venv
+	$(TARGET)/scale-venv/bin/python -m pip install --quiet --disable-pip-version-check duckdb
+	$(TARGET)/scale-venv/bin/python bench/scale.py --binary $(TARGET)/release/influxdb3
+
 # How long `make soak` runs.
 SOAK_SECONDS ?= 600
 
@@ -127,7 +135,7 @@ format: $(DEV_STAMP)
 clean-venvs:
 	rm -rf $(addprefix $(TARGET)/,\
 		py-dev demo-venv demo-clients integration-venv integration-clients \
-		integration-examples-venv integration-published-venv bench-venv)
+		integration-examples-venv integration-published-venv bench-venv scale-venv)
 
 # The environment for working on the Python package; made anew when its needs change.
 $(DEV_STAMP): $(HOST_PY)/pyproject.toml

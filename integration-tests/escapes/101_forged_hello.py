@@ -72,7 +72,7 @@ def process_request(influxdb3_local, query_parameters, request_headers, request_
     def hello(token, pid):
         def call():
             with channel(given.socket) as ch:
-                text = m.FromWorker(hello=m.Hello(protocol=1, token=token, pid=pid)).SerializeToString()
+                text = m.FromWorker(hello=m.Hello(protocol=2, token=token, pid=pid)).SerializeToString()
                 return list(ch.stream_stream(PREFIX + "AttachWorker", same, same)(iter([text]), timeout=5))
         return lambda: refused(call)
     _try(out, "own token again", hello(given.token, os.getpid()))

@@ -67,7 +67,7 @@ def attach(channel, *messages, silent=False):
 
 
 def hello(token, pid=None):
-    return m.FromWorker(hello=m.Hello(protocol=1, token=token, pid=pid or os.getpid()))
+    return m.FromWorker(hello=m.Hello(protocol=2, token=token, pid=pid or os.getpid()))
 
 
 def write(channel, request):

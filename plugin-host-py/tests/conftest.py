@@ -24,7 +24,7 @@ def server() -> Iterator[FakeServer]:
     with tempfile.TemporaryDirectory() as directory, FakeServer(Path(directory)) as fake:
         fake.start_worker()
         hello = fake.next()
-        assert hello.protocol == 1
+        assert hello.protocol == 2
         assert fake.process is not None
         assert hello.pid == fake.process.pid
         yield fake

@@ -93,6 +93,7 @@ class HostProcess:
         self._frames = _frames.FrameReader()
         self._received: list[Any] = []
         self.output = {False: b"", True: b""}
+        self._pipes: dict[int, bool] = {}
         self.ready = self.next("ready")
 
     def send(self, **message: Any) -> None:
@@ -103,9 +104,16 @@ class HostProcess:
         ours, theirs = socket.socketpair()
         self.channels.append(ours)
         ours.settimeout(DEADLINE_S)
+        passed = [theirs.detach()]
+        for stderr in (False, True):
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            self._pipes[read] = stderr
+            passed.append(write)
         frame = _frames.encode(pb.ToHost(start_worker={"worker": worker}).SerializeToString())
-        socket.send_fds(self.socket, [frame], [theirs.fileno()])
-        theirs.close()
+        socket.send_fds(self.socket, [frame], passed)
+        for descriptor in passed:
+            os.close(descriptor)
         return ours
 
     def start_spare(self, worker: int = 7) -> Spare:
@@ -121,21 +129,30 @@ class HostProcess:
         return spare.pid
 
     def next(self, kind: str) -> Any:
-        """Return the next message of this kind; output on the way is collected."""
+        """Return the next message of this kind; what was printed by then is in `output`."""
         while True:
             while not self._received:
                 data = self.socket.recv(1 << 16)
                 assert data, "the host has closed the socket"
                 self._received += map(pb.FromHost.FromString, self._frames.feed(data))
             message = self._received.pop(0)
-            if message.WhichOneof("message") == "output":
-                self.output[message.output.stderr] += message.output.data
             if message.WhichOneof("message") == kind:
+                self._read_output()
                 return getattr(message, kind)
 
+    def _read_output(self) -> None:
+        for pipe, stderr in self._pipes.items():
+            with contextlib.suppress(BlockingIOError):
+                while data := os.read(pipe, 1 << 16):
+                    self.output[stderr] += data
+
     def wait_for_output(self, text: bytes, *, stderr: bool) -> None:
+        deadline = time.monotonic() + DEADLINE_S
         while text not in self.output[stderr]:
-            self.next("output")
+            assert time.monotonic() < deadline, self.output
+            pipes = [pipe for pipe, is_stderr in self._pipes.items() if is_stderr == stderr]
+            select.select(pipes, [], [], DEADLINE_S)
+            self._read_output()
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +160,8 @@ class HostProcess:
     def __exit__(self, *_: object) -> None:
         for opened in (self.socket, *self.channels):
             opened.close()
+        for pipe in self._pipes:
+            os.close(pipe)
         self.process.kill()
         self.process.communicate(timeout=DEADLINE_S)
 
@@ -183,7 +202,7 @@ def start_plugin(host: HostProcess, fake: FakeServer, *lines: str, **more: Any) 
 
 
 def test_a_worker_is_forked_into_a_clean_process(host: HostProcess, fake: FakeServer) -> None:
-    assert host.ready.protocol == 1
+    assert host.ready.protocol == 2
     pid = start_plugin(
         host,
         fake,
@@ -400,9 +419,32 @@ def test_a_worker_whose_confinement_must_hold_and_does_not_ends(host: HostProces
     assert host.next("exited").code == 72
 
 
-def test_a_worker_without_a_channel_is_a_protocol_error(host: HostProcess) -> None:
-    host.send(start_worker={"worker": 7})
+@pytest.mark.parametrize("passed", [0, 1, 2])
+def test_a_worker_without_channel_or_output_is_a_protocol_error(
+    host: HostProcess, passed: int
+) -> None:
+    frame = _frames.encode(pb.ToHost(start_worker={"worker": 7}).SerializeToString())
+    socket.send_fds(host.socket, [frame], [0] * passed)
     assert host.process.wait(DEADLINE_S) == 76
+
+
+def test_what_a_worker_prints_is_not_in_the_memory_of_the_next(
+    host: HostProcess, fake: FakeServer
+) -> None:
+    start_plugin(host, fake, "print('can' + 'ary-9e1f' * 1000)", "print('x', file=sys.stderr)")
+    fake.finish()
+    host.wait_for_output(b"ary-9e1f\n", stderr=False)
+    spare = host.start_spare(8)
+    canary, found = b"ary-9e1f" * 20, 0
+    with Path(f"/proc/{spare.pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{spare.pid}/maps").read_text().splitlines():
+            span, access = line.split()[:2]
+            start, end = (int(number, 16) for number in span.split("-"))
+            if access.startswith("rw"):
+                memory.seek(start)
+                with contextlib.suppress(OSError):
+                    found += canary in memory.read(end - start)
+    assert found == 0
 
 
 def test_channels_belong_to_the_workers_in_their_order(host: HostProcess) -> None:

@@ -20,7 +20,7 @@ pub mod v1 {
 }
 
 /// The number in `Hello.protocol` and `HostReady.protocol`.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The most bytes of one message from a worker; a synchronous write is the largest.
 pub const FROM_WORKER_BYTES_MAX: usize = 16 * 1024 * 1024;

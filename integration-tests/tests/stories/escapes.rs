@@ -14,11 +14,13 @@ mod table;
 mod victim;
 
 use futures::future::join_all;
+use outrigger_integration_tests::Builder;
 
 use self::{
     attempts::Attempt,
     house::{Confinement, House, Outcome, User, say},
 };
+use crate::server;
 
 /// What is known to get out of `strict`, and why. One that does not any more fails the story too,
 /// so that this list says what is true.
@@ -79,6 +81,15 @@ async fn the_table_of_attempts_and_layers_is_true() {
         say(&format!("{column}: {escaped} of {} escape", outcomes.len()));
     }
     table::check(&attempts, &columns);
+}
+
+/// A server of an ordinary user, if there can be one: its workers are that user's too.
+pub(crate) async fn ordinary_server() -> Option<Builder> {
+    let User::Other(user) = ordinary()? else {
+        return Some(server());
+    };
+    let environment = house::environment(Some(user)).await;
+    Some(server().copied_environment(&environment).as_user(user))
 }
 
 /// Not root; `None` where there is nobody else and no way to become one.

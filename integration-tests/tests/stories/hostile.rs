@@ -20,7 +20,7 @@ def attack(how, invocation):
     if how == 'stranger':
         send(m.FromWorker(completed=m.Completed(invocation='other', ok={})))
     if how == 'hello':
-        send(m.FromWorker(hello=m.Hello(protocol=1)))
+        send(m.FromWorker(hello=m.Hello(protocol=2)))
     if how == 'long':
         send(m.FromWorker(log=m.Log(invocation=invocation, level=1, text='x' * 100_000)))
     if how == 'huge':
@@ -151,7 +151,7 @@ const VIOLATIONS: [(&str, &str); 8] = [
     ("heartbeat", "a heartbeat that nobody asked for"),
     ("nothing", "lines without text"),
     ("target", "lines for a target with an over-long name"),
-    ("targets", "lines for more databases than there can be"),
+    ("targets", "lines for more targets than there can be"),
     ("bytes", "lines that are not UTF-8"),
     ("response", "completed with a response to no request"),
 ];

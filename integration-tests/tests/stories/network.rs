@@ -210,3 +210,45 @@ async fn names_are_asked_of_the_server() {
     let logs = server.database("db").query(sql).await.to_string();
     assert!(!logs.contains("granted.invalid was refused"), "{logs}");
 }
+
+/// Of something that is no socket, the kernel can tell megabytes; the server must not ask.
+#[tokio::test]
+async fn a_call_with_a_descriptor_of_another_kind_costs_the_server_nothing() {
+    let server = serving("outbound", None).await;
+    if !is_brokered(&server).await {
+        return;
+    }
+    let Some(before) = read_by(&server) else {
+        return;
+    };
+    let program = "
+import ctypes, os, select
+watch, kept = select.epoll(), []
+for _ in range(100):
+    kept.append(os.eventfd(0))
+    for number in range(500, 700):
+        os.dup2(kept[-1], number)
+        watch.register(number, 0)
+connect = ctypes.CDLL(None, use_errno=True).connect
+address = bytes([2, 0, 0, 1, 127, 0, 0, 1]) + bytes(8)
+for _ in range(400):
+    other = os.dup(watch.fileno())
+    connect(other, address, len(address))
+    os.close(other)
+result = len(os.read(os.open('/proc/self/fdinfo/%d' % watch.fileno(), os.O_RDONLY), 1 << 23))
+";
+    let told = ask(&server, program).await.as_u64().expect("a number");
+    assert!(told > 1 << 20, "the kernel tells {told} bytes");
+    let read = read_by(&server).expect("it was seen before") - before;
+    // Who looks after workers reads it now and then.
+    assert!(read < 100 * told, "the server has read {read} bytes");
+}
+
+/// Bytes that the server has read, from whatever; only root sees it.
+fn read_by(server: &Server) -> Option<u64> {
+    let counts = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).ok()?;
+    let read = counts
+        .lines()
+        .find_map(|line| line.strip_prefix("rchar: "))?;
+    read.parse().ok()
+}

@@ -13,6 +13,24 @@ async fn without_authentication_it_must_be_told_so() {
     failure.check(1, "--without-auth");
 }
 
+#[tokio::test]
+async fn what_plugins_could_exchange_or_must_not_reach_is_not_granted() {
+    for (granted, text) in [
+        ("rw:/a,ro:/a/b", "grants ro:/a/b, which lies in rw:/a:"),
+        ("rw:DIR/plugins/..", "without `..`"),
+        ("ro:DIR/data", "which holds the server's data"),
+        ("rw:DIR/data/node/inner", "lies in the server's data"),
+        ("rw:DIR", "which holds the server's data"),
+        ("rw:/tmp", "--plugin-paths grants rw:/tmp, which holds"),
+    ] {
+        let builder = server();
+        let directory = builder.directory().display().to_string();
+        let builder = builder.flag("--plugin-paths", &granted.replace("DIR", &directory));
+        let failure = builder.start_refused().await;
+        failure.check(if text.contains("without") { 2 } else { 1 }, text);
+    }
+}
+
 #[test]
 fn unknown_flags_and_missing_names_are_usage_errors() {
     let directory = tempfile::tempdir().expect("a directory");

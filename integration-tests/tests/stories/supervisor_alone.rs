@@ -14,6 +14,10 @@ def process_scheduled_call(influxdb3_local, call_time, args=None):
     influxdb3_local.write(LineBuilder('m').int64_field('n', 1))
     influxdb3_local.info(influxdb3_local.query('what?'))
 
+def process_writes(influxdb3_local, table_batches, args=None):
+    for batch in table_batches:
+        influxdb3_local.info(batch['table_name'], batch['rows'][2])
+
 def process_request(influxdb3_local, query, headers, body, args=None):
     if query['number'] == '2':
         os._exit(3)
@@ -31,7 +35,7 @@ async fn the_example_runs_a_plugin_without_any_database() {
     let example =
         CommandLine::without_server(profile.join("examples/run_plugin"), directory.path());
     let venv = venv.to_str().expect("a plain path");
-    let events = ["schedule", "request", "request", "request"];
+    let events = ["schedule", "request", "request", "request", "rows"];
     let said = example.success(&[&[venv, "plugin.py"], &events[..]].concat());
     for expected in [
         "schedule-0 Info it is time",
@@ -41,6 +45,8 @@ async fn the_example_runs_a_plugin_without_any_database() {
         "request-1 answered 200: number 1",
         "request-2 failed: the worker exited with code 3",
         "request-3 answered 200: number 3",
+        "rows-4 Info squares {'number': 3, 'square': 9}",
+        "rows-4 finished",
     ] {
         assert!(said.contains(expected), "expected {expected:?} in {said}");
     }

@@ -13,6 +13,7 @@ mod descriptors;
 mod ends;
 mod floods;
 mod hosts;
+mod kernel_counts;
 mod memory;
 mod moments;
 mod pids;

@@ -1,8 +1,9 @@
 """What does the host, the fork server of one virtual environment, do?
 
-It loads the heavy modules once, then forks a worker whenever the server asks, passes on what
-workers print, and reports how they end. It runs on one thread and never loads a plugin. When the
-server's end of the control socket closes, all its workers die with it.
+It loads the heavy modules once, then forks a worker whenever the server asks, and reports how they
+end. It runs on one thread, never loads a plugin, and sees nothing of what workers are told or
+print, since all that it has seen is in the memory of those it forks later. When the server's end of
+the control socket closes, all its workers die with it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
     import resource
     from collections.abc import Iterator
 
-_OUTPUT_BYTES_MAX = 64 * 1024
-_CHANNELS_MAX = 16
-"""How many descriptors one read may bring; the kernel ends a read behind each message with one."""
-_DRAIN_READS_MAX = 16
-"""Of a worker that died, at most 1 MiB per pipe is read; a pipe holds 64 KiB anyway."""
+_READ_BYTES_MAX = 64 * 1024
+_PASSED_MAX = 16
+"""How many descriptors one read may bring; the kernel ends a read behind each message with some."""
+_PASSED_PER_WORKER = 3
+"""Its channel, its standard output, its standard error."""
 _REAPED_AT_ONCE = 64
 _SWEEPS_AT_ONCE = 16
 EXIT_PROTOCOL = 76
@@ -49,8 +50,6 @@ class _Worker:
 
     worker: int
     pid: int
-    pipes: dict[int, bool] = field(default_factory=dict)
-    """Read ends, and whether each one is standard error."""
 
 
 class _ServerClosed(Exception):  # noqa: N818 - not an error: how every host ends
@@ -64,11 +63,10 @@ class Host:
         """Serve the server at the other end of `control`."""
         self._control = control
         self._frames = _frames.FrameReader()
-        self._channels: deque[int] = deque()
-        """Of workers that are to be started, in the order in which they are asked for."""
+        self._passed: deque[int] = deque()
+        """For workers that are to be started, in the order in which they are asked for."""
         self._by_id: dict[int, _Worker] = {}
         self._by_pid: dict[int, _Worker] = {}
-        self._by_pipe: dict[int, _Worker] = {}
         self._poll = select.poll()
         self._wakeup = _wakeup_on_child()
         self._may_reap = False
@@ -104,19 +102,18 @@ class Host:
         if descriptor == self._control.fileno():
             self._on_control()
         elif descriptor == self._wakeup:
-            _read_nonblocking(self._wakeup)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wakeup, _READ_BYTES_MAX)
             self._may_reap = True
-        elif descriptor in self._by_pipe:
-            self._forward(self._by_pipe[descriptor], descriptor)
 
     def _on_control(self) -> None:
         try:
-            received, channels, flags, _ = socket.recv_fds(
-                self._control, _OUTPUT_BYTES_MAX, _CHANNELS_MAX, socket.MSG_CMSG_CLOEXEC
+            received, passed, flags, _ = socket.recv_fds(
+                self._control, _READ_BYTES_MAX, _PASSED_MAX, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionError:
             raise _ServerClosed from None
-        self._channels += channels
+        self._passed += passed
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError("descriptors that this process cannot take")
         if not received:
@@ -132,61 +129,29 @@ class Host:
     def _start(self, start: Any) -> None:
         if start.worker in self._by_id:
             raise ProtocolError(f"worker {start.worker} exists already")
-        if not self._channels:
-            raise ProtocolError(f"worker {start.worker} has no channel")
-        channel = self._channels.popleft()
+        if len(self._passed) < _PASSED_PER_WORKER:
+            raise ProtocolError(f"worker {start.worker} lacks its channel or its output")
+        channel, stdout, stderr = (self._passed.popleft() for _ in range(_PASSED_PER_WORKER))
         try:
-            worker = self._spawn(start.worker, channel)
+            outdated = self._installed.has_changed()
+            pid = _spawn.spawn(start.worker, channel, stdout, stderr, outdated=outdated)
         except OSError as error:
-            text = f"worker could not be started: {error}\n".encode()
-            self._send(output=pb.WorkerOutput(worker=start.worker, stderr=True, data=text))
+            # As its last words; the pipe is empty, so that nothing is waited for.
+            with contextlib.suppress(OSError):
+                os.write(stderr, f"worker could not be started: {error}\n".encode())
             self._send(exited=pb.WorkerExited(worker=start.worker, code=EXIT_SETUP_FAILED))
             return
         finally:
-            os.close(channel)
-        self._by_id[worker.worker] = self._by_pid[worker.pid] = worker
-        for pipe in worker.pipes:
-            self._by_pipe[pipe] = worker
-            self._poll.register(pipe, select.POLLIN)
-        self._send(started=pb.WorkerStarted(worker=worker.worker, pid=worker.pid))
-
-    def _spawn(self, number: int, channel: int) -> _Worker:
-        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as write_ends:
-            stdout, stdout_write = os.pipe2(os.O_CLOEXEC)
-            on_failure.callback(os.close, stdout)
-            write_ends.callback(os.close, stdout_write)
-            stderr, stderr_write = os.pipe2(os.O_CLOEXEC)
-            on_failure.callback(os.close, stderr)
-            write_ends.callback(os.close, stderr_write)
-            outdated = self._installed.has_changed()
-            pid = _spawn.spawn(number, channel, stdout_write, stderr_write, outdated=outdated)
-            on_failure.pop_all()
-        for pipe in (stdout, stderr):
-            os.set_blocking(pipe, False)
-        return _Worker(number, pid, {stdout: False, stderr: True})
+            for descriptor in (channel, stdout, stderr):
+                os.close(descriptor)
+        self._by_id[start.worker] = self._by_pid[pid] = _Worker(start.worker, pid)
+        self._send(started=pb.WorkerStarted(worker=start.worker, pid=pid))
 
     def _signal(self, request: Any) -> None:
         # Only children that were not reaped are known, so the pid cannot be somebody else's.
         worker = self._by_id.get(request.worker)
         if worker is not None:
             _signal_group(worker.pid, request.signal)
-
-    def _forward(self, worker: _Worker, pipe: int) -> bool:
-        """Pass on what a pipe holds now; return whether there may be more."""
-        output = _read_nonblocking(pipe)
-        if output is None:
-            return False
-        if not output:
-            self._close_pipe(worker, pipe)
-            return False
-        is_stderr = worker.pipes[pipe]
-        self._send(output=pb.WorkerOutput(worker=worker.worker, stderr=is_stderr, data=output))
-        return True
-
-    def _close_pipe(self, worker: _Worker, pipe: int) -> None:
-        self._poll.unregister(pipe)
-        del self._by_pipe[pipe], worker.pipes[pipe]
-        os.close(pipe)
 
     def _reap(self) -> bool:
         """Reap some of those that have ended; return whether there may be more.
@@ -215,7 +180,6 @@ class Host:
         del self._by_id[worker.worker], self._by_pid[worker.pid]
         # What it left outside of its group is ours by now.
         self._end_orphans()
-        self._drain(worker)
         self._send(exited=_exited(worker.worker, status, usage))
 
     def _end_orphans(self) -> None:
@@ -223,14 +187,6 @@ class Host:
         for _ in range(_SWEEPS_AT_ONCE):
             if not _orphans.end_orphans(self._by_id, self._by_pid):
                 return
-
-    def _drain(self, worker: _Worker) -> None:
-        for pipe in list(worker.pipes):
-            for _ in range(_DRAIN_READS_MAX):
-                if not self._forward(worker, pipe):
-                    break
-            if pipe in worker.pipes:
-                self._close_pipe(worker, pipe)
 
     def _end_all(self) -> None:
         for pid in self._by_pid:
@@ -313,14 +269,6 @@ def _signal_group(pid: int, number: int) -> None:
     except ProcessLookupError:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def _read_nonblocking(descriptor: int) -> bytes | None:
-    """Return None if there is nothing to read now, and nothing at all at the end."""
-    try:
-        return os.read(descriptor, _OUTPUT_BYTES_MAX)
-    except BlockingIOError:
-        return None
 
 
 def _exited(worker: int, status: int, usage: resource.struct_rusage) -> Any:

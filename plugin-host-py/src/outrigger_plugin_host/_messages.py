@@ -36,7 +36,6 @@ HostReady = _message("HostReady")
 StartWorker = _message("StartWorker")
 WorkerStarted = _message("WorkerStarted")
 WorkerExited = _message("WorkerExited")
-WorkerOutput = _message("WorkerOutput")
 
 FromSpare = _message("FromSpare")
 ToSpare = _message("ToSpare")

@@ -4,7 +4,8 @@ A process that leaves its worker's process group (`setsid`) and loses its parent
 nearest subreaper, which is the host. It may do so while its worker goes on, as daemons do, and
 then it may live as long as that does. Whose it is, is said by a mark that each worker sets on
 itself and that the kernel passes on over fork and exec: the limit of file locks, which Linux has
-not used since 2.4. A process can lower its mark, which only makes it another worker's or nobody's.
+not used since 2.4. The workers' filter of system calls keeps it as it is; without one, a process can
+lower its mark, which only makes it another worker's or nobody's.
 """
 
 from __future__ import annotations

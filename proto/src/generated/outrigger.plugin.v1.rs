@@ -214,7 +214,7 @@ pub mod to_host {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromHost {
-    #[prost(oneof = "from_host::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "from_host::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<from_host::Message>,
 }
 /// Nested message and enum types in `FromHost`.
@@ -227,8 +227,6 @@ pub mod from_host {
         Started(super::WorkerStarted),
         #[prost(message, tag = "3")]
         Exited(super::WorkerExited),
-        #[prost(message, tag = "4")]
-        Output(super::WorkerOutput),
     }
 }
 /// The heavy modules are loaded; workers can be started.
@@ -245,8 +243,9 @@ pub struct HostReady {
     #[prost(string, repeated, tag = "4")]
     pub readable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Forks one worker. With its first byte comes one file descriptor (SCM_RIGHTS): the worker's
-/// end of its channel, on which it is told the rest; see assign.proto.
+/// Forks one worker. With its first byte come three file descriptors (SCM_RIGHTS): the worker's
+/// end of its channel, on which it is told the rest (see assign.proto), and the write ends of the
+/// pipes that are its standard output and its standard error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartWorker {
     /// Chosen by the server, never used twice.
@@ -292,17 +291,6 @@ pub mod worker_exited {
         #[prost(int32, tag = "3")]
         Signal(i32),
     }
-}
-/// What the worker wrote to its standard output or standard error, as read.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkerOutput {
-    #[prost(uint64, tag = "1")]
-    pub worker: u64,
-    #[prost(bool, tag = "2")]
-    pub stderr: bool,
-    /// At most 64 KiB.
-    #[prost(bytes = "vec", tag = "3")]
-    pub data: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromWorker {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::{Metrics, flight, http};
 
 /// How long the server waits after it could not accept a connection, which happens when
-/// the process has no descriptors left.
+/// the process has no descriptors left, or its user none that epoll may watch.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it says that it still cannot.
 const TELL_EVERY: Duration = Duration::from_mins(1);
@@ -129,6 +129,17 @@ impl Failures {
         }
         let attempts = std::mem::take(&mut self.untold);
         self.told = Some(Instant::now());
+        // No disk is meant.
+        if error.kind() == io::ErrorKind::StorageFull {
+            warn!(
+                %error,
+                attempts,
+                "no connection can be accepted, because the kernel watches no more descriptors for \
+                 this server's user (fs.epoll.max_user_watches): a program of this user, a plugin's \
+                 too, uses them up"
+            );
+            return;
+        }
         warn!(
             %error,
             attempts,

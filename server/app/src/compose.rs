@@ -26,12 +26,16 @@ use outrigger_triggers::{
     Board, Captures, DryRunConfig, DryRuns, Gauges, ManagerTask, PluginBackend, PluginLogger,
     Plugins, TriggerService, live_tables, source::PluginDirectory,
 };
-use tracing::{info, warn};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::{
     args::PackageManager,
+    args::Reach,
     config::{Config, PluginsConfig, StoreConfig},
+    grants::{self, GrantError, Owner, Place},
     node::{Node, NodeError, NodeLock},
     run_directory::RunDirectory,
     traces::Traces,
@@ -49,6 +53,8 @@ const WORKER_START_MAX: Duration = Duration::from_secs(30);
 const LOAD_MAX: Duration = Duration::from_mins(5);
 /// How long a worker that should end may take.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long runs may take to be accounted for after their workers were ended.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Why the server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,8 @@ pub(crate) enum ComposeError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Storage(#[from] OpenError),
+    #[error(transparent)]
+    Grants(#[from] GrantError),
     #[error("start the launching thread")]
     Launcher(#[source] io::Error),
     #[error("make a directory for the workers' socket")]
@@ -90,11 +98,7 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
     let traces = Traces::start(config.traces.as_ref(), &config.node_id);
     let mut node = Node::open(&config.store, &config.node_id)?;
     let cluster_uuid = node.cluster_uuid().await?;
-    let clock = Arc::new(SystemClock::default());
-    let (storage, task) = Storage::open(node.stores(), clock, config.storage.clone()).await?;
-    let log = shutdown.gate(Phase::Log);
-    log.tasks().spawn(task.run(log.token().clone()));
-
+    let (storage, journals) = open_storage(config, &mut node, &shutdown).await?;
     let queries = QueryEngine::new(
         storage.clone(),
         outrigger_query::Config {
@@ -114,6 +118,7 @@ pub(crate) async fn compose(config: &Config, shutdown: Shutdown) -> Result<Serve
         storage: &storage,
         queries: &queries,
         shutdown: &shutdown,
+        journals: &journals,
         board: &board,
         plugins: &plugins,
         tracer: traces.tracer(),
@@ -181,6 +186,8 @@ struct Parts<'a> {
     storage: &'a Storage,
     queries: &'a QueryEngine,
     shutdown: &'a Shutdown,
+    /// What stores log lines and accounts of runs.
+    journals: &'a TaskTracker,
     board: &'a Board,
     plugins: &'a Plugins,
     tracer: &'a Tracer,
@@ -191,6 +198,16 @@ struct Started {
     packages: Packages,
     run_directory: Option<RunDirectory>,
     workers: Option<(Supervisor, Captures)>,
+}
+
+/// Where a server has what plugins must not change.
+#[derive(Clone, Debug)]
+struct Places {
+    data: Option<PathBuf>,
+    /// The private directories that outlive workers.
+    kept: PathBuf,
+    run: PathBuf,
+    plugins: PathBuf,
 }
 
 impl Parts<'_> {
@@ -227,8 +244,9 @@ impl Parts<'_> {
         let launcher = Launcher::new().map_err(ComposeError::Launcher)?;
         let run_directory =
             RunDirectory::make(&std::env::temp_dir()).map_err(ComposeError::RunDirectory)?;
-        let confinement =
-            self.confinement(state.as_deref(), directory, run_directory.path(), groups);
+        let places = self.places(state.as_deref(), directory, run_directory.path());
+        let reach = self.reach(&places, virtual_environment)?;
+        let confinement = self.confinement(&places, reach, groups);
         let settings = environment::Config {
             location: virtual_environment.clone(),
             management: self.config.packages,
@@ -236,6 +254,7 @@ impl Parts<'_> {
             environment: installers_environment.clone(),
             plugins: directory.clone(),
             run_directory: run_directory.path().to_owned(),
+            install_command: "influxdb3 install package",
             create_max: CREATE_ENVIRONMENT_MAX,
             install_max: INSTALL_MAX,
             confinement: confinement.clone(),
@@ -272,36 +291,75 @@ impl Parts<'_> {
         }
     }
 
-    fn confinement(
-        &self,
-        state: Option<&Path>,
-        plugins: &Path,
-        run: &Path,
-        groups: Arc<Groups>,
-    ) -> Confinement {
+    /// Where the server has what.
+    fn places(&self, state: Option<&Path>, plugins: &Path, run: &Path) -> Places {
         let data = match &self.config.store {
             StoreConfig::File(directory) => Some(directory.join(&self.config.node_id)),
             StoreConfig::Memory | StoreConfig::MemoryThrottled | StoreConfig::Remote(_) => None,
         };
         // Without a store, nothing outlives the server.
         let default = data.as_deref().unwrap_or(run).join("plugin-state");
-        let kept = state.map_or(default, Path::to_owned);
+        Places {
+            kept: state.map_or(default, Path::to_owned),
+            data,
+            run: run.to_owned(),
+            plugins: plugins.to_owned(),
+        }
+    }
+
+    /// What all plugins may reach beside what they need.
+    fn reach(&self, places: &Places, packages: &Path) -> Result<Reach, GrantError> {
         let reach = self.config.reach.clone();
+        if self.config.sandbox == Mode::Off {
+            return Ok(reach);
+        }
+        let place = |what, path: &Path, owner| Place {
+            what,
+            path: path.to_owned(),
+            owner,
+        };
+        let data = places.data.as_deref();
+        let mut own: Vec<_> = data
+            .map(|data| place("the server's data", data, Owner::Secret))
+            .into_iter()
+            .collect();
+        own.extend([
+            place(
+                "the triggers' private directories",
+                &places.kept,
+                Owner::Secret,
+            ),
+            place(
+                "what the server needs while it runs",
+                &places.run,
+                Owner::Secret,
+            ),
+            place("the virtual environment", packages, Owner::Shared),
+            place("the plugin directory", &places.plugins, Owner::Operator),
+        ]);
+        grants::settle(reach, &own)
+    }
+
+    fn confinement(&self, places: &Places, reach: Reach, groups: Arc<Groups>) -> Confinement {
+        let Places {
+            data,
+            kept,
+            run,
+            plugins,
+        } = places.clone();
         Confinement {
             mode: self.config.sandbox,
             machine: self.config.machine.clone(),
             limits: self.config.limits.clone(),
             groups,
             group_limits: self.config.group_limits,
-            read: [vec![plugins.to_owned()], reach.read].concat(),
+            read: [vec![plugins], reach.read].concat(),
             write: reach.write,
             network: reach.network,
-            secret: data
-                .into_iter()
-                .chain([kept.clone(), run.to_owned()])
-                .collect(),
+            secret: data.into_iter().chain([kept.clone(), run]).collect(),
             kept,
             private_max: self.config.private_max,
+            kept_names: &["PLUGIN_DIR", "INFLUXDB3_PLUGIN_DIR"],
         }
     }
 
@@ -330,7 +388,8 @@ impl Parts<'_> {
     ) -> Result<(Supervisor, Captures), ComposeError> {
         let workers = self.shutdown.gate(Phase::Workers);
         let (logger, task) = PluginLogger::new(self.storage.clone());
-        workers.tasks().spawn(task.run(workers.token().clone()));
+        let log = self.shutdown.gate(Phase::Log);
+        self.journals.spawn(task.run(log.token().clone()));
         let captures = Captures::default();
         let backend = PluginBackend::new(
             self.storage.clone(),
@@ -351,6 +410,37 @@ impl Parts<'_> {
         invocations.tasks().spawn(manager.run(invocations.clone()));
         Ok((supervisor, captures))
     }
+}
+
+/// Opens the storage, which ends last; and where what stores something in it until then is spawned.
+async fn open_storage(
+    config: &Config,
+    node: &mut Node,
+    shutdown: &Shutdown,
+) -> Result<(Storage, TaskTracker), OpenError> {
+    let clock = Arc::new(SystemClock::default());
+    let (storage, task) = Storage::open(node.stores(), clock, config.storage.clone()).await?;
+    let (journals, stored) = (TaskTracker::new(), CancellationToken::new());
+    let log = shutdown.gate(Phase::Log).tasks();
+    log.spawn(task.run(stored.clone()));
+    log.spawn(end_log(shutdown.clone(), journals.clone(), stored));
+    Ok((storage, journals))
+}
+
+/// Once the log is to end, first has stored what is still to be said of how the workers ended.
+async fn end_log(shutdown: Shutdown, journals: TaskTracker, stored: CancellationToken) {
+    shutdown.gate(Phase::Log).token().cancelled().await;
+    // Whoever was left behind because a plugin did not end knows by now how it has.
+    let late = async {
+        shutdown.gate(Phase::Intake).tasks().wait().await;
+        shutdown.gate(Phase::Invocations).tasks().wait().await;
+    };
+    if timeout(LAST_WORDS_MAX, late).await.is_err() {
+        debug!("some runs have not ended yet");
+    }
+    journals.close();
+    journals.wait().await;
+    stored.cancel();
 }
 
 /// An operator who has asked for something else than what happens is told so.

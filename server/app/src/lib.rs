@@ -3,6 +3,7 @@
 mod args;
 mod compose;
 mod config;
+mod grants;
 mod node;
 mod plugin_environment;
 mod remote_store;

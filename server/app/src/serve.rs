@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::prctl;
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, setrlimit},
+};
 use outrigger_log::LogError;
 use outrigger_model::{
     error::Report,
@@ -56,6 +59,10 @@ pub fn serve(args: Args) -> ExitCode {
     // What the server has in its memory and its environment is nobody's who runs as its user: not
     // by /proc, not by ptrace, not by a core file. Should it fail, other layers are there.
     let _refused: nix::Result<()> = prctl::set_dumpable(false);
+    // Many clients and workers need more than the 1024 that are usual; the higher limit is what the
+    // operator lets it have. Where it cannot be had, the lower one holds.
+    let _refused: nix::Result<()> = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     let config = match configure(&args) {
         Ok(config) => config,
         Err(problems) => {

@@ -10,6 +10,9 @@
 //! gets a [resolver](names) of ours. (The C library asks by TCP where its environment has
 //! `RES_OPTIONS=use-vc`; its sockets for UDP are refused by another filter.)
 //!
+//! What has to wait for the program, whose memory can be busy and whose threads can have no turn,
+//! waits on threads of its own, few for each program: nobody else waits with it.
+//!
 //! Where this ends, because the server does, `connect` answers ENOSYS: it fails closed.
 
 mod address;
@@ -26,6 +29,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,6 +44,8 @@ use nix::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::{TcpStream, UnixStream},
+    sync::Semaphore,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -47,7 +53,7 @@ pub use self::rules::{ConnectRules, RefusalReason};
 use self::{
     address::Target,
     names::Names,
-    notification::{Call, Pending},
+    notification::{Asked, Call, Pending},
     rules::Verdict,
 };
 use crate::policy::Network;
@@ -55,6 +61,8 @@ use crate::policy::Network;
 /// Calls, and connections to the resolver, that are under way at a time. More wait in the
 /// kernel, which holds up nobody but the program.
 const CALLS_MAX: usize = 64;
+/// Threads that may wait for one program.
+const STEPS_MAX: usize = 2;
 /// How long a connection may take. Linux gives up after about the same time.
 const CONNECT_MAX: Duration = Duration::from_secs(130);
 
@@ -90,7 +98,8 @@ impl fmt::Display for Refusal {
 /// Makes the connections of one program and of what it starts.
 #[derive(Debug)]
 pub struct Broker {
-    listener: AsyncFd<OwnedFd>,
+    listener: AsyncFd<Arc<OwnedFd>>,
+    steps: Arc<Semaphore>,
     rules: ConnectRules,
     names: Names,
 }
@@ -115,9 +124,11 @@ impl Broker {
     pub fn new(listener: OwnedFd, rules: ConnectRules) -> io::Result<Self> {
         // SAFETY: the descriptor is owned, and nothing here takes it out or replaces it before
         // the registration is dropped with it.
-        let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE)? };
+        let listener =
+            unsafe { AsyncFd::register_with_interest(Arc::new(listener), Interest::READABLE)? };
         Ok(Self {
             listener,
+            steps: Arc::new(Semaphore::new(STEPS_MAX)),
             rules,
             names: Names::default(),
         })
@@ -175,16 +186,17 @@ impl Broker {
     }
 
     async fn connect(&self, call: Call, on: OnEvent<'_>) -> Result<Outcome, Errno> {
-        let target = address::read(&call.address(self.fd())?)?;
+        let asked = self.step(move |listener| call.look(listener)).await?;
+        let target = address::read(&asked.address)?;
         match self.rules.judge(&target) {
-            Verdict::Own => self.connect_own(call, on),
-            Verdict::Names => self.connect_names(call),
-            Verdict::Connect(address) => self.connect_tcp(call, address).await,
+            Verdict::Own => self.connect_own(call, &asked, on).await,
+            Verdict::Names => self.connect_names(call, &asked).await,
+            Verdict::Connect(address) => self.connect_tcp(call, &asked, address).await,
             Verdict::IfNamed(address, names) => {
                 if !self.names.any_has(&names, address.ip()).await {
                     return Err(refuse(target, RefusalReason::NotListed, on));
                 }
-                self.connect_tcp(call, address).await
+                self.connect_tcp(call, &asked, address).await
             }
             Verdict::Refuse(reason) => Err(refuse(target, reason, on)),
             Verdict::Absent => Err(Errno::ENOENT),
@@ -192,31 +204,41 @@ impl Broker {
     }
 
     /// Both ends are made here: the server need not ask who has connected.
-    fn connect_own(&self, call: Call, on: OnEvent<'_>) -> Result<Outcome, Errno> {
-        let process = call.process().or(Err(Errno::ESRCH))?;
+    async fn connect_own(
+        &self,
+        call: Call,
+        asked: &Asked,
+        on: OnEvent<'_>,
+    ) -> Result<Outcome, Errno> {
+        let process = asked.process.ok_or(Errno::ESRCH)?;
         let (stream, theirs) = StdUnixStream::pair().map_err(errno)?;
         theirs
-            .set_nonblocking(call.is_nonblocking())
+            .set_nonblocking(asked.is_nonblocking)
             .map_err(errno)?;
         stream.set_nonblocking(true).map_err(errno)?;
-        self.put(call, &theirs.into())?;
+        self.put(call, theirs.into()).await?;
         on(BrokerEvent::Own { process, stream });
         Ok(Outcome::Connected)
     }
 
-    fn connect_names(&self, call: Call) -> Result<Outcome, Errno> {
+    async fn connect_names(&self, call: Call, asked: &Asked) -> Result<Outcome, Errno> {
         let (ours, theirs) = StdUnixStream::pair().map_err(errno)?;
         theirs
-            .set_nonblocking(call.is_nonblocking())
+            .set_nonblocking(asked.is_nonblocking)
             .map_err(errno)?;
         ours.set_nonblocking(true).map_err(errno)?;
-        self.put(call, &theirs.into())?;
+        self.put(call, theirs.into()).await?;
         UnixStream::from_std(ours)
             .map(Outcome::Names)
             .map_err(errno)
     }
 
-    async fn connect_tcp(&self, call: Call, address: SocketAddr) -> Result<Outcome, Errno> {
+    async fn connect_tcp(
+        &self,
+        call: Call,
+        asked: &Asked,
+        address: SocketAddr,
+    ) -> Result<Outcome, Errno> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let stream = |family| socket(family, SockType::Stream, flags, None);
         let (ours, begun) = match address {
@@ -233,9 +255,9 @@ impl Broker {
         };
         // The options of the caller's own socket are lost; this is the one nearly all set.
         setsockopt(&ours, TcpNoDelay, &true)?;
-        if call.is_nonblocking() {
+        if asked.is_nonblocking {
             if matches!(begun, Ok(()) | Err(Errno::EINPROGRESS)) {
-                self.put(call, &ours)?;
+                self.put(call, ours).await?;
             }
             return begun.map(|()| Outcome::Connected);
         }
@@ -245,12 +267,28 @@ impl Broker {
         }
         let connected = timeout(CONNECT_MAX, until_connected(ours));
         let connected = connected.await.or(Err(Errno::ETIMEDOUT))?;
-        self.put(call, &connected.map_err(errno)?)?;
+        self.put(call, connected.map_err(errno)?).await?;
         Ok(Outcome::Connected)
     }
 
-    fn put(&self, call: Call, socket: &OwnedFd) -> Result<(), Errno> {
-        call.put(self.fd(), socket).map_err(errno)
+    async fn put(&self, call: Call, socket: OwnedFd) -> Result<(), Errno> {
+        let put = move |listener: BorrowedFd<'_>| call.put(listener, &socket).map_err(errno);
+        self.step(put).await
+    }
+
+    /// Does what may have to wait for the caller.
+    async fn step<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Errno> {
+        let turn = self.steps.clone().acquire_owned().await;
+        let listener = self.listener.get_ref().clone();
+        let done = spawn_blocking(move || {
+            // As long as it waits, whoever has asked for it.
+            let _turn = turn;
+            work(listener.as_fd())
+        });
+        done.await.unwrap_or(Err(Errno::EIO))
     }
 
     async fn resolve(&self, asks: UnixStream, on: OnEvent<'_>) {

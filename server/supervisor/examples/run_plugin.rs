@@ -2,7 +2,7 @@
 //! file for the events that it is told, and prints what the plugin says, writes and answers.
 //!
 //! ```text
-//! cargo run -p outrigger-supervisor --example run_plugin -- VENV PLUGIN.py schedule request
+//! cargo run -p outrigger-supervisor --example run_plugin -- VENV PLUGIN.py schedule request rows
 //! ```
 //!
 //! `VENV` is made, and the plugin host installed into it, if it is not there.
@@ -20,6 +20,10 @@ use std::{
     time::Duration,
 };
 
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch, StringArray},
+    error::ArrowError,
+};
 use async_trait::async_trait;
 use futures::stream;
 use outrigger_model::{
@@ -31,9 +35,9 @@ use outrigger_model::{
 };
 use outrigger_sandbox::{GroupLimits, Launcher, Limits, Machine, Mode, Network};
 use outrigger_supervisor::{
-    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventFile, Grants,
-    Invocation, InvocationId, LogLine, Plugin, PoolLimits, PrivateMax, QueryRequest, QueryStream,
-    Request, Scope, Source, Supervisor,
+    Backend, BackendError, BindingKey, Concluded, Config, Confinement, Event, EventFile,
+    EventTable, Grants, Invocation, InvocationId, LogLine, Plugin, PoolLimits, PrivateMax,
+    QueryRequest, QueryStream, Request, Scope, Source, Supervisor,
     environment::{self, Management, VirtualEnvironment},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,9 +49,8 @@ struct Terminal;
 #[async_trait]
 impl Backend for Terminal {
     async fn query(&self, _: &Scope, asked: QueryRequest) -> Result<QueryStream, BackendError> {
-        let text: arrow::array::ArrayRef =
-            Arc::new(arrow::array::StringArray::from(vec![asked.text]));
-        let batch = arrow::array::RecordBatch::try_from_iter([("question", text)]);
+        let text: ArrayRef = Arc::new(StringArray::from(vec![asked.text]));
+        let batch = RecordBatch::try_from_iter([("question", text)]);
         let batch = batch.map_err(|error| BackendError {
             kind: ErrorKind::Internal,
             message: error.to_string(),
@@ -102,7 +105,7 @@ fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [location, plugin, events @ ..] = arguments.as_slice() else {
-        return Err("usage: run_plugin VENV PLUGIN.py (schedule|request)…".into());
+        return Err("usage: run_plugin VENV PLUGIN.py (schedule|request|rows)…".into());
     };
     let run_directory = tempfile::tempdir()?;
     let gate = Gate::default();
@@ -126,7 +129,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
                     query: BTreeMap::from([("number".to_owned(), number.to_string())]),
                     ..Request::default()
                 }),
-                other => return Err(format!("{other:?} is neither schedule nor request").into()),
+                "rows" => Event::Writes(vec![EventTable {
+                    name: "squares".to_owned(),
+                    batches: vec![squares()?],
+                }]),
+                other => {
+                    return Err(
+                        format!("{other:?} is neither schedule nor request nor rows").into(),
+                    );
+                }
             },
         };
         say(
@@ -137,6 +148,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     gate.close(Duration::from_secs(10)).await;
     Ok(())
+}
+
+/// Rows for plugins that want some.
+fn squares() -> Result<RecordBatch, ArrowError> {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=3));
+    let squares: ArrayRef = Arc::new(Int64Array::from(vec![1, 4, 9]));
+    RecordBatch::try_from_iter([("number", numbers), ("square", squares)])
 }
 
 fn load(path: &Path) -> io::Result<Plugin> {
@@ -191,6 +209,7 @@ async fn config(
             bytes: 1 << 30,
             files: 10_000,
         },
+        kept_names: &[],
     };
     let settings = environment::Config {
         location: std::path::absolute(location)?,
@@ -199,6 +218,7 @@ async fn config(
         environment: environment.clone(),
         plugins: directory.clone(),
         run_directory: run_directory.to_owned(),
+        install_command: "run_plugin",
         create_max: Duration::from_mins(3),
         install_max: Duration::from_mins(15),
         confinement: confinement.clone(),

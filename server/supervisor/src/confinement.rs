@@ -61,6 +61,9 @@ pub struct Confinement {
     pub kept: PathBuf,
     /// How much each worker's private directories may hold.
     pub private_max: PrivateMax,
+    /// Environment variables beside HOME in which plugins look for the directory that outlives
+    /// workers.
+    pub kept_names: &'static [&'static str],
 }
 
 /// What a plugin may touch beyond what all may.
@@ -189,7 +192,8 @@ impl Confiner {
             temporary: format!("{binding}-{pid}"),
             home: (!plugin.keeps_files).then(|| format!("{binding}-{pid}-home")),
         };
-        let directories = self.directories(binding, &leftovers, pid);
+        let has_family = plugin.grants.subprocesses || !self.settings.forbids_processes();
+        let directories = self.directories(binding, &leftovers, pid, has_family);
         let (watchee, over) = directories.inspect_err(|_failed| self.clean_up(&leftovers))?;
         let [home, temporary] = &watchee.directories;
         let paths = [home.path.clone(), temporary.path.clone()];
@@ -208,7 +212,7 @@ impl Confiner {
             assign: Assign {
                 token,
                 socket: self.socket.display().to_string(),
-                environment: environment(&paths, layers.has_listener()),
+                environment: environment(&paths, self.settings.kept_names, layers.has_listener()),
                 directory: paths[0].display().to_string(),
                 confinement: Some(layers::message(&layers)),
             },
@@ -224,6 +228,7 @@ impl Confiner {
         binding: &BindingKey,
         leftovers: &Leftovers,
         pid: u32,
+        has_family: bool,
     ) -> Result<(Arc<Watchee>, Over), ConfineError> {
         let made = || -> io::Result<_> {
             let home = match &leftovers.home {
@@ -237,7 +242,7 @@ impl Confiner {
             binding: binding.clone(),
             source,
         })?;
-        let (watchee, over) = Watchee::new(directories, pid);
+        let (watchee, over) = Watchee::new(directories, pid, has_family);
         self.check_room(binding, &watchee)?;
         Ok((Arc::new(watchee), over))
     }
@@ -404,10 +409,14 @@ impl Confiner {
 }
 
 /// What plugins find where.
-fn environment([home, temporary]: &[PathBuf; 2], brokered: bool) -> HashMap<String, String> {
+fn environment(
+    [home, temporary]: &[PathBuf; 2],
+    kept_names: &[&str],
+    brokered: bool,
+) -> HashMap<String, String> {
     let home = home.display().to_string();
     let mut environment = HashMap::new();
-    for name in ["HOME", "PLUGIN_DIR", "INFLUXDB3_PLUGIN_DIR"] {
+    for name in [&["HOME"], kept_names].concat() {
         environment.insert(name.to_owned(), home.clone());
     }
     environment.insert("TMPDIR".to_owned(), temporary.display().to_string());

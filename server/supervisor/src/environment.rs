@@ -59,6 +59,8 @@ pub struct Config {
     pub plugins: PathBuf,
     /// An existing directory of the server's own, for what does not outlive it.
     pub run_directory: PathBuf,
+    /// The command by which operators install packages, for advice.
+    pub install_command: &'static str,
     /// How long making it may take.
     pub create_max: Duration,
     /// How long an installation may take.
@@ -189,8 +191,9 @@ impl VirtualEnvironment {
         let remedy = match config.management {
             Management::Server => format!(
                 "remove what is left of {}, restart the server, which makes it again, and install \
-                 what plugins need with `influxdb3 install package`",
-                location.display()
+                 what plugins need with `{}`",
+                location.display(),
+                config.install_command
             ),
             Management::Operator => format!(
                 "make it again with `python3 -m venv --clear {}`, install what plugins need, and \

@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use outrigger_sandbox::LaunchError;
 
-use crate::environment::GoneError;
+use crate::{environment::GoneError, worker::intervals::READ_MAX};
 
 /// Why a worker ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +27,8 @@ pub enum ExitReason {
     Unwanted,
     /// It said something that it may not say, and was killed.
     ProtocolViolation(String),
+    /// It did not take the rows that it had asked for, and was killed.
+    SlowReader,
     /// The server ended it, for no fault of its own.
     Retired,
     /// Its host ended.
@@ -35,6 +37,8 @@ pub enum ExitReason {
     Unreported,
     /// Its private directories held more than they may.
     PrivateFull(String),
+    /// It had more open than it may, of what is counted for others too.
+    TooMuchOpen(String),
     /// It could not be made the worker of its plugin, of which nothing ran.
     NotAssigned(String),
 }
@@ -57,11 +61,13 @@ impl ExitReason {
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::Unwanted => "unwanted",
             Self::ProtocolViolation(_) => "protocol_violation",
+            Self::SlowReader => "slow_reader",
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
             Self::Unreported => "unreported",
             Self::NotAssigned(_) => "not_assigned",
             Self::PrivateFull(_) => "private_full",
+            Self::TooMuchOpen(_) => "too_much_open",
         }
     }
 }
@@ -96,6 +102,10 @@ impl fmt::Display for ExitReason {
             Self::ProtocolViolation(what) => {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
+            Self::SlowReader => write!(
+                f,
+                "the plugin asked for rows, did not read them for {READ_MAX:?}, and was killed"
+            ),
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
             Self::Unreported => write!(
                 f,
@@ -105,6 +115,12 @@ impl fmt::Display for ExitReason {
                 write!(
                     f,
                     "the plugin keeps too many files, and its worker was ended: {what}"
+                )
+            }
+            Self::TooMuchOpen(what) => {
+                write!(
+                    f,
+                    "the plugin has too much open, and its worker was ended: {what}"
                 )
             }
             Self::NotAssigned(why) => write!(f, "the worker could not be assigned: {why}"),
@@ -165,6 +181,9 @@ pub enum InvocationError {
     /// end.
     #[error("{}", ExitReason::HostLost)]
     HostLost,
+    /// The server stopped. The plugin has run, if not to its end.
+    #[error("the server stopped before the plugin had ended")]
+    Stopped,
     /// No worker could be had; the plugin did not run.
     #[error("no worker could be started: {0}")]
     Host(String),
@@ -193,7 +212,13 @@ pub enum HostError {
     Environment(#[from] GoneError),
     /// Its socket failed.
     #[error("talk to the plugin host")]
-    Socket(#[from] io::Error),
+    Socket(#[source] io::Error),
+    /// What the kernel has for this server's user is used up.
+    #[error(
+        "the kernel watches no more descriptors for this server's user \
+         (fs.epoll.max_user_watches): end what uses so many, or allow more"
+    )]
+    Watches,
     /// It did not become ready.
     #[error("the plugin host was not ready after {0:?}")]
     NotReady(Duration),
@@ -221,6 +246,16 @@ pub enum HostError {
     /// The supervisor is shutting down.
     #[error("the server is shutting down")]
     Stopping,
+}
+
+impl From<io::Error> for HostError {
+    fn from(error: io::Error) -> Self {
+        // No disk is meant: only epoll says this of descriptors.
+        if error.kind() == io::ErrorKind::StorageFull {
+            return Self::Watches;
+        }
+        Self::Socket(error)
+    }
 }
 
 /// Why the supervisor could not be started.

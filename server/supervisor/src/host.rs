@@ -2,6 +2,7 @@
 
 mod frame;
 mod memory;
+mod pipes;
 mod printed;
 mod process;
 mod worker;
@@ -19,9 +20,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 pub(crate) use self::printed::OutputLine;
-use self::process::HostProcess;
 pub(crate) use self::worker::{Place, SIGKILL, WorkerExit, WorkerProcess, exited};
 use self::worker::{WorkerRecord, exit_of, usage_of};
+use self::{pipes::Output, process::HostProcess};
 use crate::{config::Config, confinement::of_hosts, error::HostError};
 use outrigger_sandbox::Launcher;
 
@@ -109,7 +110,7 @@ pub(crate) struct HostTask {
 
 impl HostTask {
     /// A host that will be started when the first worker is asked for. `tasks` is
-    /// where the tasks run that read its output.
+    /// where the tasks run that read its output and that of its workers.
     pub(crate) fn new(
         config: Config,
         launcher: Launcher,
@@ -226,7 +227,7 @@ impl HostTask {
             worker: worker.0,
             signal,
         };
-        let sent = host.send(to_host::Message::SignalWorker(message), None);
+        let sent = host.send(to_host::Message::SignalWorker(message), Vec::new());
         let sent = sent.await;
         if let Err(error) = sent {
             let pid = host.pid();
@@ -257,16 +258,23 @@ impl HostTask {
         let Some(host) = self.hosts.last_mut() else {
             return Err((HostError::Stopping, reply));
         };
+        let owner = self.user.as_ref().ok().copied();
+        let (output, lines, [stdout, stderr]) = match Output::new(owner) {
+            Ok(made) => made,
+            Err(error) => return Err((error.into(), reply)),
+        };
         let pid = host.pid();
         self.last_worker += 1;
         let worker = WorkerId(self.last_worker);
         let message = to_host::Message::StartWorker(StartWorker { worker: worker.0 });
-        if let Err(error) = host.send(message, Some(channel)).await {
+        let sent = host.send(message, vec![channel, stdout, stderr]);
+        if let Err(error) = sent.await {
             self.on_lost(pid, &Report(&error).to_string());
             return Err((HostError::Socket(error), reply));
         }
-        self.workers
-            .insert(worker, (pid, WorkerRecord::starting(reply)));
+        let record = WorkerRecord::starting(reply, output, lines);
+        self.tasks.spawn(record.follow());
+        self.workers.insert(worker, (pid, record));
         Ok(())
     }
 
@@ -298,11 +306,6 @@ impl HostTask {
                 if let Some(record) = self.record(host, worker) {
                     debug!(worker = worker.0, pid = started.pid, "worker started");
                     record.on_started(worker, started.pid, born, &handle);
-                }
-            }
-            from_host::Message::Output(output) => {
-                if let Some(record) = self.record(host, WorkerId(output.worker)) {
-                    record.on_output(output.stderr, &output.data);
                 }
             }
             from_host::Message::Exited(exited) => {

@@ -17,12 +17,15 @@ use tokio::{
     net::UnixStream,
 };
 
+/// How many descriptors one message may carry: a worker's channel and its output.
+const SENT_MAX: usize = 3;
+
 /// Passes descriptors. What the other end sends and nobody has asked for ends the stream.
 #[derive(Debug)]
 pub(crate) struct Passing {
     stream: UnixStream,
-    /// Goes with the next bytes.
-    outgoing: Option<OwnedFd>,
+    /// Go with the next bytes.
+    outgoing: Vec<OwnedFd>,
     /// Has come, and waits to be taken.
     incoming: Option<OwnedFd>,
 }
@@ -31,14 +34,14 @@ impl Passing {
     pub(crate) fn new(stream: UnixStream) -> Self {
         Self {
             stream,
-            outgoing: None,
+            outgoing: Vec::new(),
             incoming: None,
         }
     }
 
-    /// Sends the descriptor with the next bytes, and closes it then.
-    pub(crate) fn attach(&mut self, descriptor: OwnedFd) {
-        self.outgoing = Some(descriptor);
+    /// Sends the descriptors, three at most, with the next bytes, and closes them then.
+    pub(crate) fn attach(&mut self, descriptors: Vec<OwnedFd>) {
+        self.outgoing = descriptors;
     }
 
     /// What has come with the bytes up to now.
@@ -83,17 +86,17 @@ impl AsyncWrite for Passing {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let Some(descriptor) = &this.outgoing else {
+        if this.outgoing.is_empty() {
             return Pin::new(&mut this.stream).poll_write(cx, bytes);
-        };
+        }
         loop {
             ready!(this.stream.poll_write_ready(cx))?;
-            let sent = this
-                .stream
-                .try_io(Interest::WRITABLE, || send(&this.stream, bytes, descriptor));
+            let sent = this.stream.try_io(Interest::WRITABLE, || {
+                send(&this.stream, bytes, &this.outgoing)
+            });
             match sent {
                 Ok(length) => {
-                    this.outgoing = None;
+                    this.outgoing.clear();
                     return Poll::Ready(Ok(length));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -111,12 +114,13 @@ impl AsyncWrite for Passing {
     }
 }
 
-fn send(stream: &UnixStream, bytes: &[u8], descriptor: &OwnedFd) -> io::Result<usize> {
-    let descriptors = [descriptor.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) -> io::Result<usize> {
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    // The space is for exactly this.
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("too many descriptors to send at once"));
+    }
     let sent = sendmsg(
         stream,
         &[IoSlice::new(bytes)],
@@ -178,7 +182,7 @@ mod tests {
         theirs.read_exact(&mut byte).await.unwrap();
         assert!(theirs.detach().is_none());
         let file = File::open("/proc/self/stat").unwrap();
-        ours.attach(file.into());
+        ours.attach(vec![file.into()]);
         ours.write_all(b"b").await.unwrap();
         theirs.read_exact(&mut byte).await.unwrap();
         let mut text = String::new();

@@ -89,6 +89,7 @@ pub(crate) enum Message {
         seat: Seat,
         cached_objects: u64,
         memory_bytes: u64,
+        loaded: bool,
     },
     /// A worker has ended; `reason` if it was not asked to.
     Ended {
@@ -228,6 +229,7 @@ impl PoolTask {
                 seat,
                 cached_objects,
                 memory_bytes,
+                loaded,
             } => {
                 if let Some(seated) = self.seated.get_mut(&seat) {
                     seated.running = None;
@@ -236,6 +238,7 @@ impl PoolTask {
                     seat,
                     cached_objects,
                     memory_bytes,
+                    loaded,
                 });
             }
             Message::Ended { seat, reason } => self.on_ended(seat, reason),

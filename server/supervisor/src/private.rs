@@ -4,6 +4,7 @@
 //! it at any moment. So this code holds descriptors of directories and never opens or changes
 //! by path, nor follows a link, below the directories that it has made itself.
 
+mod open;
 mod tree;
 mod watch;
 

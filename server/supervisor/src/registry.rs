@@ -20,6 +20,7 @@ use crate::{
     backend::{Backend, Scope},
     cache::{self, GlobalCache},
     invocation::{Event, EventFile, EventTable, InvocationId},
+    offers::Offers,
     peer::Peer,
 };
 
@@ -73,6 +74,8 @@ pub(crate) struct Active {
     /// Cancelled when the invocation is over, and with it every call.
     pub(crate) over: CancellationToken,
     pub(crate) moved: Moved,
+    /// Rows that wait for it.
+    pub(crate) offers: Arc<Offers>,
     /// The plugin's run, below which its calls stand.
     trace: Trace,
     call_spans: AtomicU32,
@@ -107,6 +110,7 @@ impl Active {
             calls,
             over,
             moved: Moved::default(),
+            offers: Arc::default(),
             trace,
             call_spans: AtomicU32::new(0),
         }

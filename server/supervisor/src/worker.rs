@@ -23,6 +23,7 @@ mod liveness;
 mod messages;
 mod meter;
 mod output;
+mod reading;
 mod silence;
 mod spare;
 mod stacks;
@@ -90,7 +91,7 @@ pub(crate) struct Confined {
     /// What became of each layer.
     pub(crate) enforcement: Arc<str>,
     pub(crate) directories: Arc<Watchee>,
-    /// Why it must end, once its directories hold too much.
+    /// Why it must end, once it has too much.
     pub(crate) over: Over,
 }
 
@@ -172,9 +173,7 @@ impl Worker {
                 }
                 Some(line) = self.process.output.recv() => return Ok(line),
                 exit = exited(&mut self.process.exit) => return Err(exit.reason),
-                what = too_much(&mut self.confined.over) => {
-                    return Err(ExitReason::PrivateFull(what));
-                }
+                reason = too_much(&mut self.confined.over) => return Err(reason),
                 () = passed(self.unfinished) => {
                     self.unfinished = None;
                     self.process.end_lines();
@@ -216,12 +215,12 @@ async fn passed(time: Option<Instant>) {
     }
 }
 
-/// Waits until a worker's private directories hold too much.
-async fn too_much(over: &mut Over) -> String {
+/// Waits until a worker has too much in its private directories, or too much open.
+async fn too_much(over: &mut Over) -> ExitReason {
     let told = over.wait_for(Option::is_some).await;
-    let what = told.ok().and_then(|what| what.clone());
-    match what {
-        Some(what) => what,
+    let reason = told.ok().and_then(|reason| reason.clone());
+    match reason {
+        Some(reason) => reason,
         // Nobody looks any more.
         None => std::future::pending().await,
     }

@@ -74,6 +74,7 @@ fn word(error: &InvocationError) -> &'static str {
         InvocationError::Plugin(_) => "plugin_error",
         InvocationError::Worker { reason, .. } => reason.label(),
         InvocationError::HostLost => ExitReason::HostLost.label(),
+        InvocationError::Stopped => "stopped",
         InvocationError::Host(_) => "no_worker",
         InvocationError::Paused { .. } => "paused",
         InvocationError::Released => "released",

@@ -31,6 +31,7 @@ pub(crate) fn with_details(first: String, error: &InvocationError) -> String {
         }
         InvocationError::Worker { stderr, .. } => stderr.join("\n"),
         InvocationError::HostLost
+        | InvocationError::Stopped
         | InvocationError::Host(_)
         | InvocationError::Paused { .. }
         | InvocationError::Released => String::new(),

@@ -74,6 +74,15 @@ impl Attempt {
         self.expected() == Expected::Tolerated
     }
 
+    /// How often it runs, each time as another trigger.
+    pub(super) fn turns(&self) -> u32 {
+        if let Some(turns) = self.header("turns") {
+            return turns.parse().expect("turns: a number");
+        }
+        let twice = self.header("twice").is_some() || self.name.starts_with("025");
+        if twice { 2 } else { 1 }
+    }
+
     /// What it may connect to: nothing, unless it needs more.
     pub(super) fn network(&self) -> &str {
         self.header("network").unwrap_or("none")

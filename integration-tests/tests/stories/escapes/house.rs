@@ -272,9 +272,7 @@ impl House {
         give(&[&self.server.plugin_directory()], self.user);
         self.canaries.arm();
         let mut runs = vec![attempt.name.clone()];
-        if attempt.header("twice").is_some() || attempt.name.starts_with("025") {
-            runs.push(format!("{}-again", attempt.name));
-        }
+        runs.extend((1..attempt.turns()).map(|turn| format!("{}-again-{turn}", attempt.name)));
         let mut draws = Vec::new();
         for (turn, run) in runs.iter().enumerate() {
             self.trigger(attempt, run).create().await;
@@ -571,7 +569,7 @@ fn memory_mib(pid: u32) -> u64 {
 }
 
 /// The environment to be copied, which attempts then may spoil.
-async fn environment(user: Option<u32>) -> PathBuf {
+pub(super) async fn environment(user: Option<u32>) -> PathBuf {
     let target = Path::new(BINARY)
         .ancestors()
         .nth(2)

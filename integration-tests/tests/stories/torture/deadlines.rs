@@ -80,22 +80,47 @@ fn check_dump(shape: &str, rows: &[LogRow], file: &str) {
 
 const LATE: &str = "the plugin ran longer than its deadline of 2s and was killed";
 
-#[tokio::test]
-async fn every_shape_of_hanging_ends_at_its_deadline() {
+async fn hangs(shape: &str) {
     let arena = Arena::new(&format!("{HANG}{IN_THE_CALL}")).await;
-    for shape in SHAPES {
-        arena.create(shape, "2s").await;
-    }
-    join_all(SHAPES.map(|shape| arena.suffers(shape, LATE))).await;
-    for shape in SHAPES {
-        let logs = arena.db.logs(shape).await;
-        check_dump(shape, &logs, "victim.py");
-        // What it says when it is interrupted is heard.
-        let hears = ["python_loop", "mute"].contains(&shape);
-        let says = logs.iter().any(|row| row.text == "cleaned up");
-        assert!(says || !hears, "{shape}: {logs:#?}");
-        arena.recovers(shape).await;
-    }
+    arena.create(shape, "2s").await;
+    arena.suffers(shape, LATE).await;
+    let logs = arena.db.logs(shape).await;
+    check_dump(shape, &logs, "victim.py");
+    // What it says when it is interrupted is heard.
+    let hears = ["python_loop", "mute"].contains(&shape);
+    let says = logs.iter().any(|row| row.text == "cleaned up");
+    assert!(says || !hears, "{shape}: {logs:#?}");
+    arena.recovers(shape).await;
+}
+
+#[tokio::test]
+async fn an_endless_loop_in_python_ends_at_its_deadline() {
+    hangs("python_loop").await;
+}
+
+#[tokio::test]
+async fn an_endless_loop_in_c_ends_at_its_deadline() {
+    hangs("c_loop").await;
+}
+
+#[tokio::test]
+async fn a_blocked_system_call_ends_at_its_deadline() {
+    hangs("blocked_call").await;
+}
+
+#[tokio::test]
+async fn who_ignores_sigterm_ends_at_its_deadline() {
+    hangs("ignored_signals").await;
+}
+
+#[tokio::test]
+async fn who_hides_where_it_is_ends_at_its_deadline() {
+    hangs("mute").await;
+}
+
+#[tokio::test]
+async fn who_stops_itself_ends_at_its_deadline() {
+    hangs("stopped").await;
 }
 
 /// Importing a package is part of the invocation, and ends with it.

@@ -55,61 +55,72 @@ async fn generator_exit_in_the_call() {
     call("raise GeneratorExit('mine')", "GeneratorExit: mine").await;
 }
 
-/// Several plugins that cannot be imported, on one server; then each is mended. `file` is where
-/// the source of a plugin is, and `said` what comes before what an import raised.
-async fn ends_in_the_import(file: fn(&str) -> String, said: fn(&str) -> String) {
-    let overflow = OVERFLOW.replace("\n    ", "\n");
-    let crashes = [
-        ("overflow", overflow.as_str(), "signal 11 (SIGSEGV)"),
-        ("exit", "os._exit(3)", "the worker exited with code 3"),
-        ("leave", "os._exit(0)", "the worker exited with code 0"),
-        ("segfault", "ctypes.string_at(0)", "signal 11 (SIGSEGV)"),
-        ("abort", "os.abort()", "signal 6 (SIGABRT)"),
-    ];
-    let raised = [
-        ("interrupt", "KeyboardInterrupt", "mine"),
-        ("quit", "SystemExit", "0"),
-        ("generator", "GeneratorExit", "mine"),
-    ];
-    let crashes = crashes
-        .map(|(name, statement, expected)| (name, statement.to_owned(), expected.to_owned()));
-    let raised = raised.map(|(name, exception, text)| {
-        let expected = format!("{exception}: {}{text}", said(name));
-        (name, format!("raise {exception}('{text}')"), expected)
-    });
-    let cases: Vec<_> = crashes.into_iter().chain(raised).collect();
-    let mut builder = server();
-    for (name, statement, _) in &cases {
-        let source = format!("import ctypes, os, sys\n{statement}\n");
-        builder = builder.plugin(&file(name), &source);
-    }
-    let arena = Arena::with(builder, "").await;
-    for (name, _, expected) in &cases {
-        let plugin = file(name);
-        arena
-            .db
-            .trigger(name, plugin.trim_end_matches("/__init__.py"))
-            .spec(&format!("table:{name}"))
-            .create()
-            .await;
-        arena.suffers(name, expected).await;
-    }
-    for (name, ..) in &cases {
-        arena.server.write_plugin(&file(name), WITNESS);
-        arena.db.write(format!("{name} n=7i 7")).await;
-        arena.db.until_logged(name, 1, "witnessed 7").await;
-    }
+/// A plugin that cannot be imported, and then is mended. `file` is where its source is.
+async fn ends_in_the_import(file: &str, statement: &str, expected: &str) {
+    let source = format!("import ctypes, os, sys\n{statement}\n");
+    let arena = Arena::with(server().plugin(file, &source), "").await;
+    let plugin = file.trim_end_matches("/__init__.py");
+    arena.db.trigger("t", plugin).spec("table:t").create().await;
+    arena.suffers("t", expected).await;
+    arena.server.write_plugin(file, WITNESS);
+    arena.db.write("t n=7i 7").await;
+    arena.db.until_logged("t", 1, "witnessed 7").await;
+}
+
+/// Ends the import of a plugin, and of a package.
+async fn crash_in_the_import(statement: &str, expected: &str) {
+    ends_in_the_import("alone.py", statement, expected).await;
+    ends_in_the_import("pack/__init__.py", statement, expected).await;
+}
+
+/// The same, by an exception that is not an error.
+async fn raise_in_the_import(exception: &str, text: &str) {
+    let statement = format!("raise {exception}('{text}')");
+    let expected = format!("{exception}: {text}");
+    ends_in_the_import("alone.py", &statement, &expected).await;
+    let expected = format!("{exception}: Failed to import plugin module 'pack': {text}");
+    ends_in_the_import("pack/__init__.py", &statement, &expected).await;
 }
 
 #[tokio::test]
-async fn every_end_in_the_import() {
-    ends_in_the_import(|name| format!("{name}.py"), |_| String::new()).await;
+async fn exit_in_the_import() {
+    crash_in_the_import("os._exit(3)", "the worker exited with code 3").await;
 }
 
 #[tokio::test]
-async fn every_end_in_the_import_of_a_package() {
-    let said = |name: &str| format!("Failed to import plugin module 'a_{name}': ");
-    ends_in_the_import(|name| format!("a_{name}/__init__.py"), said).await;
+async fn exit_without_a_word_in_the_import() {
+    crash_in_the_import("os._exit(0)", "the worker exited with code 0").await;
+}
+
+#[tokio::test]
+async fn segfault_in_the_import() {
+    crash_in_the_import("ctypes.string_at(0)", "signal 11 (SIGSEGV)").await;
+}
+
+#[tokio::test]
+async fn abort_in_the_import() {
+    crash_in_the_import("os.abort()", "signal 6 (SIGABRT)").await;
+}
+
+#[tokio::test]
+async fn stack_overflow_in_the_import() {
+    let statement = OVERFLOW.replace("\n    ", "\n");
+    crash_in_the_import(&statement, "signal 11 (SIGSEGV)").await;
+}
+
+#[tokio::test]
+async fn keyboard_interrupt_in_the_import() {
+    raise_in_the_import("KeyboardInterrupt", "mine").await;
+}
+
+#[tokio::test]
+async fn system_exit_in_the_import() {
+    raise_in_the_import("SystemExit", "0").await;
+}
+
+#[tokio::test]
+async fn generator_exit_in_the_import() {
+    raise_in_the_import("GeneratorExit", "mine").await;
 }
 
 /// Ends its process some time after it has returned.

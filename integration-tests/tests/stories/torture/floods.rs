@@ -129,6 +129,37 @@ def attack(influxdb3_local, args):
     arena.endures("ValueError: read one batch of many").await;
 }
 
+/// What it asked for would be kept for it until its deadline.
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_ended() {
+    let arena = Arena::new(
+        "
+import time
+import pyarrow.flight
+from outrigger_plugin_host._flight import FlightFetch
+
+def attack(influxdb3_local, args):
+    def begin_only(self, ticket):
+        reader = self._connected().do_get(pyarrow.flight.Ticket(ticket))
+        reader.read_chunk()
+        time.sleep(600)
+    FlightFetch._get = begin_only
+    influxdb3_local.query('SELECT a.n FROM rows a, rows b, rows c')
+",
+    )
+    .await;
+    let rows: Vec<_> = (0..300).map(|n| format!("rows n={n}i {n}\n")).collect();
+    arena.db.write(rows.concat()).await;
+    arena.create("t", "10m").await;
+    let text = "the plugin asked for rows, did not read them for 30s, and was killed";
+    let failure = arena.suffers("t", text).await;
+    assert!(failure.text.contains(" in begin_only"), "{failure:#?}");
+    let outcomes = "SELECT outcome FROM system.plugin_invocations WHERE trigger_name = 't'";
+    let expected = serde_json::json!([{ "outcome": "slow_reader" }]);
+    arena.db.until(outcomes, expected).await;
+    arena.recovers("t").await;
+}
+
 /// What a run prints without an end of line is its own.
 #[tokio::test]
 async fn an_unfinished_line_goes_to_no_later_run() {

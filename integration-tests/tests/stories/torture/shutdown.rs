@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use outrigger_integration_tests::{Server, eventually};
+use reqwest::Method;
 
 use super::{Arena, until_gone};
 use crate::server;
@@ -77,6 +78,38 @@ async fn one_sigint_ends_the_server_in_order_and_it_says_who_is_late() {
     assert!(server.has_logged(r#"trigger \"hangs\", invocation "#));
     assert!(server.has_logged("server has ended"));
     until_gone(&left).await;
+}
+
+#[tokio::test]
+async fn a_request_that_the_shutdown_breaks_off_is_accounted_as_that() {
+    let builder = server()
+        .flag("--shutdown-timeout", "1s")
+        .flag("--sandbox", "off")
+        .allow_log("shutdown phase is late", LATE)
+        .allow_log("workers did not end in time", "one ignores everything");
+    let mut arena = Arena::with(builder, HANGS).await;
+    let trigger = arena.db.trigger("t", "victim.py").spec("request:t");
+    trigger.create().await;
+    let client = arena.server.client();
+    let call = client.send(client.request(Method::GET, "/api/v3/engine/t"));
+    let stop = async {
+        let left = arena.left("hangs").await;
+        arena.server.signal(Signal::SIGTERM);
+        left
+    };
+    let (reply, left) = tokio::join!(call, stop);
+    // It may have had an answer, or only seen the connection end.
+    if let Ok(reply) = reply {
+        assert_eq!(reply.status, 503, "{reply:?}");
+    }
+    arena.server.ends_with(0);
+    until_gone(&left[0]).await;
+    arena.server.restart().await;
+    let outcomes = "SELECT outcome, wall_us > 0 AS took FROM system.plugin_invocations \
+                    WHERE trigger_name = 't'";
+    let expected = serde_json::json!([{ "outcome": "stopped", "took": true }]);
+    let db = arena.server.client().database("db");
+    db.until(outcomes, expected).await;
 }
 
 /// The directories of servers below the temporary one.

@@ -1,14 +1,22 @@
 //! What can be said about what plugins may touch.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Component, PathBuf},
+    str::FromStr,
+};
 
 use clap::ValueEnum;
+use nix::sys::resource::{Resource, getrlimit};
 use outrigger_model::bytes::ByteSize;
 use outrigger_sandbox::{GroupLimits, Layer, Limits, Machine, Mode, Network};
 use outrigger_supervisor::PrivateMax;
 
 /// Descriptors that a worker may have open: gRPC, a plugin's connections, and room.
-const OPEN_FILES_MAX: u64 = 4096;
+const OPEN_FILES_MAX: u64 = 1024;
+/// No worker could start with less.
+const OPEN_FILES_MIN: u64 = 64;
+/// What of the server's own limit one worker may have.
+const OPEN_FILES_SHARE: u64 = 4;
 /// Processes and threads of the server's whole user, because the kernel counts no other way:
 /// keeps a plugin from using up all that the machine can have. Root is exempt.
 const PROCESSES_MAX: u64 = 8192;
@@ -171,11 +179,13 @@ impl FromStr for GrantedPath {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, path) = text.split_once(':').unwrap_or_default();
         let path = PathBuf::from(path);
+        let goes_up = path.components().any(|part| part == Component::ParentDir);
+        let is_plain = path.is_absolute() && !goes_up;
         match kind {
-            "ro" if path.is_absolute() => Ok(Self::Read(path)),
-            "rw" if path.is_absolute() => Ok(Self::Write(path)),
+            "ro" if is_plain => Ok(Self::Read(path)),
+            "rw" if is_plain => Ok(Self::Write(path)),
             _ => Err(format!(
-                "{text:?} is neither ro:PATH nor rw:PATH with an absolute path"
+                "{text:?} is neither ro:PATH nor rw:PATH with an absolute path without `..`"
             )),
         }
     }
@@ -221,7 +231,7 @@ impl ConfinementArgs {
         }
         Limits {
             address_space: Some(self.plugin_address_space.0 as u64),
-            open_files: Some(OPEN_FILES_MAX),
+            open_files: Some(open_files_max()),
             processes: Some(PROCESSES_MAX),
             file_size: Some(self.plugin_private_size.0 as u64),
             locked_memory: Some(LOCKED_MEMORY_MAX),
@@ -280,6 +290,15 @@ impl ConfinementArgs {
     }
 }
 
+/// How many descriptors a worker may have open. The kernel counts those that are on their way
+/// between processes for a user as a whole, and refuses to send any beyond the limit of who sends:
+/// what plugins can have on their way is to be less than what the server, and a host, may.
+fn open_files_max() -> u64 {
+    let own = getrlimit(Resource::RLIMIT_NOFILE);
+    let share = own.map_or(OPEN_FILES_MAX, |(_, hard)| hard / OPEN_FILES_SHARE);
+    share.clamp(OPEN_FILES_MIN, OPEN_FILES_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,7 +309,7 @@ mod tests {
         assert_eq!("ro:/data".parse(), Ok(read));
         let write = GrantedPath::Write("/a:b".into());
         assert_eq!("rw:/a:b".parse(), Ok(write));
-        for text in ["", "/data", "ro:data", "rx:/data", "ro:"] {
+        for text in ["", "/data", "ro:data", "rx:/data", "ro:", "rw:/a/../b"] {
             let refusal = text.parse::<GrantedPath>().unwrap_err();
             assert!(refusal.contains("neither ro:PATH nor rw:PATH"), "{refusal}");
         }

@@ -94,9 +94,29 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> io::Result<Option<Call>> {
     }))
 }
 
+/// What a caller has said, and how it is.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// A copy of the address that it gave.
+    pub(super) address: Vec<u8>,
+    /// Which process it is, if that can be known.
+    pub(super) process: Option<u32>,
+    /// Whether its socket does not wait.
+    pub(super) is_nonblocking: bool,
+}
+
 impl Call {
+    /// Looks at the caller. Its memory may be busy, and it decides for how long.
+    pub(super) fn look(&self, listener: BorrowedFd<'_>) -> Result<Asked, Errno> {
+        Ok(Asked {
+            address: self.address(listener)?,
+            process: self.process().ok(),
+            is_nonblocking: self.is_nonblocking(),
+        })
+    }
+
     /// The process that calls: a thread's number is not what others know it by.
-    pub(super) fn process(&self) -> io::Result<u32> {
+    fn process(&self) -> io::Result<u32> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.thread))?;
         let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
         group
@@ -105,7 +125,7 @@ impl Call {
     }
 
     /// A copy of the address that it gave. Whatever it changes afterwards changes nothing.
-    pub(super) fn address(&self, listener: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    fn address(&self, listener: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
         let length = usize::try_from(self.length).or(Err(Errno::EINVAL))?;
         if length > ADDRESS_MAX {
             return Err(Errno::EINVAL);
@@ -154,7 +174,7 @@ impl Call {
 
     /// Whether its socket does not wait. Where that cannot be found out it does: a caller
     /// that gets a socket which surprisingly waits could hang.
-    pub(super) fn is_nonblocking(&self) -> bool {
+    fn is_nonblocking(&self) -> bool {
         let flags = self.borrowed_flags();
         let flags = flags.unwrap_or_else(|_refused| self.shown_flags());
         flags.is_none_or(|flags| flags.contains(OFlag::O_NONBLOCK))
@@ -188,7 +208,8 @@ impl Call {
         Some(OFlag::from_bits_truncate(flags))
     }
 
-    /// Puts a socket of ours at the number of the caller's own, which closes that.
+    /// Puts a socket of ours at the number of the caller's own, which closes that. The caller does
+    /// it itself, when it gets a processor: this waits for that.
     #[expect(unsafe_code, reason = "ioctl has no safe wrapper")]
     pub(super) fn put(&self, listener: BorrowedFd<'_>, socket: &OwnedFd) -> io::Result<()> {
         let number = |number| u32::try_from(number).map_err(io::Error::other);

@@ -82,7 +82,19 @@ const EPERM: i32 = libc::EPERM;
 const CLONE_FORBIDDEN: u32 = 0x7E02_0000 | 0x8000;
 const CLONE_THREAD: u32 = 0x1_0000;
 /// Sends data before the connection stands, and makes it without `connect`.
-const FAST_OPEN: u32 = libc::MSG_FASTOPEN.cast_unsigned();
+/// All but how programs send: fast open connects without `connect`, the out-of-band byte has a
+/// queue of its own in the kernel, which has been its weak spot.
+const SENT_OTHERWISE: u32 =
+    !(int(libc::MSG_NOSIGNAL) | int(libc::MSG_DONTWAIT) | int(libc::MSG_MORE) | int(libc::MSG_EOR));
+/// The same for receiving. Some pass there what means something for sending only.
+const RECEIVED_OTHERWISE: u32 = !(int(libc::MSG_NOSIGNAL)
+    | int(libc::MSG_DONTWAIT)
+    | int(libc::MSG_PEEK)
+    | int(libc::MSG_WAITALL)
+    | int(libc::MSG_TRUNC)
+    | int(libc::MSG_ERRQUEUE)
+    | int(libc::MSG_WAITFORONE)
+    | int(libc::MSG_CMSG_CLOEXEC));
 /// The kind of a socket without its flags.
 const KIND: u32 = 0xF;
 const STREAM: u32 = libc::SOCK_STREAM.cast_unsigned();
@@ -273,12 +285,12 @@ pub(super) const COMMON: &[Call] = calls! {
     SYS_socket If(SOCKET, libc::EACCES), "TCP, and Unix sockets; no datagrams (they need no connect), raw, packet, netlink, multipath or others";
     SYS_socketpair If(&[&[is(0, UNIX), masked(1, KIND, STREAM), is(2, 0)]], libc::EACCES), "event loops, multiprocessing.Pipe; a datagram socket could send to any path";
     SYS_connect Allow, "TCP and the server; the broker looks at the address where there is one";
-    SYS_sendto If(&[&[masked(3, FAST_OPEN, 0)]], EPERM), "TCP; not fast open, which connects without connect";
-    SYS_sendmsg If(&[&[masked(2, FAST_OPEN, 0)]], EPERM), "as above";
-    SYS_sendmmsg If(&[&[masked(3, FAST_OPEN, 0)]], EPERM), "as above";
-    SYS_recvfrom Allow, "TCP, ssl";
-    SYS_recvmsg Allow, "gRPC";
-    SYS_recvmmsg Allow, "as above";
+    SYS_sendto If(&[&[masked(3, SENT_OTHERWISE, 0)]], EPERM), "TCP; not fast open, which connects without connect";
+    SYS_sendmsg If(&[&[masked(2, SENT_OTHERWISE, 0)]], EPERM), "as above";
+    SYS_sendmmsg If(&[&[masked(3, SENT_OTHERWISE, 0)]], EPERM), "as above";
+    SYS_recvfrom If(&[&[masked(3, RECEIVED_OTHERWISE, 0)]], EPERM), "TCP, ssl; nothing out of band";
+    SYS_recvmsg If(&[&[masked(2, RECEIVED_OTHERWISE, 0)]], EPERM), "gRPC";
+    SYS_recvmmsg If(&[&[masked(3, RECEIVED_OTHERWISE, 0)]], EPERM), "as above";
     SYS_shutdown Allow, "TCP, the end of sending";
     SYS_getsockname Allow, "gRPC";
     SYS_getpeername Allow, "gRPC";

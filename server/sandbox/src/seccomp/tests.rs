@@ -311,6 +311,11 @@ fn sockets_are_tcp_or_unix_streams() {
         assert_eq!(socket(&installer, family, kind, 0), expected, "{asked:?}");
         assert!(!socket(&lonely, family, kind, 0), "{asked:?}");
     }
+}
+
+#[test]
+fn what_is_sent_and_received_is_neither_fast_open_nor_out_of_band() {
+    let outbound = worker(&Policy::default(), 7);
     for (number, at) in [
         (libc::SYS_sendto, 3),
         (libc::SYS_sendmsg, 2),
@@ -319,7 +324,23 @@ fn sockets_are_tcp_or_unix_streams() {
         let mut args = [0; 6];
         args[at] = u64::from(libc::MSG_NOSIGNAL.cast_unsigned());
         assert_eq!(native(&outbound, number, args), ALLOW);
-        args[at] |= u64::from(libc::MSG_FASTOPEN.cast_unsigned());
+        for flag in [libc::MSG_FASTOPEN, libc::MSG_OOB, libc::MSG_ZEROCOPY] {
+            let mut args = args;
+            args[at] |= u64::from(flag.cast_unsigned());
+            assert_eq!(native(&outbound, number, args), errno(libc::EPERM));
+        }
+    }
+    for (number, at) in [
+        (libc::SYS_recvfrom, 3),
+        (libc::SYS_recvmsg, 2),
+        (libc::SYS_recvmmsg, 3),
+    ] {
+        let mut args = [0; 6];
+        for flag in [libc::MSG_PEEK, libc::MSG_WAITALL, libc::MSG_CMSG_CLOEXEC] {
+            args[at] |= u64::from(flag.cast_unsigned());
+            assert_eq!(native(&outbound, number, args), ALLOW);
+        }
+        args[at] |= u64::from(libc::MSG_OOB.cast_unsigned());
         assert_eq!(native(&outbound, number, args), errno(libc::EPERM));
     }
 }

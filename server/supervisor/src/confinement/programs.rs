@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use outrigger_sandbox::{HostConfinement, Limits, Network, Policy, Role, View};
+use outrigger_sandbox::{HostConfinement, Limits, Mode, Network, Policy, Role, View};
 
 use super::Confinement;
 use crate::config::Config;
@@ -24,6 +24,11 @@ impl Confinement {
     pub(super) fn secrets(&self) -> Vec<PathBuf> {
         let there = self.secret.iter();
         there.filter_map(|path| path.canonicalize().ok()).collect()
+    }
+
+    /// Whether only those can start processes to whom it was granted.
+    pub(super) fn forbids_processes(&self) -> bool {
+        self.mode != Mode::Off && self.machine.has_seccomp()
     }
 
     /// The confinement of a program that ends.
@@ -124,7 +129,7 @@ pub(crate) fn of_hosts(config: &Config, user: Result<u32, String>) -> HostConfin
 mod tests {
     use std::sync::Arc;
 
-    use outrigger_sandbox::{GroupLimits, Machine, Mode};
+    use outrigger_sandbox::{GroupLimits, Machine};
 
     use super::*;
     use crate::private::PrivateMax;
@@ -146,6 +151,7 @@ mod tests {
             secret: vec![directory.join("data")],
             kept: directory.join("data/kept"),
             private_max: PrivateMax { bytes: 1, files: 1 },
+            kept_names: &[],
         }
     }
 

@@ -27,16 +27,14 @@ impl HostSocket {
         Self(Framed::new(Passing::new(socket), codec))
     }
 
-    /// Sends a message, and a descriptor with its first byte.
+    /// Sends a message, and descriptors with its first byte.
     pub(crate) async fn send(
         &mut self,
         message: to_host::Message,
-        descriptor: Option<OwnedFd>,
+        descriptors: Vec<OwnedFd>,
     ) -> io::Result<()> {
-        if let Some(descriptor) = descriptor {
-            // Nothing of an earlier message waits to be written: each is flushed.
-            self.0.get_mut().attach(descriptor);
-        }
+        // Nothing of an earlier message waits to be written: each is flushed.
+        self.0.get_mut().attach(descriptors);
         let bytes = ToHost {
             message: Some(message),
         }

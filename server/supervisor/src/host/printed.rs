@@ -1,4 +1,4 @@
-//! What has a worker printed? Bytes come from its host, lines go to its log.
+//! What has a worker printed? Bytes come from its pipes, lines go to its log.
 
 use outrigger_model::clock::{Clock, SystemClock, Timestamp};
 use tokio::sync::mpsc;

@@ -173,15 +173,15 @@ impl HostProcess {
         self.socket.receive().await?.ok_or_else(closed)
     }
 
-    /// Says something to it, and passes a descriptor. A host that does not read is as good
+    /// Says something to it, and passes descriptors. A host that does not read is as good
     /// as gone.
     pub(crate) async fn send(
         &mut self,
         message: to_host::Message,
-        descriptor: Option<OwnedFd>,
+        descriptors: Vec<OwnedFd>,
     ) -> io::Result<()> {
         let stuck = || io::Error::new(io::ErrorKind::TimedOut, "it does not read its socket");
-        timeout(SEND_MAX, self.socket.send(message, descriptor))
+        timeout(SEND_MAX, self.socket.send(message, descriptors))
             .await
             .unwrap_or_else(|_elapsed| Err(stuck()))
     }

@@ -8,13 +8,12 @@ use std::{
 
 use outrigger_proto::v1::{WorkerExited, worker_exited};
 use outrigger_sandbox::{Group, LayerReport};
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     HostHandle, OutputLine, WorkerId,
     memory::{MemoryCounts, own_evidence},
-    printed::Printed,
+    pipes::Output,
 };
 use crate::{
     error::{ExitReason, HostError},
@@ -50,7 +49,7 @@ pub(crate) struct WorkerProcess {
     /// For what the server says in its place.
     pub(crate) says: mpsc::WeakSender<OutputLine>,
     /// Where its output comes from.
-    printed: Arc<Mutex<Printed>>,
+    printed: Arc<Output>,
     /// What Python reads there.
     pub(crate) python: Arc<[PathBuf]>,
     /// What became of the layers of its host, which are its own too.
@@ -78,7 +77,7 @@ impl WorkerProcess {
 
     /// Ends the lines that it has begun to print: they come as they are.
     pub(crate) fn end_lines(&self) {
-        self.printed.lock().end_lines();
+        self.printed.end_lines();
     }
 
     /// Gives up a host that does not reap a killed worker.
@@ -104,7 +103,7 @@ impl WorkerProcess {
             pid: u32::MAX,
             exit,
             says: mpsc::channel(1).0.downgrade(),
-            printed: Arc::new(Mutex::new(Printed::new().0)),
+            printed: Arc::new(Output::new(None).expect("pipes can be made").0),
             output,
             python: Arc::default(),
             layers: Arc::default(),
@@ -153,7 +152,7 @@ pub(super) struct Born {
 pub(super) struct WorkerRecord {
     starting: Option<oneshot::Sender<Result<WorkerProcess, HostError>>>,
     exit: watch::Sender<Option<WorkerExit>>,
-    printed: Arc<Mutex<Printed>>,
+    printed: Arc<Output>,
     /// What comes of it, until its owner has it.
     lines: Option<mpsc::Receiver<OutputLine>>,
     /// Whether the server has killed it.
@@ -165,12 +164,15 @@ pub(super) struct WorkerRecord {
 }
 
 impl WorkerRecord {
-    pub(super) fn starting(reply: oneshot::Sender<Result<WorkerProcess, HostError>>) -> Self {
-        let (printed, lines) = Printed::new();
+    pub(super) fn starting(
+        reply: oneshot::Sender<Result<WorkerProcess, HostError>>,
+        output: Output,
+        lines: mpsc::Receiver<OutputLine>,
+    ) -> Self {
         Self {
             starting: Some(reply),
             exit: watch::Sender::new(None),
-            printed: Arc::new(Mutex::new(printed)),
+            printed: Arc::new(output),
             lines: Some(lines),
             killed: false,
             memory: MemoryCounts::now(),
@@ -182,7 +184,7 @@ impl WorkerRecord {
         let (Some(reply), Some(output)) = (self.starting.take(), self.lines.take()) else {
             return;
         };
-        let says = self.printed.lock().says();
+        let says = self.printed.says();
         let (exit, host) = (self.exit.subscribe(), host.clone());
         // Whoever no longer wants it drops it, which kills it.
         drop(reply.send(Ok(WorkerProcess {
@@ -200,8 +202,16 @@ impl WorkerRecord {
         })));
     }
 
-    pub(super) fn on_output(&self, stderr: bool, data: &[u8]) {
-        self.printed.lock().on_output(stderr, data);
+    /// Takes in what it prints until it has ended, also where something that it has started can
+    /// still print.
+    pub(super) fn follow(&self) -> impl Future<Output = ()> + use<> {
+        let (printed, mut exit) = (self.printed.clone(), self.exit.subscribe());
+        async move {
+            tokio::select! {
+                () = printed.follow() => {}
+                _exit = exited(&mut exit) => {}
+            }
+        }
     }
 
     /// The server sends it this signal.
@@ -237,7 +247,7 @@ impl WorkerRecord {
     pub(super) fn on_exited(mut self, reason: ExitReason, usage: ProcessUsage) {
         let exit = WorkerExit {
             reason: self.explain(reason, usage),
-            stderr: self.printed.lock().end(),
+            stderr: self.printed.end(),
             usage,
         };
         if let Some(reply) = self.starting.take() {

@@ -198,8 +198,9 @@ impl MemberTask {
         let invoke = self.invoke(&plugin, invocation, granted).instrument(lines);
         let concluded = shutdown.run_until_cancelled(invoke).await;
         let mut concluded = concluded.unwrap_or_else(|| {
-            let text = "the server is shutting down".to_owned();
-            not_run(InvocationError::Host(text), self.worker.pid())
+            let mut stopped = not_run(InvocationError::Stopped, self.worker.pid());
+            stopped.usage.wall = granted.elapsed();
+            stopped
         });
         concluded.usage.queued = granted.duration_since(submitted);
         let death = death(&concluded);
@@ -209,6 +210,7 @@ impl MemberTask {
                 seat: self.post.seat,
                 cached_objects: self.worker.cached_objects(),
                 memory_bytes: concluded.usage.peak_memory_bytes,
+                loaded: !matches!(concluded.result, Err(InvocationError::Load(_))),
             });
         }
         // Whoever no longer waits has given the result up.
@@ -288,6 +290,7 @@ fn death(concluded: &Concluded) -> Option<ExitReason> {
         Err(InvocationError::Worker { reason, .. }) => Some(reason.clone()),
         Err(
             InvocationError::HostLost
+            | InvocationError::Stopped
             | InvocationError::Host(_)
             | InvocationError::Paused { .. }
             | InvocationError::Released,

@@ -10,6 +10,7 @@
 //!  (gone)    Draining ──► (gone) ◄┴── died       Draining
 //! ```
 
+mod relief;
 mod retirement;
 mod turns;
 mod words;
@@ -43,6 +44,8 @@ const SPARE_PAUSE_MAX: Duration = Duration::from_mins(1);
 struct Binding {
     queue: VecDeque<Wanted>,
     workers: Vec<Seat>,
+    /// What the invocation that came last wants to run.
+    current: Pin,
     intensity: Intensity,
 }
 
@@ -93,10 +96,12 @@ impl Pool {
                 seat,
                 cached_objects,
                 memory_bytes,
+                loaded,
             } => {
                 if let Some(member) = self.members.get_mut(&seat) {
                     member.cached_objects = cached_objects;
                     member.memory_bytes = memory_bytes;
+                    member.loaded |= loaded;
                     self.on_returned(seat, now, &mut actions);
                 }
             }
@@ -141,6 +146,7 @@ impl Pool {
             return actions.push(Action::Refuse { ticket, why });
         }
         self.waiting.insert(wanted.binding.clone());
+        binding.current.clone_from(&wanted.pin);
         binding.queue.push_back(wanted);
     }
 
@@ -246,8 +252,9 @@ impl Pool {
         };
         member.state = WorkerState::Bound { since: now };
         if let Some(why) = why {
-            self.retire(seat, why, actions);
+            return self.retire(seat, why, actions);
         }
+        self.relieve(seat, actions);
     }
 
     fn on_ended(

@@ -4,9 +4,10 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
+    sync::Arc,
 };
 
-use super::*;
+use super::{open::OpenMax, *};
 
 const ROOMY: PrivateMax = PrivateMax {
     bytes: 1 << 40,
@@ -101,7 +102,7 @@ fn too_much_is_said_and_where() {
     let directory = tempfile::tempdir().unwrap();
     let root = root(directory.path());
     let directories = [root.make("kept").unwrap(), root.make("temporary").unwrap()];
-    let (watchee, over) = Watchee::new(directories, std::process::id());
+    let (watchee, over) = Watchee::new(directories, std::process::id(), false);
     assert_eq!(*over.borrow(), None);
     assert_eq!(watchee.excess(ROOMY), None);
     fs::write(watchee.directories[1].path.join("f"), vec![1; 100_000]).unwrap();
@@ -127,7 +128,7 @@ fn what_is_nested_too_deep_is_too_much() {
         deep.push("d");
         fs::create_dir(&deep).unwrap();
     }
-    let (watchee, _over) = Watchee::new(directories, std::process::id());
+    let (watchee, _over) = Watchee::new(directories, std::process::id(), false);
     let excess = watchee.excess(ROOMY).unwrap();
     assert!(
         excess.contains("root/kept: directories are nested"),
@@ -144,7 +145,10 @@ fn files_without_a_name_that_are_open_count() {
     fs::write(&path, vec![1; 10_000_000]).unwrap();
     let open = fs::File::open(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    let (watchee, _over) = Watchee::new(directories, std::process::id());
+    let (watchee, over) = Watchee::new(directories, std::process::id(), false);
+    let watchee = Arc::new(watchee);
+    watch::look_at_open(std::slice::from_ref(&watchee), OpenMax::of_this_machine());
+    assert_eq!(*over.borrow(), None);
     let max = PrivateMax {
         bytes: 5_000_000,
         ..ROOMY

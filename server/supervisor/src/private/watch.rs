@@ -1,11 +1,7 @@
-//! Who looks how much is in private directories, where no file system bounds it.
+//! Who looks how much is in private directories, where no file system bounds it, and how much
+//! workers have open?
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use humantime::format_duration;
 use parking_lot::Mutex;
@@ -17,15 +13,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{PrivateDirectory, PrivateMax, tree::Size};
+use super::{
+    PrivateDirectory, PrivateMax,
+    open::{self, OpenMax, Seen},
+};
+use crate::{error::ExitReason, family::families};
 
 /// How often is looked, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looking may take this share of the time at most, so that many files cost no more.
 const SHARE: u32 = 20;
 
-/// What a worker is told of its directories: why it must end, once it must.
-pub(crate) type Over = watch::Receiver<Option<String>>;
+/// What a worker is told: why it must end, once it must.
+pub(crate) type Over = watch::Receiver<Option<ExitReason>>;
 
 /// A worker's private directories, while it lives.
 #[derive(Debug)]
@@ -33,23 +33,32 @@ pub(crate) struct Watchee {
     /// Where its plugin keeps files, and its own temporary directory.
     pub(crate) directories: [PrivateDirectory; 2],
     pub(crate) pid: u32,
-    over: watch::Sender<Option<String>>,
+    /// Whether it may have started others.
+    has_family: bool,
+    seen: Mutex<Seen>,
+    over: watch::Sender<Option<ExitReason>>,
 }
 
 impl Watchee {
-    pub(crate) fn new(directories: [PrivateDirectory; 2], pid: u32) -> (Self, Over) {
+    pub(crate) fn new(
+        directories: [PrivateDirectory; 2],
+        pid: u32,
+        has_family: bool,
+    ) -> (Self, Over) {
         let (over, receiver) = watch::channel(None);
         let watchee = Self {
             directories,
             pid,
+            has_family,
+            seen: Mutex::default(),
             over,
         };
         (watchee, receiver)
     }
 
-    /// Why there is too much, if there is.
+    /// Why there is too much in its directories, if there is.
     pub(crate) fn excess(&self, max: PrivateMax) -> Option<String> {
-        let mut size = unlinked(self.pid);
+        let mut size = self.seen.lock().unlinked;
         for directory in &self.directories {
             match directory.size(max) {
                 Ok(more) => size = size.plus(more),
@@ -70,25 +79,6 @@ impl Watchee {
     }
 }
 
-/// Files that have no name any more and live on because the process has them open.
-fn unlinked(pid: u32) -> Size {
-    let descriptors = PathBuf::from(format!("/proc/{pid}/fd"));
-    let mut size = Size::default();
-    for entry in fs::read_dir(descriptors).into_iter().flatten().flatten() {
-        // This looks at what is open; it opens nothing.
-        let Ok(found) = fs::metadata(entry.path()) else {
-            continue;
-        };
-        if found.is_file() && found.nlink() == 0 {
-            size = size.plus(Size {
-                bytes: found.blocks().saturating_mul(512),
-                files: 1,
-            });
-        }
-    }
-    size
-}
-
 /// Looks at all that are given to it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch(Arc<Mutex<Vec<Weak<Watchee>>>>);
@@ -101,21 +91,27 @@ impl Watch {
 
     /// Looks until the server ends.
     pub(crate) async fn run(self, max: PrivateMax, shutdown: CancellationToken) {
-        let looks = async {
-            let mut pause = LOOK_EVERY;
-            loop {
-                sleep(pause).await;
-                let watched = self.living();
-                let begun = Instant::now();
-                drop(spawn_blocking(move || look(&watched, max)).await);
-                pause = LOOK_EVERY.max(begun.elapsed() * SHARE);
-                if pause > LOOK_EVERY {
-                    let pause = format_duration(pause);
-                    debug!(%pause, "private directories are large and are looked at less often");
-                }
+        let open_max = OpenMax::of_this_machine();
+        // Each at its own pace: many files must not hide what is open.
+        let directories = self.repeat(move |watched| look_at_directories(watched, max));
+        let open = self.repeat(move |watched| look_at_open(watched, open_max));
+        let both = async { tokio::join!(directories, open) };
+        shutdown.run_until_cancelled(both).await;
+    }
+
+    async fn repeat(&self, look: impl Fn(&[Arc<Watchee>]) + Copy + Send + 'static) {
+        let mut pause = LOOK_EVERY;
+        loop {
+            sleep(pause).await;
+            let watched = self.living();
+            let begun = Instant::now();
+            drop(spawn_blocking(move || look(&watched)).await);
+            pause = LOOK_EVERY.max(begun.elapsed() * SHARE);
+            if pause > LOOK_EVERY {
+                let pause = format_duration(pause);
+                debug!(%pause, "what workers keep is much and is looked at less often");
             }
-        };
-        shutdown.run_until_cancelled(looks).await;
+        }
     }
 
     fn living(&self) -> Vec<Arc<Watchee>> {
@@ -125,10 +121,25 @@ impl Watch {
     }
 }
 
-fn look(watched: &[Arc<Watchee>], max: PrivateMax) {
+fn look_at_directories(watched: &[Arc<Watchee>], max: PrivateMax) {
     for watchee in watched {
         if let Some(excess) = watchee.excess(max) {
-            watchee.over.send_replace(Some(excess));
+            let reason = ExitReason::PrivateFull(excess);
+            watchee.over.send_replace(Some(reason));
+        }
+    }
+}
+
+pub(super) fn look_at_open(watched: &[Arc<Watchee>], max: OpenMax) {
+    let (with, without): (Vec<_>, Vec<_>) = watched.iter().partition(|one| one.has_family);
+    let leaders: Vec<u32> = with.iter().map(|watchee| watchee.pid).collect();
+    let alone = without.iter().map(|watchee| vec![watchee.pid]);
+    let families = families(&leaders).into_iter().chain(alone);
+    for (watchee, processes) in with.iter().chain(&without).zip(families) {
+        let open = open::look(&processes, max);
+        let reason = watchee.seen.lock().add(open, max);
+        if reason.is_some() {
+            watchee.over.send_replace(reason);
         }
     }
 }

@@ -23,6 +23,7 @@ use self::wire::encode;
 use super::peer;
 use crate::{
     backend::{BackendError, QueryRequest, QueryStream, Value},
+    offers::Offered,
     registry::{Active, Registry},
 };
 
@@ -124,11 +125,13 @@ impl FlightService for Data {
         };
         // What is not fetched when the invocation ends is not fetched at all.
         let over = active.over.clone().cancelled_owned();
+        let counting = active.clone();
         let counted = stream.inspect_ok(move |data| {
             let bytes = data.data_body.len() as u64;
-            active.moved.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+            counting.moved.bytes_in.fetch_add(bytes, Ordering::Relaxed);
         });
-        Ok(Response::new(counted.take_until(over).boxed()))
+        let offered = Offered::new(counted.boxed(), active.offers.clone());
+        Ok(Response::new(offered.take_until(over).boxed()))
     }
 
     async fn handshake(

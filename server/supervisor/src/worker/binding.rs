@@ -49,7 +49,7 @@ impl Worker {
         let (limits, over) = (call.limits, self.confined.over.clone());
         let answer = tokio::select! {
             biased;
-            answer = self.loaded(call, &plugin.revision) => answer.map_err(Stop::Broken),
+            answer = self.loaded(call, &plugin.revision) => answer,
             reason = call.due(limits.timeout.min(limits.load_max), over) => Err(Stop::Due(reason)),
         };
         match answer {
@@ -71,7 +71,7 @@ impl Worker {
         &mut self,
         call: &Call<'_>,
         revision: &str,
-    ) -> Result<Result<(), PluginError>, Break> {
+    ) -> Result<Result<(), PluginError>, Stop> {
         let mut watch = Watch::start(LOADING, None);
         loop {
             return match self.hear(call, &mut watch).await? {
@@ -87,10 +87,10 @@ impl Worker {
                     self.on_stray()?;
                     continue;
                 }
-                other => Err(Break::Violation(format!(
-                    "{} came instead of ready",
-                    name(&other)
-                ))),
+                other => {
+                    let what = format!("{} came instead of ready", name(&other));
+                    Err(Break::Violation(what).into())
+                }
             };
         }
     }

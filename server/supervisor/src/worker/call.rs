@@ -51,6 +51,12 @@ pub(super) enum Stop {
     Due(ExitReason),
 }
 
+impl From<Break> for Stop {
+    fn from(broken: Break) -> Self {
+        Self::Broken(broken)
+    }
+}
+
 impl<'a> Call<'a> {
     pub(super) fn new(
         (registry, config): (&'a Registry, &Config),
@@ -83,12 +89,12 @@ impl<'a> Call<'a> {
     }
 
     /// Waits until the worker must end, whatever it does: it has had this time since the call
-    /// began, nobody wants the result, or its directories hold too much.
+    /// began, nobody wants the result, or it has too much in its directories or open.
     pub(super) async fn due(&self, timeout: Duration, mut over: Over) -> ExitReason {
         tokio::select! {
             () = sleep_until(self.began + timeout) => ExitReason::DeadlineExceeded { timeout },
             () = past_use(&self.unwanted) => ExitReason::Unwanted,
-            what = too_much(&mut over) => ExitReason::PrivateFull(what),
+            reason = too_much(&mut over) => reason,
         }
     }
 }

@@ -7,7 +7,7 @@ use outrigger_proto::v1::Lines;
 /// Lines by target; `None` is the plugin's own.
 pub(crate) type Collected = BTreeMap<Option<String>, String>;
 
-/// How many lines of line protocol there are; empty ones and comments don't count.
+/// How many lines there are; empty ones and comments, which begin with `#`, don't count.
 pub(crate) fn count_lines(text: &str) -> u64 {
     let counts = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
     text.lines().filter(counts).count() as u64
@@ -48,7 +48,7 @@ impl Collector {
         let target = (!lines.target.is_empty()).then_some(lines.target);
         // The names are not counted in the budget either.
         if self.chunks.len() >= TARGETS_MAX && !self.chunks.contains_key(&target) {
-            return Err("lines for more databases than there can be".to_owned());
+            return Err("lines for more targets than there can be".to_owned());
         }
         let text = self.chunks.entry(target).or_default();
         if !text.is_empty() {

@@ -45,8 +45,10 @@ impl Worker {
                 };
                 (reason, self.kill().await, None)
             }
-            // It has no time to fill the disk.
-            Stop::Due(reason @ ExitReason::PrivateFull(_)) => (reason, self.kill().await, None),
+            // It has no time to fill the disk, or to take more of what others need.
+            Stop::Due(reason @ (ExitReason::PrivateFull(_) | ExitReason::TooMuchOpen(_))) => {
+                (reason, self.kill().await, None)
+            }
             Stop::Due(reason) => {
                 let (dump, silence) = self.dump_stacks(call).await;
                 let said = without_dump(self.stop_late(call, named).await);

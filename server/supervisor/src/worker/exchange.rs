@@ -19,11 +19,12 @@ use super::{
     meter::Meter,
     next,
     output::{log_output, say},
+    reading::Reading,
 };
 use crate::{
     backend::LogLine,
     config::Config,
-    error::InvocationError,
+    error::{ExitReason, InvocationError},
     host::exited,
     invocation::{Concluded, Event, Finished, Invocation, Plugin},
     registry::{Active, InvocationKey, Registry},
@@ -41,6 +42,7 @@ pub(super) const FLOOD_MAX: u32 = 1_000_000;
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     liveness: Liveness,
+    reading: Reading,
     /// What it is called in questions.
     named: &'a str,
     /// What makes its calls.
@@ -51,6 +53,7 @@ impl<'a> Watch<'a> {
     pub(super) fn start(named: &'a str, active: Option<&'a Active>) -> Self {
         Self {
             liveness: Liveness::start(Instant::now()),
+            reading: Reading::default(),
             named,
             active,
         }
@@ -127,7 +130,7 @@ impl Worker {
         let over = self.confined.over.clone();
         let answer = tokio::select! {
             biased;
-            answer = self.exchange(call, &active, asked) => answer.map_err(Stop::Broken),
+            answer = self.exchange(call, &active, asked) => answer,
             reason = call.due(limits.timeout, over) => Err(Stop::Due(reason)),
         };
         // From here on neither tickets nor writes of this invocation count.
@@ -148,7 +151,7 @@ impl Worker {
         call: &Call<'_>,
         active: &Active,
         asked: bool,
-    ) -> Result<Result<(Finished, Option<Timings>), PluginError>, Break> {
+    ) -> Result<Result<(Finished, Option<Timings>), PluginError>, Stop> {
         let scope = &call.scope;
         let mut collector = Collector::new(call.limits.lines_bytes_max);
         let mut watch = Watch::start(&scope.invocation.0, Some(active));
@@ -163,7 +166,7 @@ impl Worker {
                     refused += u32::from(!passed);
                     if refused > FLOOD_MAX {
                         let what = format!("it logged {FLOOD_MAX} lines more than are stored");
-                        return Err(Break::Violation(what));
+                        return Err(Break::Violation(what).into());
                     }
                 }
                 from_worker::Message::Lines(lines) => {
@@ -173,11 +176,12 @@ impl Worker {
                 from_worker::Message::Completed(completed) => {
                     self.log_remaining_output(call.registry, scope, None).await;
                     self.cached_objects = completed.cached_objects;
-                    return concluded(completed, collector, asked).map_err(Break::Violation);
+                    let concluded = concluded(completed, collector, asked);
+                    return Ok(concluded.map_err(Break::Violation)?);
                 }
                 other => {
                     let what = format!("{} during an invocation", name(&other));
-                    return Err(Break::Violation(what));
+                    return Err(Break::Violation(what).into());
                 }
             }
         }
@@ -189,26 +193,30 @@ impl Worker {
         &mut self,
         call: &Call<'_>,
         watch: &mut Watch<'_>,
-    ) -> Result<from_worker::Message, Break> {
+    ) -> Result<from_worker::Message, Stop> {
         loop {
             tokio::select! {
                 biased;
-                message = next(&mut self.link) => return message,
+                message = next(&mut self.link) => return Ok(message?),
                 Some(line) = self.process.output.recv() => {
                     log_output(call.registry, &call.scope, line, &mut self.allowance).await;
                 }
                 // Something that the plugin started may hold the stream open.
                 _ = exited(&mut self.process.exit) => {
                     let last = timeout(LAST_MESSAGE_MAX, next(&mut self.link)).await;
-                    return last.unwrap_or(Err(Break::Ended));
+                    return Ok(last.unwrap_or(Err(Break::Ended))?);
                 }
-                () = sleep_until(watch.liveness.next_look()) => self.look(call, watch).await,
+                () = sleep_until(watch.liveness.next_look()) => {
+                    self.look(call, watch).await.map_err(Stop::Due)?;
+                }
             }
         }
     }
 
-    /// Looks how the plugin gets on, says what it means, and asks it.
-    async fn look(&mut self, call: &Call<'_>, watch: &mut Watch<'_>) {
+    /// Looks how the plugin gets on, says what it means, and asks it. Fails with the reason why
+    /// the worker must end.
+    async fn look(&mut self, call: &Call<'_>, watch: &mut Watch<'_>) -> Result<(), ExitReason> {
+        let stopped = self.watched.is_stopped();
         let time = self.clock.now();
         self.seen = self.watched.usage();
         let (notice, ask) = watch.liveness.look(Seen {
@@ -217,7 +225,7 @@ impl Worker {
             heard: self.link.peer.heard(),
             cpu: self.seen.user_cpu + self.seen.system_cpu,
             moved: watch.active.map_or(Some(0), Active::moved_so_far),
-            stopped: self.watched.is_stopped(),
+            stopped,
         });
         if let Some(notice) = notice {
             let line = LogLine {
@@ -232,6 +240,13 @@ impl Worker {
             let invocation = watch.named.to_owned();
             self.send(to_worker::Message::Probe(Probe { invocation }));
         }
+        let oldest = watch.active.and_then(|active| active.offers.oldest());
+        // It is asked again once it has answered.
+        let can_read = ask && !stopped;
+        if watch.reading.look(oldest, can_read) {
+            return Err(ExitReason::SlowReader);
+        }
+        Ok(())
     }
 }
 

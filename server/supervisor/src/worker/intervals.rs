@@ -1,6 +1,6 @@
 //! How often is a worker asked how it gets on, and when does silence mean something?
 //!
-//! Nothing here ends a worker: only deadlines do.
+//! None of these signs ends a worker: only deadlines do, one of which is here.
 
 use tokio::time::Duration;
 
@@ -23,6 +23,10 @@ pub(super) const HELD_AFTER: Duration = Duration::from_secs(10);
 /// How long after a question the process must have been heard to be known to be alive: the
 /// question itself may have been acknowledged before it froze.
 pub(super) const ALIVE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long rows may wait that an invocation has asked for. It is counted in looks at the worker,
+/// so that a machine that slept ends nobody.
+pub(crate) const READ_MAX: Duration = Duration::from_secs(30);
 
 /// No step forward for so long. Plugins may well compute or wait for this long, so it is
 /// worth a line, and no more.

@@ -135,7 +135,7 @@ fn with_process(process: WorkerProcess, said: Bytes) -> Worker {
     let root = tempfile::tempdir().expect("make a directory");
     let root = PrivateRoot::open(root.path()).expect("open it");
     let directories = ["a", "b"].map(|name| root.make(name).expect("make a directory"));
-    let (directories, over) = Watchee::new(directories, 1);
+    let (directories, over) = Watchee::new(directories, 1, false);
     let confined = Confined {
         enforcement: "".into(),
         directories: Arc::new(directories),
@@ -282,11 +282,12 @@ async fn whatever_a_worker_says_the_exchange_ends_and_nothing_panics() {
                 finished += 1;
             }
             Ok(Err(_raised)) => failed += 1,
-            Err(Break::Violation(what)) => {
+            Err(Stop::Broken(Break::Violation(what))) => {
                 assert!(!what.is_empty());
                 violations += 1;
             }
-            Err(Break::Ended) => ended += 1,
+            Err(Stop::Due(reason)) => panic!("{reason}"),
+            Err(Stop::Broken(Break::Ended)) => ended += 1,
         }
     }
     // Else the generator would show nothing.
@@ -308,10 +309,10 @@ async fn whoever_does_nothing_but_log_is_ended() {
         );
         let call = Call::short(&registry, scope(), BUDGET);
         match (worker.exchange(&call, &active, false).await, is_ended) {
-            (Err(Break::Violation(what)), true) => {
+            (Err(Stop::Broken(Break::Violation(what))), true) => {
                 assert_eq!(what, "it logged 1000000 lines more than are stored");
             }
-            (Err(Break::Ended), false) => {}
+            (Err(Stop::Broken(Break::Ended)), false) => {}
             (other, _) => panic!("{count}: {other:?}"),
         }
         assert!(worker.allowance.dropped > 0);

@@ -80,7 +80,9 @@ fn answer_error(error: InvocationError) -> AnswerError {
             text: error.to_string(),
             retry_after: Some(left),
         },
-        InvocationError::HostLost => AnswerError::broken_off(&error.to_string()),
+        InvocationError::HostLost | InvocationError::Stopped => {
+            AnswerError::broken_off(&error.to_string())
+        }
         InvocationError::Host(_) | InvocationError::Released => AnswerError::unavailable(),
     }
 }

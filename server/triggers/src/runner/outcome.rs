@@ -35,6 +35,7 @@ impl Runner {
             // The shutdown has ended the worker, not the plugin: the event comes again.
             InvocationError::Released
             | InvocationError::HostLost
+            | InvocationError::Stopped
             | InvocationError::Host(_)
             | InvocationError::Paused { .. }
             | InvocationError::Worker { .. }
@@ -43,7 +44,10 @@ impl Runner {
                 Next::Stop
             }
             // The plugin did not run, or not to its end, for reasons that are not its own.
-            InvocationError::HostLost | InvocationError::Host(_) | InvocationError::Released => {
+            InvocationError::HostLost
+            | InvocationError::Stopped
+            | InvocationError::Host(_)
+            | InvocationError::Released => {
                 let text = format!("{text}; trying again");
                 self.say(attempt, LogLevel::Error, text).await;
                 self.engine.logger.account(account).await;

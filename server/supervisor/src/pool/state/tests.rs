@@ -127,30 +127,100 @@ fn a_busy_plugin_yields_to_one_without_a_worker() {
     model.settle();
 }
 
-#[test]
-fn another_revision_of_a_package_gets_another_worker() {
-    let mut pool = Pool::new(limits(8, 0));
-    let now = Instant::now();
-    let package = |ticket, revision: &str| {
-        let mut wanted = wanted(ticket, "a", 1);
-        wanted.pin = Some(revision.into());
-        Event::Submitted(wanted)
-    };
-    pool.step(package(1, "old"), now);
-    let seat = Seat(1);
-    pool.step(forked(seat), now);
-    let returned = Event::Returned {
+fn package(ticket: u64, revision: &str) -> Event {
+    let mut wanted = wanted(ticket, "a", 1);
+    wanted.pin = Some(revision.into());
+    Event::Submitted(wanted)
+}
+
+fn not_loaded(seat: Seat) -> Event {
+    Event::Returned {
         seat,
         cached_objects: 0,
         memory_bytes: 0,
-    };
-    pool.step(returned, now);
+        loaded: false,
+    }
+}
+
+fn source_changed(seat: Seat) -> Action {
     let why = Retirement::SourceChanged;
-    let retire = Action::Retire { seat, why };
-    assert_eq!(
-        pool.step(package(2, "new"), now),
-        [retire, Action::Fork(Seat(2))]
-    );
+    Action::Retire { seat, why }
+}
+
+/// A pool whose worker 1 has run a package's earlier revision, and worker 2 has just got the new
+/// one.
+fn with_a_new_revision(now: Instant) -> Pool {
+    let mut pool = Pool::new(limits(8, 0));
+    pool.step(package(1, "old"), now);
+    pool.step(forked(Seat(1)), now);
+    pool.step(returned(Seat(1), 7), now);
+    let actions = pool.step(package(2, "new"), now);
+    assert_eq!(actions, [Action::Fork(Seat(2))], "the old one stays");
+    let (ticket, seat) = (Ticket(2), Seat(2));
+    let actions = pool.step(forked(seat), now);
+    assert_eq!(actions, [Action::Grant { ticket, seat }]);
+    pool
+}
+
+#[test]
+fn a_packages_worker_ends_once_another_has_loaded_the_new_revision() {
+    let now = Instant::now();
+    let mut pool = with_a_new_revision(now);
+    let actions = pool.step(returned(Seat(2), 0), now);
+    assert_eq!(actions, [source_changed(Seat(1))]);
+}
+
+#[test]
+fn a_packages_worker_goes_on_where_the_new_revision_does_not_load() {
+    let now = Instant::now();
+    let mut pool = with_a_new_revision(now);
+    assert_eq!(pool.step(not_loaded(Seat(2)), now), []);
+    let (ticket, seat) = (Ticket(3), Seat(1));
+    let actions = pool.step(package(3, "old"), now);
+    assert_eq!(actions, [Action::Grant { ticket, seat }]);
+    let actions = pool.step(returned(seat, 8), now);
+    assert_eq!(actions, [source_changed(Seat(2))]);
+}
+
+#[test]
+fn a_packages_worker_outlives_the_death_of_the_next() {
+    let now = Instant::now();
+    let mut pool = with_a_new_revision(now);
+    let (seat, why) = (Seat(2), Some("SIGSEGV".to_owned()));
+    assert_eq!(pool.step(Event::Ended { seat, why }, now), []);
+    let (ticket, seat) = (Ticket(3), Seat(1));
+    let actions = pool.step(package(3, "old"), now);
+    assert_eq!(actions, [Action::Grant { ticket, seat }]);
+}
+
+#[test]
+fn of_workers_that_have_never_loaded_one_is_left() {
+    let (mut pool, now) = (Pool::new(limits(8, 0)), Instant::now());
+    for (n, revision) in [(1, "first"), (2, "second"), (3, "third")] {
+        let (ticket, seat) = (Ticket(n), Seat(n));
+        assert_eq!(pool.step(package(n, revision), now), [Action::Fork(seat)]);
+        let granted = Action::Grant { ticket, seat };
+        assert_eq!(pool.step(forked(seat), now), [granted]);
+        let earlier = (n > 1).then(|| source_changed(Seat(n - 1)));
+        let actions = pool.step(not_loaded(seat), now);
+        assert_eq!(actions, Vec::from_iter(earlier));
+    }
+}
+
+#[test]
+fn a_run_of_an_earlier_revision_that_ends_late_is_its_workers_last() {
+    let (mut pool, now) = (Pool::new(limits(8, 0)), Instant::now());
+    for (n, revision) in [(1, "old"), (2, "new")] {
+        let Event::Submitted(mut wanted) = package(n, revision) else {
+            unreachable!("it submits");
+        };
+        wanted.workers_max = 2;
+        pool.step(Event::Submitted(wanted), now);
+        pool.step(forked(Seat(n)), now);
+    }
+    assert_eq!(pool.step(returned(Seat(2), 0), now), []);
+    let actions = pool.step(returned(Seat(1), 9), now);
+    assert_eq!(actions, [source_changed(Seat(1))]);
 }
 
 #[test]
@@ -196,6 +266,7 @@ fn an_installation_renews_spares_and_what_stands_on_other_foundations() {
         seat: Seat(1),
         cached_objects: 1,
         memory_bytes: 0,
+        loaded: true,
     };
     assert_eq!(pool.step(returned, now), [retired(Seat(1))]);
     // It was begun before the installation.
@@ -214,6 +285,7 @@ fn an_idle_worker_ends_unless_it_keeps_objects() {
             seat,
             cached_objects,
             memory_bytes: 0,
+            loaded: true,
         };
         pool.step(returned, now);
         assert_eq!(pool.step(Event::Tick, now + Duration::from_secs(299)), []);
@@ -237,6 +309,7 @@ fn a_worker_retires_after_enough_invocations_or_memory() {
             seat,
             cached_objects: 1,
             memory_bytes,
+            loaded: true,
         };
         assert_eq!(pool.step(returned, now), [Action::Retire { seat, why }]);
     }
@@ -262,6 +335,7 @@ fn returned(seat: Seat, cached_objects: u64) -> Event {
         seat,
         cached_objects,
         memory_bytes: 0,
+        loaded: true,
     }
 }
 

@@ -52,26 +52,24 @@ impl Pool {
                 return 0;
             };
             let wanted = first.clone();
-            let own = binding
+            let (idle, busy): (Vec<Seat>, Vec<Seat>) = binding
                 .workers
                 .iter()
-                .copied()
-                .find(|seat| matches!(self.members[seat].state, WorkerState::Bound { .. }));
-            let seat = match own {
-                Some(seat) if self.members[&seat].pin == wanted.pin => seat,
-                Some(seat) => {
-                    self.retire(seat, Retirement::SourceChanged, actions);
-                    continue;
-                }
-                None => {
-                    let may_have = wanted.workers_max.saturating_sub(binding.workers.len());
-                    let spare = self.spare().filter(|_| may_have > 0);
-                    let Some(seat) = spare else {
-                        return may_have.min(binding.queue.len());
-                    };
-                    self.bind(seat, key, wanted.pin, now);
-                    seat
-                }
+                .partition(|seat| matches!(self.members[seat].state, WorkerState::Bound { .. }));
+            // Idle ones of another source only stand by.
+            let may_have = wanted.workers_max.saturating_sub(busy.len());
+            if may_have == 0 {
+                return 0;
+            }
+            let fits = |seat: &Seat| self.members[seat].pin == wanted.pin;
+            let seat = if let Some(seat) = idle.into_iter().find(fits) {
+                seat
+            } else {
+                let Some(seat) = self.spare() else {
+                    return may_have.min(binding.queue.len());
+                };
+                self.bind(seat, key, wanted.pin, now);
+                seat
             };
             if let Some(ticket) = self.take_first(key) {
                 self.grant(seat, ticket, actions);

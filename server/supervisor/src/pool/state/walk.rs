@@ -59,6 +59,8 @@ pub(super) enum Returned {
     Caching,
     /// With more memory than it may have.
     Full,
+    /// Without its plugin, which does not load.
+    Broken,
 }
 
 impl Returned {
@@ -67,6 +69,7 @@ impl Returned {
             seat,
             cached_objects: matches!(self, Self::Caching).into(),
             memory_bytes: if matches!(self, Self::Full) { 1000 } else { 0 },
+            loaded: !matches!(self, Self::Broken),
         }
     }
 }
@@ -253,6 +256,11 @@ impl Model {
             for seat in &binding.workers {
                 assert_eq!(pool.members[seat].binding.as_ref(), Some(key));
             }
+            // Those of before a release do not count.
+            let busy = |seat: &&Seat| self.busy.contains_key(seat);
+            let busy = binding.workers.iter().filter(busy);
+            let most = if *key == tests::key("b") { 2 } else { 1 };
+            assert!(busy.count() <= most, "{key} has more than its share");
         }
     }
 
@@ -297,12 +305,13 @@ const LEASES: [Move; 13] = [
 ];
 
 /// What else happens.
-const REST: [Move; 10] = [
+const REST: [Move; 11] = [
     Move::SubmitPinned("p", "1"),
     Move::SubmitPinned("p", "2"),
     Move::Prepare("c"),
     Move::Return(Returned::Caching),
     Move::Return(Returned::Full),
+    Move::Return(Returned::Broken),
     Move::DieIdle(true),
     Move::Drained(true),
     Move::Release("a"),

@@ -56,6 +56,8 @@ pub(crate) enum Event {
         seat: Seat,
         cached_objects: u64,
         memory_bytes: u64,
+        /// Whether it has its plugin's source, as far as that has just been tried.
+        loaded: bool,
     },
     /// A worker has ended. `why` if that is held against its plugin.
     Ended { seat: Seat, why: Option<String> },
@@ -117,6 +119,8 @@ pub(crate) struct Member {
     /// Whose it is or was; stays when it retires.
     pub(crate) owner: Option<BindingKey>,
     pub(super) pin: Pin,
+    /// Whether it has ever loaded that.
+    pub(super) loaded: bool,
     pub(crate) since: Instant,
     pub(super) bound_since: Instant,
     pub(crate) invocations: u64,
@@ -133,6 +137,7 @@ impl Member {
             binding: None,
             owner: None,
             pin: None,
+            loaded: false,
             since: now,
             bound_since: now,
             invocations: 0,
