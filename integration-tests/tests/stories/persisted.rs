@@ -465,7 +465,7 @@ async fn asynchronous_runs_get_each_file_once() {
 
 const STEALS: &str = "
 def process_persisted(influxdb3_local, files, args=None):
-    for what in ({'file': 99}, {'batch': 0}):
+    for what in ({'file': {'index': 99}}, {'batch': 0}):
         try:
             influxdb3_local._fetch_ticket(**what)
         except Exception as error:
