@@ -1,16 +1,15 @@
 """Is what was acknowledged there, whenever the server is killed?
 
-Several writers write points and replace parts of older ones; the server is killed with SIGKILL at
-random moments, while it writes its log, makes snapshots, joins files and removes what they
-replace, and starts again. After each start every point that was acknowledged must be there with
-its last values, and nothing else, except the one write of each writer that was under way: all of
-it or nothing.
+Several writers write points, replace parts of older ones, and now and then delete their table and
+begin anew under the same name; the server is killed with SIGKILL at random moments, while it writes
+its log, makes snapshots, joins files and removes what was replaced or deleted, and starts again.
+After each start every point that was acknowledged must be there with its last values, and nothing
+else, except what each writer had under way: all of it or nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import calendar
 import http.client
 import json
 import random
@@ -33,13 +32,20 @@ REPLACING = 0.4
 """How many lines replace values of a point."""
 RECENT = 0.99
 """How many of those are among the newest points."""
+DELETING = 0.01
+"""How many writes are deletions of the table instead."""
+MANY_CYCLES = 50
+"""In so many, everything happens that is tried here."""
+LIFE_S = (0.05, 1.0)
+"""How long the server lives, from its start: the least and the most."""
 NO_CONTENT = 204
 OK = 200
 SETTINGS = {
     "--wal-flush-interval": "20ms",
     "--wal-snapshot-size": "7",
     "--snapshotted-wal-files-to-keep": "3",
-    "--gen1-duration": "5m",
+    # Small files, so that many are joined, while the server lives a second.
+    "--gen1-duration": "1m",
 }
 
 Model = dict[tuple[str, int], dict[str, int]]
@@ -97,8 +103,10 @@ class Writer:
         self.random = random.Random(seed)
         self.acknowledged: Model = {}
         self.under_way: Model = {}
+        self.is_deleting = False
         self.keys: list[tuple[str, int]] = []
         self.points = 0
+        self.deletions = 0
         self.value = 0
 
     def _lines(self) -> tuple[str, Model]:
@@ -125,32 +133,59 @@ class Writer:
         """Write until nobody answers."""
         connection = http.client.HTTPConnection(address, timeout=READY_MAX_S)
         while True:
-            text, changes = self._lines()
-            self.under_way = changes
             try:
-                connection.request("POST", "/api/v3/write_lp?db=crash", text)
-                answer = connection.getresponse()
-                body = answer.read()
+                if self.acknowledged and self.random.random() < DELETING:
+                    self._delete(connection)
+                else:
+                    self._write(connection)
             except (OSError, http.client.HTTPException):
                 return
-            if answer.status != NO_CONTENT:
-                sys.exit(f"a write was refused: {answer.status} {body!r}")
-            self.points += len(changes)
-            merge(self.acknowledged, changes)
-            self.under_way = {}
+
+    def _write(self, connection: http.client.HTTPConnection) -> None:
+        text, changes = self._lines()
+        self.under_way = changes
+        connection.request("POST", "/api/v3/write_lp?db=crash", text)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != NO_CONTENT:
+            sys.exit(f"a write was refused: {answer.status} {body!r}")
+        self.points += len(changes)
+        merge(self.acknowledged, changes)
+        self.under_way = {}
+
+    def _delete(self, connection: http.client.HTTPConnection) -> None:
+        self.is_deleting = True
+        when = self.random.choice(["now", "never"])
+        path = f"/api/v3/configure/table?db=crash&table={self.table}&hard_delete_at={when}"
+        connection.request("DELETE", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != OK:
+            sys.exit(f"a deletion was refused: {answer.status} {body!r}")
+        self._is_deleted()
+
+    def _is_deleted(self) -> None:
+        """Begin anew: the same points may come again."""
+        self.deletions += 1
+        self.is_deleting = False
+        self.acknowledged = {}
+        self.keys = []
 
     def check(self, address: str) -> int:
         """Compare what is there with what must be; return the number of points lost."""
-        rows = query(address, f"SELECT * FROM {self.table}")
+        rows = query(address, f"SELECT *, CAST(time AS BIGINT) AS at FROM {self.table}")
         found: Model = {}
         for row in rows:
-            key = (row["tag"], nanoseconds(row["time"]))
+            key = (row["tag"], row["at"])
             if key in found:
                 sys.exit(f"{self.table}: the point {key} is there twice")
             values = {name: row.get(name) for name in FIELDS}
             found[key] = {name: value for name, value in values.items() if value is not None}
         if found == self.acknowledged:
-            self.under_way = {}
+            self.under_way, self.is_deleting = {}, False
+            return 0
+        if self.is_deleting and not found:
+            self._is_deleted()
             return 0
         expected = {key: dict(fields) for key, fields in self.acknowledged.items()}
         merge(expected, self.under_way)
@@ -169,12 +204,6 @@ def merge(model: Model, changes: Model) -> None:
     """Let later values replace earlier ones, field by field."""
     for key, fields in changes.items():
         model.setdefault(key, {}).update(fields)
-
-
-def nanoseconds(text: str) -> int:
-    """Read a time as the server shows it; the writers use whole seconds."""
-    moment = time.strptime(text.split(".", maxsplit=1)[0] + " UTC", "%Y-%m-%dT%H:%M:%S %Z")
-    return calendar.timegm(moment) * 1_000_000_000
 
 
 def query(address: str, sql: str) -> list[dict[str, Any]]:
@@ -223,7 +252,7 @@ def main() -> int:
                 ]
                 for thread in threads:
                     thread.start()
-                time.sleep(moments.uniform(0.05, 1.5))
+                time.sleep(moments.uniform(*LIFE_S))
                 server.kill()
                 for thread in threads:
                     thread.join()
@@ -236,13 +265,19 @@ def main() -> int:
         finally:
             server.kill()
         snapshots = server.logged("made a snapshot")
+        joined = server.logged("joined files")
+        deletions = sum(writer.deletions for writer in writers)
         orphans = server.logged("removed what an earlier snapshot has left")
     print(
         f"cycles {options.cycles}, points written {sum(writer.points for writer in writers)}, "
-        f"points verified {verified}, points lost {lost}, snapshots {snapshots}, "
+        f"points verified {verified}, points lost {lost}, "
+        f"deletions {deletions}, "
+        f"snapshots {snapshots}, files joined {joined} times, "
         f"starts with leftovers of a snapshot {orphans}, {time.monotonic() - began:.0f} s"
     )
-    return 1 if lost or not snapshots else 0
+    # What did not happen was not tried.
+    is_tried = snapshots and (options.cycles < MANY_CYCLES or (joined and deletions))
+    return 1 if lost or not is_tried else 0
 
 
 if __name__ == "__main__":

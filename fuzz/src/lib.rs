@@ -5,10 +5,23 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
+use outrigger_catalog::{
+    Catalog,
+    grants::Grants,
+    progress::EntryRange,
+    trigger::{ErrorBehavior, TriggerDefinition, TriggerEvent},
+};
 use outrigger_log::{commit, replay::TornTail, store::Durability};
-use outrigger_model::{clock::SystemClock, line_protocol::Precision, trace::Trace};
+use outrigger_model::{
+    clock::{SystemClock, Timestamp},
+    ids::{Sequence, TriggerId},
+    line_protocol::Precision,
+    trace::Trace,
+};
 use outrigger_storage::{
-    OpenError, Settings, Storage, Stores, WriteError, WriteRequest, keeping, snapshot,
+    Commit, OpenError, Settings, Storage, Stores, WriteError, WriteRequest,
+    journal::{JournalRows, LogLevel, PluginLog},
+    keeping, snapshot,
 };
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -77,6 +90,61 @@ impl Running {
         self.storage.write(request).await
     }
 
+    /// Has a trigger that has seen everything so far, and said so in its log.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be stored.
+    pub async fn run_a_trigger(&self, database: &str) {
+        let definition = TriggerDefinition {
+            name: "trigger".to_owned(),
+            plugin: "p.py".to_owned(),
+            pin: None,
+            event: TriggerEvent::AllTablesWalWrite,
+            arguments: Some([("key".to_owned(), "value".to_owned())].into()),
+            error_behavior: ErrorBehavior::Retry,
+            disabled: false,
+            timeout: None,
+            run_async: true,
+            grants: Grants::default(),
+        };
+        let database = database.to_owned();
+        let create = move |catalog: &Catalog| {
+            let create = catalog.create_trigger(&database, definition.clone(), true);
+            create.map(Some)
+        };
+        self.storage.change(create).await.expect("it is created");
+        let range = EntryRange {
+            after: Sequence(0),
+            through: Sequence(2),
+        };
+        let line = PluginLog {
+            event_time: Timestamp(1),
+            trigger_name: "trigger".to_owned(),
+            log_level: LogLevel::Info,
+            log_text: "it has run".to_owned(),
+            invocation_id: Some("1-1-2".to_owned()),
+            trace: None,
+        };
+        let commit = Commit {
+            writes: Vec::new(),
+            done: Some((TriggerId(1), range)),
+            change: None,
+            journal: Box::new(move |_| JournalRows {
+                logs: vec![line.clone()],
+                ..JournalRows::default()
+            }),
+            trace: Trace::unrecorded(),
+        };
+        self.storage.commit(commit).await.expect("it is stored");
+    }
+
+    /// Ends it as a signal does.
+    pub async fn kill(self) {
+        self.task.abort();
+        drop(self.task.await);
+    }
+
     /// Ends it in order.
     ///
     /// # Panics
@@ -124,4 +192,25 @@ pub fn damage(bytes: &[u8], ways: &[Damage]) -> Bytes {
         }
     }
     bytes.into()
+}
+
+/// Where a snapshot's content begins, its length and its checksum stand: `docs/storage.md`.
+const CONTENT: usize = 24;
+const LENGTH: usize = 12;
+const CHECKSUM: usize = 20;
+
+/// The snapshot with other content, and with the length and the checksum of that.
+///
+/// # Panics
+///
+/// It is no snapshot.
+pub fn snapshot_with(snapshot: &[u8], other: impl FnOnce(&[u8]) -> Bytes) -> Bytes {
+    let (header, content) = snapshot.split_at(CONTENT);
+    let (mut header, content) = (header.to_vec(), other(content));
+    header[LENGTH..CHECKSUM].copy_from_slice(&(content.len() as u64).to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&header[..CHECKSUM]);
+    hasher.update(&content);
+    header[CHECKSUM..].copy_from_slice(&hasher.finalize().to_le_bytes());
+    [header, content.to_vec()].concat().into()
 }

@@ -24,6 +24,7 @@ mod receiver;
 mod repository;
 mod s3;
 mod server;
+mod small_disk;
 mod wall_clock;
 mod webhook;
 
@@ -39,5 +40,6 @@ pub use receiver::{Receiver, Span};
 pub use repository::{Answer, Asked, PluginRepository};
 pub use s3::S3;
 pub use server::{Builder, Server, StartFailure};
+pub use small_disk::SmallDisk;
 pub use wall_clock::WallClock;
 pub use webhook::{Post, Webhook};

@@ -116,6 +116,7 @@ async fn a_torn_last_entry_is_put_aside_with_a_warning() {
     server.allow_log(warning, "the story has torn it");
     server.restart().await;
     assert!(server.has_logged(warning));
+    assert!(server.has_logged("in the middle of a record"));
     let db = server.database("db");
     assert_eq!(db.query("SELECT f FROM m").await, json!([{ "f": 1.0 }]));
     db.write("m f=3 3").await;
@@ -179,7 +180,9 @@ async fn a_corrupt_entry_stops_the_start_and_is_named() {
     let failure = server.restart_refused().await;
     let name = damaged.file_name().expect("a name").to_string_lossy();
     failure.check(1, &format!("node/log/{name}"));
+    failure.check(1, "at byte ");
     failure.check(1, "does not match its checksum");
+    failure.check(1, "restore this object from a backup");
 
     fs::write(damaged, &good).expect("restore the entry");
     server.restart().await;

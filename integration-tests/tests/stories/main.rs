@@ -4,7 +4,9 @@
 //! Deliberately absent: what a unit test can show, and time as evidence.
 
 mod asynchronous;
+mod backups;
 mod bad_input;
+mod bounds;
 mod caches;
 mod clients;
 mod command_line;

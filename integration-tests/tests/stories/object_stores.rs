@@ -147,16 +147,23 @@ async fn writers_wait_for_a_store_that_hangs_and_are_told() {
     db.write("m f=1 1").await;
 
     s3.hang();
-    let request = server
+    let write = server
         .client()
         .request(Method::POST, "/api/v3/write_lp?db=db")
         .body("m f=2 2");
-    let response = request.send().await.expect("the server answers");
-    let retry_after = response.headers().get("retry-after").cloned();
-    assert_eq!(response.status(), 503, "{response:?}");
-    assert!(retry_after.is_some(), "{response:?}");
-    let text = response.text().await.expect("a body");
-    assert!(text.contains("may still be stored"), "{text}");
+    let create = server
+        .client()
+        .request(Method::POST, "/api/v3/configure/database")
+        .json(&json!({ "db": "later" }));
+    let (write, create) = tokio::join!(write.send(), create.send());
+    for response in [write, create] {
+        let response = response.expect("the server answers");
+        let retry_after = response.headers().get("retry-after").cloned();
+        assert_eq!(response.status(), 503, "{response:?}");
+        assert!(retry_after.is_some(), "{response:?}");
+        let text = response.text().await.expect("a body");
+        assert!(text.contains("may still be stored"), "{text}");
+    }
     // What is there can be read all the while.
     assert_eq!(db.number("SELECT count(*) AS n FROM m").await, 1);
 
@@ -165,6 +172,12 @@ async fn writers_wait_for_a_store_that_hangs_and_are_told() {
         .await;
     db.write("m f=3 3").await;
     assert_eq!(db.number("SELECT count(*) AS n FROM m").await, 3);
+    server.database("later").write("m f=1 1").await;
+    let shown = server
+        .client()
+        .call(Method::GET, "/api/v3/configure/database?format=json")
+        .await;
+    assert!(format!("{shown:?}").contains("later"), "{shown:?}");
 }
 
 #[tokio::test]

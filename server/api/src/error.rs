@@ -127,7 +127,13 @@ impl From<WriteError> for HttpError {
             WriteErrorBody::Many(lines) => lines.iter().map(line_json).collect(),
             WriteErrorBody::None => match error {
                 WriteError::Catalog(error) => return error.into(),
-                error => return Self::report(error.kind(), &error),
+                error if error.kind() == ErrorKind::Invalid => {
+                    return Self::report(error.kind(), &error);
+                }
+                error => {
+                    let body = json!({ "error": Report(&error).to_string() });
+                    return Self::json(error.kind(), body);
+                }
             },
         };
         let body = json!({ "error": error.to_string(), "data": data });
@@ -241,6 +247,8 @@ fn cut(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
+    use outrigger_log::LogError;
+    use outrigger_model::bytes::ByteSize;
 
     use super::*;
 
@@ -276,6 +284,29 @@ mod tests {
             format!(r#"{{"data":[{data}],"error":"partial write of line protocol occurred"}}"#);
         check_body(WriteError::Partial(vec![line]), &many).await;
         check_body(WriteError::Empty, "incoming write was empty").await;
+    }
+
+    #[tokio::test]
+    async fn what_the_store_does_is_told_with_a_reason_and_when_to_come_back() {
+        let waits = LogError::NotYetDurable {
+            waited: Duration::from_secs(30),
+            reason: "no space left on device".to_owned(),
+        };
+        let behind = WriteError::Behind {
+            rows: ByteSize::mib(600),
+            max: ByteSize::mib(512),
+            reason: "no space left on device".to_owned(),
+        };
+        for error in [waits.into(), behind] {
+            let response = HttpError::from(error).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(response.headers().contains_key(header::RETRY_AFTER));
+            let body = to_bytes(response.into_body(), 1000).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let text = body["error"].as_str().unwrap();
+            assert!(text.contains("no space left on device"), "{text}");
+            assert!(text.contains("again"), "{text}");
+        }
     }
 
     #[track_caller]

@@ -2,6 +2,8 @@
 //! only by itself; what it means together is [`crate::config`]'s.
 
 mod confinement;
+mod memory;
+mod queries;
 mod remote_store;
 mod storage;
 mod traces;
@@ -14,6 +16,7 @@ use outrigger_triggers::RepositoryUrl;
 
 pub(crate) use self::{
     confinement::{ConfinementArgs, Reach},
+    queries::QueryArgs,
     remote_store::RemoteStoreArgs,
     storage::StorageArgs,
     traces::{TraceArgs, TracesExporter},
@@ -181,6 +184,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) storage: StorageArgs,
+
+    #[command(flatten)]
+    pub(crate) queries: QueryArgs,
 
     #[command(flatten)]
     pub(crate) workers: WorkerArgs,

@@ -34,8 +34,6 @@ const TRIGGER_BATCH_ROWS: usize = 100_000;
 const TRIGGER_BATCH_BYTES: ByteSize = ByteSize::mib(64);
 /// How many bytes of lines an invocation may buffer.
 const INVOCATION_LINES_BYTES_MAX: ByteSize = ByteSize::mib(64);
-/// Memory for the intermediate results of queries.
-const EXEC_MEM_POOL: ByteSize = ByteSize::mib(2048);
 
 /// Everything that is decided before the server starts.
 #[derive(Clone, Debug)]
@@ -181,7 +179,7 @@ impl Args {
             group_limits: self.confinement.group_limits(),
             private_max: self.confinement.private_max(),
             reach: self.confinement.reach(),
-            exec_mem_pool: EXEC_MEM_POOL,
+            exec_mem_pool: self.queries.exec_mem_pool(),
             lines_bytes_max: INVOCATION_LINES_BYTES_MAX,
             traces,
             shutdown_phase_max: self.shutdown_timeout,

@@ -106,6 +106,12 @@ impl Node {
     /// The id that the data has had since its first start.
     pub(crate) async fn cluster_uuid(&self) -> Result<Uuid, NodeError> {
         let path = Path::from_iter([self.id.as_str(), "cluster-uuid"]);
+        // Looked for first: on a full disk, what is stored can still be read.
+        match self.store.get(&path).await {
+            Ok(stored) => return uuid(&path, &stored.bytes().await?),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let new = Uuid::new_v4();
         let options = PutOptions {
             mode: PutMode::Create,
@@ -118,17 +124,21 @@ impl Node {
         {
             Ok(_) => {
                 self.durability.sync(&path, true).await?;
-                return Ok(new);
+                Ok(new)
             }
-            Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                uuid(&path, &self.store.get(&path).await?.bytes().await?)
+            }
+            Err(error) => Err(error.into()),
         }
-        let stored = self.store.get(&path).await?.bytes().await?;
-        Uuid::try_parse_ascii(stored.trim_ascii()).map_err(|source| NodeError::ClusterId {
-            object: path.to_string(),
-            source,
-        })
     }
+}
+
+fn uuid(path: &Path, stored: &[u8]) -> Result<Uuid, NodeError> {
+    Uuid::try_parse_ascii(stored.trim_ascii()).map_err(|source| NodeError::ClusterId {
+        object: path.to_string(),
+        source,
+    })
 }
 
 /// A store elsewhere as one may expect it: 100 ms for each call, 1 GB per second.

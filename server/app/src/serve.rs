@@ -216,10 +216,16 @@ async fn run(config: &Config) -> Result<Ended, ServeError> {
     result
 }
 
+/// A write went beyond the limit of a file's size; the same on every Linux but MIPS.
+const FILE_TOO_LARGE: i32 = 25;
+
 /// The signals that end the server.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Would end it too, were it not received: the write fails as it does on a full disk, and that
+    /// is dealt with.
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -227,6 +233,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _too_large: signal(SignalKind::from_raw(FILE_TOO_LARGE))?,
         })
     }
 

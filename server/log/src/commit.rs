@@ -49,8 +49,18 @@ struct Shared {
     permits: usize,
     config: Config,
     metrics: Metrics,
+    // Why the store has not taken an entry that is tried again.
+    trouble: Mutex<Option<String>>,
     // What ended the log, once something has.
     failure: watch::Sender<Option<LogError>>,
+}
+
+impl Shared {
+    /// Why writers wait.
+    fn reason(&self) -> String {
+        let trouble = self.trouble.lock().clone();
+        trouble.unwrap_or_else(|| "it does not answer".to_owned())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +96,7 @@ pub struct Permit {
 #[must_use]
 pub struct Receipt {
     done: oneshot::Receiver<Result<Sequence, LogError>>,
-    wait_max: Duration,
+    shared: Arc<Shared>,
 }
 
 impl Receipt {
@@ -102,10 +112,13 @@ impl Receipt {
     /// # Errors
     /// [`LogError::NotYetDurable`] if the store has not taken it by then.
     pub async fn wait_briefly(self) -> Result<Sequence, LogError> {
-        let wait_max = self.wait_max;
-        timeout(wait_max, self.wait())
-            .await
-            .unwrap_or(Err(LogError::NotYetDurable { waited: wait_max }))
+        let shared = self.shared.clone();
+        let waited = shared.config.durable_wait_max;
+        let Ok(result) = timeout(waited, self.wait()).await else {
+            let reason = shared.reason();
+            return Err(LogError::NotYetDurable { waited, reason });
+        };
+        result
     }
 }
 
@@ -128,6 +141,7 @@ impl Committer {
             Ok(Err(_closed)) => Err(LogError::Stopped),
             Err(_elapsed) => Err(LogError::BufferFull {
                 bytes_max: shared.config.buffer_bytes_max,
+                reason: shared.reason(),
             }),
         }
     }
@@ -166,10 +180,11 @@ impl Permit {
                 _room: self.room,
             });
         }
+        drop(buffer);
         // Else `done` is dropped, and the receipt says that the log has stopped.
         Receipt {
             done: receipt,
-            wait_max: self.shared.config.durable_wait_max,
+            shared: self.shared,
         }
     }
 }
@@ -197,6 +212,7 @@ pub fn committer<V: View>(
         permits,
         config,
         metrics: Metrics::default(),
+        trouble: Mutex::default(),
         failure: watch::Sender::new(None),
     });
     let task = CommitterTask {
@@ -277,6 +293,7 @@ impl<V: View> CommitterTask<V> {
         loop {
             match self.store.create(entry.sequence, bytes.clone()).await {
                 Ok(()) => {
+                    *self.shared.trouble.lock() = None;
                     let metrics = &self.shared.metrics;
                     metrics.entries.inc();
                     metrics.bytes.inc_by(bytes.len() as u64);
@@ -287,6 +304,7 @@ impl<V: View> CommitterTask<V> {
                 }
                 Err(error) if shutdown.is_cancelled() => return Err(error),
                 Err(error) => {
+                    *self.shared.trouble.lock() = Some(Report(&error).to_string());
                     warn!(error = %Report(&error), retry_after = ?pause, "cannot write the log, writers wait");
                 }
             }

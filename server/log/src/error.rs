@@ -64,7 +64,10 @@ pub enum LogError {
         object: String,
     },
     /// The entry was decoded, but a view could not take it in.
-    #[error("replay {object}: {reason}")]
+    #[error(
+        "replay {object}: {reason}; the entry is whole, so most likely another version has written it: \
+         start that one, or restore this object from a backup"
+    )]
     Apply {
         /// The object.
         object: String,
@@ -88,18 +91,25 @@ pub enum LogError {
     Panicked,
     /// The store has not taken a submission in time. It stays in line.
     #[error(
-        "the object store has not taken the write after {waited:?}; the write is kept and tried again, so \
-         it may still be stored: it does no harm to write the same points again"
+        "the object store has not taken it after {waited:?}: {reason}. It is kept and tried again, so it \
+         may still be stored; it does no harm to write the same points again"
     )]
     NotYetDurable {
         /// How long somebody waited.
         waited: Duration,
+        /// What the store said last.
+        reason: String,
     },
     /// The write buffer stayed full for too long.
-    #[error("the write buffer is full ({bytes_max} bytes wait for the object store); try again")]
+    #[error(
+        "the write buffer is full: {bytes_max} bytes wait for the object store: {reason}. Nothing of this \
+         was stored; try again later"
+    )]
     BufferFull {
         /// Its limit.
         bytes_max: usize,
+        /// What the store said last.
+        reason: String,
     },
 }
 

@@ -1,11 +1,12 @@
 //! How other objects of a node come to lie beside its log: created only if absent, and
 //! durable before they are named anywhere.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use parking_lot::Mutex;
 
 use crate::{LogError, durable, store::Durability};
 
@@ -15,6 +16,8 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     root: Path,
     durability: Durability,
+    /// What could not be made durable, and could not be removed either.
+    distrusted: Arc<Mutex<BTreeSet<Path>>>,
 }
 
 impl Objects {
@@ -24,6 +27,7 @@ impl Objects {
             store,
             root: Path::from(node_id),
             durability,
+            distrusted: Arc::default(),
         }
     }
 
@@ -41,6 +45,15 @@ impl Objects {
     /// an earlier attempt had got further than its answer said.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<(), LogError> {
         self.put(path, bytes).await?;
+        let synced = self.durability.sync(path, true).await;
+        if synced.is_err() {
+            self.distrust(std::slice::from_ref(path)).await;
+        }
+        synced
+    }
+
+    /// Makes an object durable that is there.
+    pub async fn make_durable(&self, path: &Path) -> Result<(), LogError> {
         self.durability.sync(path, true).await
     }
 
@@ -51,10 +64,30 @@ impl Objects {
             self.put(&path, bytes).await?;
             paths.push(path);
         }
-        self.durability.sync_all(&paths).await
+        let synced = self.durability.sync_all(&paths).await;
+        if synced.is_err() {
+            self.distrust(&paths).await;
+        }
+        synced
+    }
+
+    /// Removes objects that could not be made durable. The system says so only once: of the same
+    /// file, a second attempt would seem to succeed, though its bytes are lost. So that attempt
+    /// has to write a new one.
+    async fn distrust(&self, paths: &[Path]) {
+        for path in paths {
+            if self.remove(path).await.is_err() {
+                self.distrusted.lock().insert(path.clone());
+            }
+        }
     }
 
     async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), LogError> {
+        let is_distrusted = self.distrusted.lock().contains(path);
+        if is_distrusted {
+            self.remove(path).await?;
+            self.distrusted.lock().remove(path);
+        }
         let options = PutOptions {
             mode: PutMode::Create,
             ..PutOptions::default()

@@ -185,7 +185,13 @@ impl EntryStore {
             }
             Err(source) => return Err(Self::failed("write", &path, source)),
         }
-        self.sync(&path).await
+        let synced = self.sync(&path).await;
+        if synced.is_err() {
+            // Nobody was told of it, and nobody may rely on it: after a restart it would look
+            // sound, though its bytes may be lost.
+            drop(self.remove(sequence).await);
+        }
+        synced
     }
 
     /// Removes an entry that nothing needs any more; that it is gone already is fine.

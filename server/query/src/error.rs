@@ -105,6 +105,12 @@ impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.find_root() {
             DataFusionError::SQL(error, _) => error.fmt(f),
+            DataFusionError::ResourcesExhausted(text) => write!(
+                f,
+                "{text}: the queries that run need more memory together than --exec-mem-pool-bytes \
+                 allows; ask for less (a shorter time, fewer groups, a LIMIT), try again when others \
+                 have ended, or raise the setting"
+            ),
             root => f.write_str(&root.strip_backtrace()),
         }
     }
@@ -121,6 +127,9 @@ mod tests {
         let exhausted = DataFusionError::ResourcesExhausted("too much".to_owned());
         let error = QueryError::execution(exhausted.context("rule x"));
         assert_eq!(error.kind(), ErrorKind::Exhausted);
+        let text = outrigger_model::error::Report(&error).to_string();
+        assert!(text.contains("too much: the queries that run"), "{text}");
+        assert!(!text.contains("rule x"), "{text}");
         check(
             DataFusionError::from(ArrowError::DivideByZero),
             ErrorKind::Invalid,

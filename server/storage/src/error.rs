@@ -2,7 +2,7 @@
 
 use outrigger_catalog::CatalogError;
 use outrigger_log::LogError;
-use outrigger_model::{error::ErrorKind, line_protocol::LineError};
+use outrigger_model::{bytes::ByteSize, error::ErrorKind, line_protocol::LineError};
 
 /// A write that did not, or not fully, happen.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,20 @@ pub enum WriteError {
     /// Our own mistake: checking the write has panicked.
     #[error("check the write")]
     Panicked(#[source] tokio::task::JoinError),
+    /// Rows in memory cannot become files as fast as others come. Wait, and mend what the
+    /// reason says.
+    #[error(
+        "nothing of this write was stored: rows in memory take {rows}, which is more than {max} (twice \
+         --force-snapshot-mem-threshold), and wait for a snapshot: {reason}; try again later"
+    )]
+    Behind {
+        /// What they take.
+        rows: ByteSize,
+        /// What they may take.
+        max: ByteSize,
+        /// Why there is no snapshot yet.
+        reason: String,
+    },
     /// The write could not be made durable.
     #[error("write to the log")]
     Log(#[from] LogError),
@@ -47,6 +61,7 @@ impl WriteError {
             Self::Partial(lines) if lines.iter().any(|line| line.limit) => ErrorKind::Exhausted,
             Self::Empty | Self::Line(_) | Self::Partial(_) => ErrorKind::Invalid,
             Self::Panicked(_) => ErrorKind::Internal,
+            Self::Behind { .. } => ErrorKind::Unavailable,
             Self::Catalog(error) => error.kind(),
             Self::Log(error) => error.kind(),
         }

@@ -118,7 +118,7 @@ async fn remove_due(storage: &Storage) {
         while let Some(change) = due(&storage.catalog()) {
             info!(?change, "what was deleted goes");
             let due = due.clone();
-            if let Err(error) = storage.change(move |catalog| Ok(due(catalog))).await {
+            if let Err(error) = storage.change_patiently(due).await {
                 warn!(error = %Report(&error), "cannot remove what was deleted, trying again");
                 sleep(PAUSE).await;
             }

@@ -6,6 +6,7 @@
 //! entries behind it.
 
 mod announcer;
+mod decoding;
 mod error;
 pub mod feed;
 mod files;
@@ -18,6 +19,7 @@ mod metrics;
 mod open;
 mod persisted;
 pub mod points;
+mod pressure;
 mod record;
 mod rehearsal;
 pub mod snapshot;

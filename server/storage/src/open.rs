@@ -11,7 +11,7 @@ use outrigger_log::{
     replay::{TornTail, replay},
     store::{Durability, EntryStore},
 };
-use outrigger_model::{clock::Clock, error::Report, ids::Sequence};
+use outrigger_model::{bytes::ByteSize, clock::Clock, error::Report, ids::Sequence};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use crate::{
     journal::JournalTable,
     keeping,
     metrics::SnapshotMetrics,
+    pressure::Pressure,
     snapshot::{
         Config, JournalPart, Opened, SnapshotError, SnapshotObjects, SnapshotTask, Snapshots,
         StoredJournals, followers, image::SnapshotImage,
@@ -116,7 +117,9 @@ impl Storage {
     ) -> Result<(Self, StorageTask), OpenError> {
         let Stores { entries, objects } = stores;
         let (entries, objects) = (Arc::new(entries), SnapshotObjects::new(objects));
-        let state = Arc::new(State::new(clock));
+        let memory = ByteSize(settings.snapshots.memory.0.saturating_mul(MEMORY_SHARES));
+        let pressure = Pressure::new(memory, settings.log.buffer_wait_max);
+        let state = Arc::new(State::new(clock, pressure));
         let opened = objects.open().await?;
         if let Some(image) = &opened.image {
             settings.snapshots.window = window(image, settings.snapshots.window);
@@ -173,6 +176,10 @@ impl Storage {
         Ok((storage, task))
     }
 }
+
+/// While a snapshot is made of the rows that are in memory, others may come: as many again, then
+/// writers wait.
+const MEMORY_SHARES: usize = 2;
 
 /// So many bytes of entries, of what rows may take, or so many entries are replayed before it is
 /// looked what they have come to.

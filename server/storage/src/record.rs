@@ -9,8 +9,6 @@
 //! kind 5  files    an Announcement as JSON
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use arrow::{
     array::RecordBatch,
     error::ArrowError,
@@ -24,7 +22,11 @@ use outrigger_model::{
     trace::TraceContext,
 };
 
-use crate::{journal::JournalTable, persisted::Announcement};
+use crate::{
+    decoding::{Senseless, check_stream, guarded},
+    journal::JournalTable,
+    persisted::Announcement,
+};
 
 /// A record with its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,8 +60,8 @@ pub(crate) enum RecordError {
     JournalTable(u16),
     #[error("the record is too short")]
     Short,
-    #[error("what should be the record's columns is none")]
-    NoRows,
+    #[error("read the record's columns")]
+    Senseless(#[from] Senseless),
     #[error("read the record's columns")]
     Arrow(#[from] ArrowError),
     #[error("read the record's catalog change")]
@@ -171,13 +173,11 @@ fn encode_batch(batch: &RecordBatch, out: &mut Vec<u8>) {
 
 /// The batch, and what follows the end of its stream.
 fn decode_batch(payload: Bytes) -> Result<(RecordBatch, Bytes), RecordError> {
-    // Checksums say that these bytes were written, not that they were rows. Of some that are none
-    // Arrow's reader panics, and then the start must say which entry it was.
-    let read = catch_unwind(AssertUnwindSafe(|| read_batch(payload)));
-    read.unwrap_or(Err(RecordError::NoRows))
+    guarded(|| read_batch(payload))?
 }
 
 fn read_batch(payload: Bytes) -> Result<(RecordBatch, Bytes), RecordError> {
+    check_stream(&payload)?;
     let mut reader = StreamReader::try_new(payload.reader(), None)?;
     let batch = reader.next().ok_or(RecordError::Short)??;
     let rest = match reader.next() {
@@ -311,6 +311,30 @@ mod tests {
             Err(RecordError::Short)
         ));
         assert!(Meaning::decode(&record(ROWS, b"12345678\x04\0\0\0abcd")).is_err());
+    }
+
+    /// A reader that believes what is said would ask for that much memory, and the server would
+    /// end without a word.
+    #[test]
+    fn rows_that_claim_to_be_huge_are_refused() {
+        let mut rows = RowsBuilder::default();
+        for point in parse("m,t=a f=1 1", Precision::Nanosecond, Timestamp(0)) {
+            rows.push(&point.unwrap());
+        }
+        let mut stream = Vec::new();
+        encode_batch(&rows.finish(), &mut stream);
+        let mut refused = 0;
+        for at in 0..stream.len() {
+            let mut bad = stream.clone();
+            bad[at] ^= 0x7f;
+            let payload = [&[0; 8][..], &bad].concat().into();
+            let record = Record {
+                kind: ROWS,
+                payload,
+            };
+            refused += usize::from(Meaning::decode(&record).is_err());
+        }
+        assert!(refused > stream.len() / 8, "{refused} of {}", stream.len());
     }
 
     #[track_caller]

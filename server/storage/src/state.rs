@@ -23,12 +23,14 @@ use tokio::sync::Notify;
 
 use crate::{
     Lag,
+    decoding::guarded,
     feed::{EntryRows, Recent, TableRows, rows_of},
     files::ParquetFile,
     journal::JournalTable,
     lag::Recollection,
-    memtable::{Memtable, Rows},
+    memtable::{Memtable, Rows, held_bytes as batch_bytes},
     persisted::{Announcement, Announcements, FileDelivery},
+    pressure::Pressure,
     record::Meaning,
     snapshot::{Edit, Stored},
 };
@@ -43,6 +45,7 @@ pub(crate) struct State {
     removed: AtomicU64,
     /// Files were committed of which the log has to tell.
     pub(crate) committed: Notify,
+    pressure: Pressure,
     clock: Arc<dyn Clock>,
 }
 
@@ -159,8 +162,10 @@ impl Snapshot {
 }
 
 impl State {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    /// Views of an empty log.
+    pub(crate) fn new(clock: Arc<dyn Clock>, pressure: Pressure) -> Self {
         Self {
+            pressure,
             published: RwLock::default(),
             recent: Recent::default(),
             recollection: Recollection::default(),
@@ -173,14 +178,8 @@ impl State {
     /// Continues where a snapshot was made, before anything is applied. Entries up to
     /// `removed` are gone.
     pub(crate) fn restore(&self, restored: Restored, removed: Sequence) -> Result<(), ArrowError> {
-        let mut journals = HashMap::new();
-        for (table, batches) in restored.journals {
-            let rows: &mut Memtable = journals.entry(table).or_default();
-            batches
-                .into_iter()
-                .try_for_each(|batch| rows.append(batch))?;
-            rows.forget_beyond(table.rows_max());
-        }
+        let journals = guarded(|| remember(restored.journals));
+        let journals = journals.map_err(|error| ArrowError::ExternalError(Box::new(error)))??;
         self.recent.start_behind(restored.sequence);
         self.forget_entries(removed);
         let mut announcements = Announcements::default();
@@ -210,6 +209,11 @@ impl State {
         self.recollection.push(&rows, now);
         self.recent.push(rows);
         Ok(())
+    }
+
+    /// What is known of the memory that rows take.
+    pub(crate) fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// The clock that gives points their time.
@@ -399,7 +403,9 @@ impl State {
     /// How many bytes of memory the rows of tables take, journals not counted.
     pub(crate) fn rows_bytes(&self) -> usize {
         let (index, tables) = self.published.read().tables();
-        index + held_bytes(&tables)
+        let bytes = index + held_bytes(&tables);
+        self.pressure.counted(bytes);
+        bytes
     }
 
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
@@ -466,6 +472,21 @@ impl State {
     }
 }
 
+/// The journals' rows in memory: they come from files that nothing but Parquet has checked.
+fn remember(
+    stored: Vec<(JournalTable, Vec<RecordBatch>)>,
+) -> Result<HashMap<JournalTable, Memtable>, ArrowError> {
+    let mut journals = HashMap::new();
+    for (table, batches) in stored {
+        let rows: &mut Memtable = journals.entry(table).or_default();
+        batches
+            .into_iter()
+            .try_for_each(|batch| rows.append(batch))?;
+        rows.forget_beyond(table.rows_max());
+    }
+    Ok(journals)
+}
+
 fn is_purged(table: &Table) -> bool {
     table.deletion.is_some_and(|deletion| deletion.purged)
 }
@@ -481,8 +502,17 @@ fn held_bytes(rows: &[Rows]) -> usize {
 }
 
 impl View for State {
+    /// An entry that makes no sense is an error, whatever it has: then no other follows it, so
+    /// what it has left half done is not seen.
     fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
-        let meanings = decode(&entry)?;
+        let applied = guarded(|| self.take_in(&entry));
+        applied.unwrap_or_else(|senseless| Err(senseless.to_string()))
+    }
+}
+
+impl State {
+    fn take_in(&self, entry: &Entry) -> Result<(), String> {
+        let meanings = decode(entry)?;
         let (mut rows, now) = (EntryRows::new(entry.sequence), self.clock.now());
         {
             let mut published = self.published.write();
@@ -493,6 +523,8 @@ impl View for State {
             }
             published.last = entry.sequence;
         }
+        let new = rows.tables.iter().map(|rows| batch_bytes(&rows.batch));
+        self.pressure.add(new.sum());
         self.recollection.push(&rows, now);
         self.recent.push(rows);
         Ok(())

@@ -267,6 +267,7 @@ impl Storage {
         };
         let times = (precision, self.clock.now());
         let bytes = text.len();
+        self.state.room().await?;
         let prepare = move |catalog: &Arc<Catalog>| {
             let target = Target::Named(database.clone());
             prepare_text(catalog, &target, &text, times, bad_lines)
@@ -287,6 +288,10 @@ impl Storage {
     }
 
     /// Changes the catalog; returns when the change is durable and published.
+    ///
+    /// # Errors
+    /// [`LogError::NotYetDurable`] if the store has not taken it in time. It stays in line, and
+    /// what comes later already builds on it.
     pub async fn change(
         &self,
         make: impl Fn(&Catalog) -> Result<Option<CatalogChange>, CatalogError> + Send + Sync + 'static,
@@ -301,14 +306,32 @@ impl Storage {
         &self,
         make: impl Fn(&Catalog) -> Result<Vec<CatalogChange>, CatalogError> + Send + Sync + 'static,
     ) -> Result<(), WriteError> {
-        let prepare = move |catalog: &Arc<Catalog>| {
-            prepare_changes(catalog, make(catalog)?).map(|changes| Prepared::new(changes, None))
-        };
-        let (_, receipt) = self.submit(0, None, prepare).await?;
-        if let Some(receipt) = receipt {
+        if let Some(receipt) = self.submit_changes(make).await? {
+            receipt.wait_briefly().await?;
+        }
+        Ok(())
+    }
+
+    /// Changes the catalog, if need be; waits for as long as it takes.
+    pub(crate) async fn change_patiently(
+        &self,
+        make: impl Fn(&Catalog) -> Option<CatalogChange> + Send + Sync + 'static,
+    ) -> Result<(), WriteError> {
+        let make = move |catalog: &Catalog| Ok(make(catalog).into_iter().collect());
+        if let Some(receipt) = self.submit_changes(make).await? {
             receipt.wait().await?;
         }
         Ok(())
+    }
+
+    async fn submit_changes(
+        &self,
+        make: impl Fn(&Catalog) -> Result<Vec<CatalogChange>, CatalogError> + Send + Sync + 'static,
+    ) -> Result<Option<Receipt>, WriteError> {
+        let prepare = move |catalog: &Arc<Catalog>| {
+            prepare_changes(catalog, make(catalog)?).map(|changes| Prepared::new(changes, None))
+        };
+        Ok(self.submit(0, None, prepare).await?.1)
     }
 
     /// Appends to the journals; returns when the rows are durable.
@@ -325,6 +348,10 @@ impl Storage {
         let now = self.clock.now();
         let bytes = commit.writes.iter().map(|write| write.text.len()).sum();
         let trace = commit.trace.clone();
+        if !commit.writes.is_empty() {
+            // A plugin has no use for being told to try later: its trigger waits.
+            while self.state.room().await.is_err() {}
+        }
         let prepare = move |catalog: &Arc<Catalog>| Ok(prepare_commit(catalog, &commit, now));
         let (committed, receipt) = self.submit(bytes, Some(&trace), prepare).await?;
         if let Some(receipt) = receipt {

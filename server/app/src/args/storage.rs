@@ -1,10 +1,12 @@
 //! What can be said about how rows leave memory and the log.
 
-use std::{num::NonZeroU64, str::FromStr, time::Duration};
+use std::{num::NonZeroU64, time::Duration};
 
 use outrigger_log::replay::TornTail;
 use outrigger_model::bytes::ByteSize;
 use outrigger_storage::{keeping, snapshot};
+
+use super::memory::MemoryShare;
 
 /// What rows may take of the machine's memory, if nothing is said.
 const MEMORY_PERCENT: u8 = 50;
@@ -151,64 +153,9 @@ fn gen1_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A size, or a part of the machine's memory.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum MemoryShare {
-    Percent(u8),
-    Bytes(ByteSize),
-}
-
-impl MemoryShare {
-    fn bytes(&self) -> ByteSize {
-        match self {
-            Self::Percent(percent) => ByteSize(machine_memory() / 100 * usize::from(*percent)),
-            Self::Bytes(bytes) => *bytes,
-        }
-    }
-}
-
-impl FromStr for MemoryShare {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Some(percent) = text.trim().strip_suffix('%') else {
-            let bytes = text.parse().map(Self::Bytes);
-            return bytes.map_err(|error: outrigger_model::bytes::ByteSizeError| error.to_string());
-        };
-        match percent.trim().parse() {
-            Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
-            _ => Err(format!("{text:?} is not a percentage from 1% to 100%")),
-        }
-    }
-}
-
-/// All of the machine's memory; where the system does not say, none that would matter.
-fn machine_memory() -> usize {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse().ok());
-    kibibytes.map_or(MEMORY_MAX.0, |kibibytes: usize| {
-        kibibytes.saturating_mul(1024)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_said_in_percent_or_bytes() {
-        let read = |text: &str| text.parse::<MemoryShare>();
-        assert_eq!(read("50%"), Ok(MemoryShare::Percent(50)));
-        assert_eq!(read("2gb"), Ok(MemoryShare::Bytes(ByteSize::mib(2048))));
-        assert_eq!(read("7"), Ok(MemoryShare::Bytes(ByteSize::mib(7))));
-        for nonsense in ["0%", "101%", "%", "x"] {
-            assert!(read(nonsense).is_err(), "{nonsense}");
-        }
-        assert!(MemoryShare::Percent(50).bytes() > ByteSize::mib(64));
-    }
 
     #[test]
     fn files_span_what_influxdb_knows() {

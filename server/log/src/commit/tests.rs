@@ -100,7 +100,13 @@ async fn a_full_buffer_makes_writers_wait_and_then_refuses() {
     let log = start(4096);
     let held = log.committer.reserve(4096).await.unwrap();
     let error = log.committer.reserve(1).await.unwrap_err();
-    assert!(matches!(error, LogError::BufferFull { bytes_max: 4096 }));
+    assert!(matches!(
+        error,
+        LogError::BufferFull {
+            bytes_max: 4096,
+            ..
+        }
+    ));
     let receipt = held.submit(vec![], None);
     receipt.wait().await.unwrap();
     assert!(

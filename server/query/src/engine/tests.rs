@@ -1,3 +1,4 @@
+mod model;
 mod stored;
 
 use std::{sync::Arc, time::Duration};

@@ -23,6 +23,7 @@ use parquet::{
 
 use super::windows;
 use crate::{
+    decoding::guarded,
     memtable::Rows,
     merge::conform,
     points::{key_columns, sort_points},
@@ -170,6 +171,9 @@ fn writer(
 
 /// The rows of a file, all of them.
 pub(crate) fn decode_rows(bytes: Bytes) -> Result<Vec<RecordBatch>, ParquetError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
-    Ok(reader.collect::<Result<_, _>>()?)
+    let read = || -> Result<_, ParquetError> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+        Ok(reader.collect::<Result<_, _>>()?)
+    };
+    guarded(read).map_err(|senseless| ParquetError::External(Box::new(senseless)))?
 }

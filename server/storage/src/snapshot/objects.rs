@@ -21,6 +21,7 @@ use crate::journal::JournalTable;
 const SNAPSHOTS: &str = "snapshots";
 const TABLES: &str = "dbs";
 const JOURNALS: &str = "journals";
+const LOG: &str = "log";
 
 /// The snapshots of a node, and their files.
 #[derive(Clone, Debug)]
@@ -94,7 +95,12 @@ impl SnapshotObjects {
                 continue;
             }
             match SnapshotImage::decode(&self.0.read(&path).await?) {
-                Ok(image) => opened.image = Some(image),
+                Ok(image) => {
+                    // The server may have died between writing and syncing it, and what it has
+                    // replaced is about to go.
+                    self.0.make_durable(&path).await?;
+                    opened.image = Some(image);
+                }
                 Err(error @ (ImageError::Torn { .. } | ImageError::Corrupt)) => {
                     let object = path.to_string();
                     warn!(object, error = %Report(&error), "a snapshot cannot be read, trying an older one");
@@ -155,7 +161,7 @@ impl SnapshotObjects {
             self.0.remove(orphan).await?;
         }
         let mut removed = orphans.len();
-        for directory in [SNAPSHOTS, TABLES, JOURNALS] {
+        for directory in [SNAPSHOTS, TABLES, JOURNALS, LOG] {
             removed += self.0.remove_unfinished(directory).await?;
         }
         if removed > 0 {

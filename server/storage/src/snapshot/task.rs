@@ -9,7 +9,7 @@ mod edits;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use outrigger_log::{LogError, store::EntryStore};
@@ -17,7 +17,10 @@ use outrigger_model::{
     error::Report,
     ids::{DatabaseId, Sequence, TableId},
 };
-use tokio::{task::spawn_blocking, time::interval};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -203,6 +206,7 @@ impl SnapshotTask {
         match self.store(&cut).await {
             Ok((image, stored)) => {
                 self.failures = 0;
+                self.parts.state.pressure().set_failure(None);
                 let seconds = started.elapsed().as_secs_f64();
                 let files: usize = stored.files.values().map(Vec::len).sum();
                 self.parts
@@ -219,6 +223,8 @@ impl SnapshotTask {
                 self.failures += 1;
                 let pause = pause(self.failures);
                 self.parts.metrics.failed();
+                let reason = Report(&error).to_string();
+                self.parts.state.pressure().set_failure(Some(reason));
                 warn!(error = %Report(&error), retry_after = ?pause, "cannot make a snapshot, rows stay in memory and the log is kept");
                 self.not_before = Instant::now() + pause;
                 self.pending = Some(cut);
@@ -387,8 +393,9 @@ impl SnapshotTask {
             .chain(stored.files.values().flatten())
             .cloned()
             .collect();
-        // Rows that nobody reads any more are given back here.
+        // Rows that nobody reads any more are given back here, and whoever waits for room has it.
         drop(cut);
+        self.parts.state.rows_bytes();
         let old = std::mem::replace(&mut self.journals, stored.journals);
         let kept: HashSet<&str> = paths(&self.journals).collect();
         let unneeded = paths(&old).filter(|path| !kept.contains(path));

@@ -1,6 +1,9 @@
 //! Snapshots against a store that keeps what it has accepted, and dies at any change.
 
+mod damage;
 mod failing;
+mod faults;
+mod faulty;
 mod house;
 mod persisted;
 
@@ -66,6 +69,14 @@ async fn try_start(
     snapshots: Config,
 ) -> Result<Running, crate::OpenError> {
     let stores = Stores::new(store, "n", Durability::Store);
+    start_on(stores, snapshots, TornTail::SetAside).await
+}
+
+async fn start_on(
+    stores: Stores,
+    snapshots: Config,
+    torn_tail: TornTail,
+) -> Result<Running, crate::OpenError> {
     let log = commit::Config {
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
@@ -77,7 +88,7 @@ async fn try_start(
         log,
         snapshots,
         keeping: keeping::Config::default(),
-        torn_tail: TornTail::SetAside,
+        torn_tail,
     };
     let (storage, task) = Storage::open(stores, clock, settings).await?;
     let shutdown = CancellationToken::new();

@@ -1,9 +1,10 @@
 //! How the list of files is changed between snapshots: by one object more, as in a snapshot.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc};
 
 use outrigger_log::LogError;
 use outrigger_model::error::Report;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Edit, SnapshotTask, pause, unshared};
