@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from outrigger_plugin_host._files import PersistedFile
+from outrigger_plugin_host._files import PART_ROWS, PersistedFile
 
 if TYPE_CHECKING:
     from fake_server import FakeServer
@@ -47,7 +47,7 @@ def texts(messages: list[Any]) -> list[str]:
 
 
 def test_a_plugin_gets_what_is_known_and_fetches_what_it_wants(server: FakeServer) -> None:
-    server.flight.answer = lambda ticket: pa.table({"i": [ticket.file] * 3})
+    server.flight.answer = lambda ticket: pa.table({"i": [ticket.file.index] * 3})
     server.bind(
         plugin(
             "import json",
@@ -64,22 +64,26 @@ def test_a_plugin_gets_what_is_known_and_fetches_what_it_wants(server: FakeServe
     assert before[-1].text == b"m v=1i"
     # Only what was asked for was fetched, with the invocation's key.
     [ticket] = server.flight.tickets
-    assert (ticket.WhichOneof("what"), ticket.file, ticket.key) == ("file", 1, b"k" * 16)
+    assert (ticket.WhichOneof("what"), ticket.key) == ("file", b"k" * 16)
+    assert (ticket.file.index, ticket.file.first, ticket.file.rows_max) == (1, 0, 0)
     assert completed.timings.transfer_us > 0
 
 
 def test_rows_come_part_by_part_if_a_plugin_wants_it_so(server: FakeServer) -> None:
-    parts = [pa.record_batch({"i": [n, n]}) for n in range(3)]
-    server.flight.answer = lambda _: pa.Table.from_batches(parts)
+    everything = pa.table({"i": list(range(PART_ROWS + 10))})
+    server.flight.answer = lambda wanted: everything.slice(wanted.file.first, wanted.file.rows_max)
     server.bind(
         plugin(
-            "for part in found[0].to_batches():",
-            "    influxdb3_local.info(type(part).__name__, part.column(0).to_pylist())",
-            "influxdb3_local.info(next(found[0].to_batches()).num_rows)",
+            "numbers = [n for part in found[0].to_batches() for n in part.column(0).to_pylist()]",
+            f"influxdb3_local.info(numbers == list(range({PART_ROWS + 10})))",
+            "influxdb3_local.info(next(found[0].to_batches()).column(0)[0])",
         )
     )
     _, before = server.persisted(FILE)
-    assert texts(before) == [f"RecordBatch [{n}, {n}]" for n in range(3)] + ["2"]
+    assert texts(before) == ["True", "0"]
+    parts = [(wanted.file.first, wanted.file.rows_max) for wanted in server.flight.tickets]
+    starts = [0, PART_ROWS, 0]
+    assert parts == [(start, PART_ROWS) for start in starts]
 
 
 def test_a_file_that_cannot_be_read_is_named(server: FakeServer) -> None:
@@ -124,7 +128,7 @@ def test_a_file_outlives_its_run_as_a_plain_dict_only(server: FakeServer) -> Non
 
 
 def test_copies_are_plain_dicts() -> None:
-    file = PersistedFile(dict(EXPECTED), lambda: pa.table({}), lambda: iter(()))
+    file = PersistedFile(dict(EXPECTED), lambda _first, _rows: pa.table({}))
     assert file == EXPECTED
     for same in (copy.copy(file), copy.deepcopy(file), pickle.loads(pickle.dumps(file))):  # noqa: S301
         assert type(same) is dict

@@ -7,7 +7,11 @@ use outrigger_integration_tests::{Builder, S3, eventually};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::{BINARY, WRITE_REPORTS, server};
+use crate::{
+    BINARY, WRITE_REPORTS,
+    persisted::{WRITE_DOWN, until_in_files},
+    server,
+};
 
 const BUCKET: &str = "kept";
 
@@ -50,6 +54,26 @@ async fn s3_keeps_everything() {
     assert_eq!(db.query("SELECT f FROM m").await, json!([{ "f": 1.5 }]));
     db.write("m,host=b f=2 2").await;
     db.until(total, json!([{ "total": 2 }])).await;
+}
+
+#[tokio::test]
+async fn files_in_s3_are_read_for_plugins_by_the_server() {
+    let s3 = s3().await;
+    let mut server = on(&s3)
+        .flag("--wal-snapshot-size", "2")
+        .plugin("write_down.py", WRITE_DOWN)
+        .start()
+        .await;
+    let db = server.database("db").create().await;
+    let trigger = db.trigger("t", "write_down.py").spec("parquet:m");
+    trigger.error_behavior("retry").create().await;
+    db.write("m,host=a f=1.5 1\nm,host=b f=2 2").await;
+    until_in_files(&server, &db, 2).await;
+    server.kill_9();
+    server.restart().await;
+    let seen = "SELECT sum(row_count) AS points, count(*) AS files FROM files";
+    let told = server.database("told");
+    told.until(seen, json!([{ "points": 2, "files": 1 }])).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+ALL = 0
+PART_ROWS = 65_536
+"""How many rows are fetched at once by those who do not want all of them at once."""
+
 
 class PersistedFile(dict[str, Any]):
     """A file that was committed.
@@ -22,30 +26,37 @@ class PersistedFile(dict[str, Any]):
     Its rows are not kept here: a plugin that looks at many files has the rows of one at a time.
     """
 
-    __slots__ = ("_fetch", "_stream", "_timings")
+    __slots__ = ("_fetch", "_timings")
 
     def __init__(
         self,
         attributes: dict[str, Any],
-        fetch: Callable[[], pa.Table],
-        stream: Callable[[], Iterator[pa.RecordBatch]],
+        fetch: Callable[[int, int], pa.Table],
         timings: Timings | None = None,
     ) -> None:
-        """Promise the rows that `fetch` will get at once, and `stream` part by part."""
+        """Promise the rows that `fetch` will get: from the first one's number on, so many."""
         super().__init__(attributes)
         self._fetch = fetch
-        self._stream = stream
         self._timings = timings or Timings()
 
     def to_arrow(self) -> pa.Table:
         """Have the server read the file; return its rows as an Arrow table."""
-        return self._timings.transfer(self._fetch)
+        return self._timings.transfer(lambda: self._fetch(0, ALL))
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
-        """Have the server read the file; yield its rows a few thousand at a time."""
-        batches = self._stream()
-        while (batch := self._timings.transfer(lambda: next(batches, None))) is not None:
-            yield batch
+        """Have the server read the file part by part; yield its rows.
+
+        Each part is a call of its own, so the plugin may take its time between two of them.
+        """
+        first, rows = 0, PART_ROWS
+        while rows == PART_ROWS:
+            part = self._part(first)
+            rows = part.num_rows
+            first += rows
+            yield from part.to_batches()
+
+    def _part(self, first: int) -> pa.Table:
+        return self._timings.transfer(lambda: self._fetch(first, PART_ROWS))
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas data frame (pandas must be installed)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.flight
@@ -15,9 +15,6 @@ import pyarrow.flight
 from outrigger_plugin_host._errors import FetchError
 from outrigger_plugin_host._interrupts import interruptible
 from outrigger_plugin_host._rpc import MESSAGE_BYTES_MAX
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PREFIX = re.compile(r"\AFlight (?:returned|error)[^,]*, with message: |\AFlight error: ")
 _SUFFIX = re.compile(
@@ -31,9 +28,6 @@ class Fetch(Protocol):
 
     def __call__(self, ticket: bytes, /) -> pa.Table:
         """Fetch."""
-
-    def batches(self, ticket: bytes, /) -> Iterator[pa.RecordBatch]:
-        """Fetch part by part."""
 
 
 class FlightFetch:
@@ -52,20 +46,8 @@ class FlightFetch:
         except (pa.ArrowException, OSError) as error:
             raise FetchError(server_message(error)) from None
 
-    def batches(self, ticket: bytes, /) -> Iterator[pa.RecordBatch]:
-        """Fetch the table behind `ticket` part by part, as far as anybody asks for more."""
-        try:
-            stream = interruptible(lambda: self._open(ticket))
-            while (batch := interruptible(lambda: _next_batch(stream))) is not None:
-                yield batch
-        except (pa.ArrowException, OSError) as error:
-            raise FetchError(server_message(error)) from None
-
     def _get(self, ticket: bytes) -> pa.Table:
-        return self._open(ticket).read_all()
-
-    def _open(self, ticket: bytes) -> Any:
-        return self._connected().do_get(pyarrow.flight.Ticket(ticket))
+        return self._connected().do_get(pyarrow.flight.Ticket(ticket)).read_all()
 
     def _connected(self) -> Any:
         with self._lock:
@@ -80,13 +62,6 @@ class FlightFetch:
                     ],
                 )
             return self._client
-
-
-def _next_batch(stream: Any) -> pa.RecordBatch | None:
-    try:
-        return stream.read_chunk().data
-    except StopIteration:
-        return None
 
 
 def server_message(error: BaseException) -> str:

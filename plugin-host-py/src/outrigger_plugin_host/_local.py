@@ -19,7 +19,7 @@ from outrigger_plugin_host._lines import LineBuffer
 from outrigger_plugin_host._values import query_parameters, rows_with_nulls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import pyarrow as pa
 
@@ -161,13 +161,9 @@ class InfluxDB3Local:
         self._outbox.send_for(self._invoke.invocation, pb.FromWorker(lines=lines))
 
     def _fetch_ticket(self, **what: Any) -> pa.Table:
-        return self._fetch(self._ticket(**what))
-
-    def _ticket(self, **what: Any) -> bytes:
         self._check_open()
         ticket = pb.FlightTicket(invocation=self._invoke.invocation, key=self._invoke.key, **what)
-        serialized: bytes = ticket.SerializeToString()
-        return serialized
+        return self._fetch(ticket.SerializeToString())
 
 
 def flush_lines(local: InfluxDB3Local) -> None:
@@ -183,24 +179,16 @@ def fetch_batch(local: InfluxDB3Local, name: str, index: int) -> pa.Table:
         raise FetchError(f"the rows of table '{name}' could not be fetched: {error}") from None
 
 
-def fetch_file(local: InfluxDB3Local, path: str, index: int) -> pa.Table:
-    """Fetch the rows of one file of the event."""
+def fetch_file(
+    local: InfluxDB3Local, path: str, index: int, first: int = 0, rows_max: int = 0
+) -> pa.Table:
+    """Fetch rows of one file of the event, from `first` on; all of them if `rows_max` is 0."""
+    wanted = pb.FileRows(index=index, first=first, rows_max=rows_max)
     try:
-        return local._fetch_ticket(file=index)  # noqa: SLF001
+        return local._fetch_ticket(file=wanted)  # noqa: SLF001
     except FetchError as error:
-        raise _file_error(path, error) from None
-
-
-def stream_file(local: InfluxDB3Local, path: str, index: int) -> Iterator[pa.RecordBatch]:
-    """Fetch the rows of one file of the event part by part."""
-    try:
-        yield from local._fetch.batches(local._ticket(file=index))  # noqa: SLF001
-    except FetchError as error:
-        raise _file_error(path, error) from None
-
-
-def _file_error(path: str, error: FetchError) -> FetchError:
-    return FetchError(f"the rows of file '{path}' could not be fetched: {error}")
+        reason = f"the rows of file '{path}' could not be fetched: {error}"
+        raise FetchError(reason) from None
 
 
 def _built(line: Any) -> str:

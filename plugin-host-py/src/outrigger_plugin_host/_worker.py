@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -37,7 +37,6 @@ from outrigger_plugin_host._local import (
     fetch_batch,
     fetch_file,
     flush_lines,
-    stream_file,
 )
 from outrigger_plugin_host._outbox import Outbox
 from outrigger_plugin_host._package import Package, PackageImportError
@@ -48,6 +47,9 @@ from outrigger_plugin_host._rpc import Supervisor, describe
 from outrigger_plugin_host._tables import TableBatch
 from outrigger_plugin_host._timings import Timings
 from outrigger_plugin_host._version import PROTOCOL, VERSION
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _GOODBYE_S = 5.0
 """How long the server may take to end the stream, or the plugin to end once it is gone."""
@@ -288,12 +290,11 @@ def _table_batch(local: InfluxDB3Local, table: Any, timings: Timings) -> TableBa
 
 def _persisted_file(local: InfluxDB3Local, file: Any, timings: Timings) -> PersistedFile:
     path, index = file.path, file.index
-    return PersistedFile(
-        attributes(file),
-        lambda: fetch_file(local, path, index),
-        lambda: stream_file(local, path, index),
-        timings,
-    )
+
+    def fetch(first: int, rows_max: int) -> pa.Table:
+        return fetch_file(local, path, index, first, rows_max)
+
+    return PersistedFile(attributes(file), fetch, timings)
 
 
 def _exit_code(ended: _StreamEnded) -> int:

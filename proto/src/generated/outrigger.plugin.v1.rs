@@ -519,7 +519,7 @@ pub struct FilesEvent {
 /// A file of one event; its rows are fetched by Flight when they are asked for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FileRef {
-    /// Index of the file for FlightTicket.file.
+    /// Index of the file for FileRows.
     #[prost(uint32, tag = "1")]
     pub index: u32,
     /// The table whose rows it has.
@@ -806,10 +806,22 @@ pub mod flight_ticket {
         Batch(u32),
         #[prost(message, tag = "4")]
         Query(super::Query),
-        /// FileRef.index of the running invocation.
-        #[prost(uint32, tag = "5")]
-        File(u32),
+        #[prost(message, tag = "5")]
+        File(super::FileRows),
     }
+}
+/// Rows of a file of the event, in their order there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileRows {
+    /// FileRef.index of the running invocation.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// The first row, counted from 0.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// How many, at most; all that follow if it is 0.
+    #[prost(uint64, tag = "3")]
+    pub rows_max: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Query {

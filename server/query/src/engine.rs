@@ -1,6 +1,6 @@
 //! How a text becomes a plan over one snapshot.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, ops::Range, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
@@ -137,14 +137,15 @@ impl QueryEngine {
         Ok((state, plan))
     }
 
-    /// Reads one file of a table: its columns, and its rows as they lie there. Whoever asks
-    /// has to see to it that the file stays.
+    /// Reads one file of a table: its columns, and those of its rows, as they lie there. Whoever
+    /// asks has to see to it that the file stays.
     pub async fn read_file(
         &self,
         path: &str,
         size_bytes: u64,
+        rows: Range<u64>,
     ) -> Result<(SchemaRef, BatchStream), QueryError> {
-        file::read(self.storage.files().clone(), path, size_bytes).await
+        file::read(self.storage.files().clone(), (path, size_bytes), rows).await
     }
 
     /// Every table that queries on the database can name, sorted by schema and name.

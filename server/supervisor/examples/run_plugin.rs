@@ -14,6 +14,7 @@ use std::{
     env,
     error::Error,
     fs, io,
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -61,7 +62,12 @@ impl Backend for Terminal {
         })
     }
 
-    async fn read(&self, _: &Scope, file: &EventFile) -> Result<QueryStream, BackendError> {
+    async fn read(
+        &self,
+        _: &Scope,
+        file: &EventFile,
+        _: Range<u64>,
+    ) -> Result<QueryStream, BackendError> {
         Err(BackendError {
             kind: ErrorKind::NotFound,
             message: format!("there is no file {}", file.path),

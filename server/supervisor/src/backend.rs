@@ -1,6 +1,6 @@
 //! What the supervisor asks of the server it runs in.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::Range};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
@@ -110,8 +110,14 @@ pub trait Backend: Send + Sync + 'static {
         request: QueryRequest,
     ) -> Result<QueryStream, BackendError>;
 
-    /// Reads a file of the invocation's event.
-    async fn read(&self, scope: &Scope, file: &EventFile) -> Result<QueryStream, BackendError>;
+    /// Reads some rows of a file of the invocation's event, in their order there; none where the
+    /// file has no such rows.
+    async fn read(
+        &self,
+        scope: &Scope,
+        file: &EventFile,
+        rows: Range<u64>,
+    ) -> Result<QueryStream, BackendError>;
 
     /// Stores lines at once; returns when they are durable and readable, or once
     /// buffered with `no_sync`.

@@ -1,6 +1,6 @@
 //! What a running plugin may ask of the database.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
@@ -110,11 +110,16 @@ impl Backend for PluginBackend {
         })
     }
 
-    async fn read(&self, _scope: &Scope, file: &EventFile) -> Result<QueryStream, BackendError> {
+    async fn read(
+        &self,
+        _scope: &Scope,
+        file: &EventFile,
+        rows: Range<u64>,
+    ) -> Result<QueryStream, BackendError> {
         let failed = failed_read(&file.path);
         let (schema, batches) = self
             .queries
-            .read_file(&file.path, file.size_bytes)
+            .read_file(&file.path, file.size_bytes, rows)
             .await
             .map_err(&failed)?;
         Ok(QueryStream {

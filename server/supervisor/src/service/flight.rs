@@ -15,7 +15,9 @@ use futures::{
     stream::{self, BoxStream},
 };
 use outrigger_model::{error::ErrorKind, trace::Span};
-use outrigger_proto::v1::{FlightTicket, Query, Value as ProtoValue, flight_ticket, value};
+use outrigger_proto::v1::{
+    FileRows, FlightTicket, Query, Value as ProtoValue, flight_ticket, value,
+};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -57,15 +59,20 @@ impl Data {
         answer(active, span, query).await
     }
 
-    /// The rows of a file of the event.
-    async fn read(&self, active: &Active, index: u32) -> Result<FlightStream, Status> {
-        let file = active.fetchable.files.get(index as usize);
+    /// Rows of a file of the event.
+    async fn read(&self, active: &Active, wanted: FileRows) -> Result<FlightStream, Status> {
+        let file = active.fetchable.files.get(wanted.index as usize);
         let file = file.ok_or_else(|| Status::invalid_argument("the event has no such file"))?;
         let (mut span, scope) = active.begin_call("read file");
         if let Some(span) = &mut span {
             span.set("file.path", file.path.as_str());
         }
-        answer(active, span, self.registry.backend.read(&scope, file)).await
+        let end = match wanted.rows_max {
+            0 => u64::MAX,
+            rows => wanted.first.saturating_add(rows),
+        };
+        let read = self.registry.backend.read(&scope, file, wanted.first..end);
+        answer(active, span, read).await
     }
 }
 
@@ -122,7 +129,7 @@ impl FlightService for Data {
                 until_over(batch(&active, index)?, span)
             }
             Some(flight_ticket::What::Query(query)) => self.query(&active, query).await?,
-            Some(flight_ticket::What::File(index)) => self.read(&active, index).await?,
+            Some(flight_ticket::What::File(wanted)) => self.read(&active, wanted).await?,
             None => return Err(Status::invalid_argument("the ticket asks for nothing")),
         };
         // What is not fetched when the invocation ends is not fetched at all.

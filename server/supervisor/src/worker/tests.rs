@@ -1,5 +1,7 @@
 //! Workers that say whatever comes to their mind, without a process.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -44,7 +46,12 @@ impl Backend for Listening {
         unreachable!("nobody asks")
     }
 
-    async fn read(&self, _: &Scope, _: &EventFile) -> Result<QueryStream, BackendError> {
+    async fn read(
+        &self,
+        _: &Scope,
+        _: &EventFile,
+        _: Range<u64>,
+    ) -> Result<QueryStream, BackendError> {
         unreachable!("nobody has a file")
     }
 
