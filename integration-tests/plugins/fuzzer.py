@@ -120,6 +120,7 @@ def valid(rng, run, key):
         m.CachePutRequest(invocation=name, key=keys, name=text, value=some_bytes(rng), ttl_s=-1.0),
         m.CacheDeleteRequest(invocation=name, key=keys, name=text),
         m.FlightTicket(invocation=name, key=keys, batch=small),
+        m.FlightTicket(invocation=name, key=keys, file={"index": small, "first": number}),
         m.FlightTicket(invocation=name, key=keys, query={"sql": text[:999], "target": text[:99]}),
     )
     return rng.choice(to_stream), rng.choice(to_call)

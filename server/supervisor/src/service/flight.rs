@@ -121,8 +121,6 @@ impl FlightService for Data {
         let active = self
             .registry
             .authorize(&ticket.invocation, &ticket.key, peer.as_deref())?;
-        // Plugins take a file's rows some at a time, and work on them as long as they like.
-        let at_leisure = matches!(ticket.what, Some(flight_ticket::What::File(_)));
         let stream = match ticket.what {
             Some(flight_ticket::What::Batch(index)) => {
                 let (span, _) = active.begin_call("fetch rows");
@@ -139,12 +137,8 @@ impl FlightService for Data {
             let bytes = data.data_body.len() as u64;
             counting.moved.bytes_in.fetch_add(bytes, Ordering::Relaxed);
         });
-        let stream = if at_leisure {
-            counted.boxed()
-        } else {
-            Offered::new(counted.boxed(), active.offers.clone()).boxed()
-        };
-        Ok(Response::new(stream.take_until(over).boxed()))
+        let offered = Offered::new(counted.boxed(), active.offers.clone());
+        Ok(Response::new(offered.take_until(over).boxed()))
     }
 
     async fn handshake(

@@ -202,9 +202,15 @@ fn check_size(answer: &outrigger_proto::v1::Response) -> Result<(), String> {
 
 /// What the worker says of an exception, cut to what is worth storing.
 pub(super) fn failure(error: PluginError) -> PluginFailure {
+    let says_nothing = error.r#type.is_empty() && error.message.is_empty();
+    let message = if says_nothing {
+        "the plugin failed, and its worker does not say how".to_owned()
+    } else {
+        error.message
+    };
     PluginFailure {
         exception: cut(error.r#type, EXCEPTION_BYTES_MAX),
-        message: cut(error.message, EXCEPTION_BYTES_MAX),
+        message: cut(message, EXCEPTION_BYTES_MAX),
         traceback: cut(error.traceback, TRACEBACK_BYTES_MAX),
     }
 }
