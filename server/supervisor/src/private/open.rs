@@ -20,7 +20,7 @@ const DESCRIPTORS_MAX: u64 = 64 * 1024;
 /// Descriptors that were sent and not received yet: whatever is sent is received soon.
 const IN_FLIGHT_MAX: u64 = 64;
 /// How many looks in a row may find any. What hides in there is not seen.
-const IN_FLIGHT_LOOKS_MAX: u32 = 5;
+const IN_FLIGHT_LOOKS_MAX: u32 = 3;
 /// What epoll may watch for one worker, whatever the machine has.
 const WATCHES_MAX: u64 = 64 * 1024;
 const WATCHES_MIN: u64 = 1024;

@@ -24,6 +24,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looking may take this share of the time at most, so that many files cost no more.
 const SHARE: u32 = 20;
 
+/// What is open is looked at so often at least, whatever that costs: it takes a second to take what
+/// others need.
+const OPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// What a worker is told: why it must end, once it must.
 pub(crate) type Over = watch::Receiver<Option<ExitReason>>;
 
@@ -93,20 +97,28 @@ impl Watch {
     pub(crate) async fn run(self, max: PrivateMax, shutdown: CancellationToken) {
         let open_max = OpenMax::of_this_machine();
         // Each at its own pace: many files must not hide what is open.
-        let directories = self.repeat(move |watched| look_at_directories(watched, max));
-        let open = self.repeat(move |watched| look_at_open(watched, open_max));
+        let directories = self.repeat(Duration::MAX, move |watched| {
+            look_at_directories(watched, max);
+        });
+        let open = self.repeat(OPEN_PAUSE_MAX, move |watched| {
+            look_at_open(watched, open_max);
+        });
         let both = async { tokio::join!(directories, open) };
         shutdown.run_until_cancelled(both).await;
     }
 
-    async fn repeat(&self, look: impl Fn(&[Arc<Watchee>]) + Copy + Send + 'static) {
+    async fn repeat(
+        &self,
+        pause_max: Duration,
+        look: impl Fn(&[Arc<Watchee>]) + Copy + Send + 'static,
+    ) {
         let mut pause = LOOK_EVERY;
         loop {
             sleep(pause).await;
             let watched = self.living();
             let begun = Instant::now();
             drop(spawn_blocking(move || look(&watched)).await);
-            pause = LOOK_EVERY.max(begun.elapsed() * SHARE);
+            pause = LOOK_EVERY.max(begun.elapsed() * SHARE).min(pause_max);
             if pause > LOOK_EVERY {
                 let pause = format_duration(pause);
                 debug!(%pause, "what workers keep is much and is looked at less often");
