@@ -71,9 +71,12 @@ lint-py: $(DEV_STAMP)
 	$(DEV_PYTHON) -m ruff check $(OTHER_PY)
 	$(DEV_PYTHON) -m ruff format --check $(OTHER_PY)
 
+# With examples, what the tests have compiled serves here too: without them, libraries lose features
+# that only tests need, and all is compiled once more.
 ## docker: build the image around the built binary, and run the README's tour in a container
 .PHONY: docker
-docker: build
+docker:
+	$(CARGO) build --workspace --bins --examples
 	$(PYTHON) docker/tour --binary $(TARGET)/debug/influxdb3
 
 ## bench: build with optimisation and compare speeds (see bench/README.md)

@@ -38,6 +38,7 @@ pub(crate) async fn deps() -> (Deps, Running) {
     let log = commit::Config {
         flush_interval: Duration::from_millis(1),
         buffer_bytes_max: 1 << 20,
+        buffer_submissions_max: 1000,
         buffer_wait_max: Duration::from_secs(5),
         durable_wait_max: Duration::from_secs(5),
     };

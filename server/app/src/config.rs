@@ -191,6 +191,7 @@ impl Args {
             log: outrigger_log::commit::Config {
                 flush_interval: self.wal_flush_interval,
                 buffer_bytes_max: WRITE_BUFFER_BYTES_MAX.0,
+                buffer_submissions_max: self.storage.buffered_writes_max(),
                 buffer_wait_max: WRITE_WAIT_MAX,
                 durable_wait_max: DURABLE_WAIT_MAX,
             },

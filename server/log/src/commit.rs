@@ -35,6 +35,8 @@ pub struct Config {
     pub flush_interval: Duration,
     /// The most bytes that may wait for a flush.
     pub buffer_bytes_max: usize,
+    /// The most submissions that may, however small they are.
+    pub buffer_submissions_max: usize,
     /// How long a submission waits for room in the buffer.
     pub buffer_wait_max: Duration,
     /// How long somebody waits for a submission to become durable who may be told that
@@ -47,6 +49,8 @@ struct Shared {
     buffer: Mutex<Buffer>,
     room: Arc<Semaphore>,
     permits: usize,
+    /// What a submission takes of them at least, so that there are not too many.
+    least: usize,
     config: Config,
     metrics: Metrics,
     // Why the store has not taken an entry that is tried again.
@@ -130,7 +134,9 @@ impl Committer {
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, LogError> {
         let shared = &self.0;
         // Something larger than the whole buffer goes alone.
-        let units = bytes.div_ceil(PERMIT_BYTES).clamp(1, shared.permits);
+        let units = bytes
+            .div_ceil(PERMIT_BYTES)
+            .clamp(shared.least, shared.permits);
         let units = u32::try_from(units).expect("the number of permits fits");
         let acquire = shared.room.clone().acquire_many_owned(units);
         match timeout(shared.config.buffer_wait_max, acquire).await {
@@ -141,6 +147,7 @@ impl Committer {
             Ok(Err(_closed)) => Err(LogError::Stopped),
             Err(_elapsed) => Err(LogError::BufferFull {
                 bytes_max: shared.config.buffer_bytes_max,
+                submissions_max: shared.config.buffer_submissions_max,
                 reason: shared.reason(),
             }),
         }
@@ -210,6 +217,7 @@ pub fn committer<V: View>(
         buffer: Mutex::default(),
         room: Arc::new(Semaphore::new(permits)),
         permits,
+        least: permits.div_ceil(config.buffer_submissions_max.max(1)),
         config,
         metrics: Metrics::default(),
         trouble: Mutex::default(),

@@ -102,12 +102,14 @@ pub enum LogError {
     },
     /// The write buffer stayed full for too long.
     #[error(
-        "the write buffer is full: {bytes_max} bytes wait for the object store: {reason}. Nothing of this \
-         was stored; try again later"
+        "the write buffer is full: {bytes_max} bytes or {submissions_max} writes wait for the object store: {reason}. \
+         Nothing of this was stored; try again later"
     )]
     BufferFull {
-        /// Its limit.
+        /// How much it takes.
         bytes_max: usize,
+        /// How many.
+        submissions_max: usize,
         /// What the store said last.
         reason: String,
     },

@@ -1,6 +1,9 @@
 //! What can be said about how rows leave memory and the log.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    time::Duration,
+};
 
 use outrigger_log::replay::TornTail;
 use outrigger_model::bytes::ByteSize;
@@ -36,6 +39,16 @@ pub(crate) struct StorageArgs {
         value_name = "NUMBER"
     )]
     wal_snapshot_size: NonZeroU64,
+
+    /// How many writes may wait for the next log entry; more wait 10 s, and are then refused
+    #[arg(
+        long,
+        visible_alias = "wal-max-buffered-writes",
+        env = "INFLUXDB3_WAL_MAX_WRITE_BUFFER_SIZE",
+        default_value = "100000",
+        value_name = "NUMBER"
+    )]
+    wal_max_write_buffer_size: NonZeroUsize,
 
     /// Make a snapshot when rows in memory take more than this, for example 512mb or 20%
     /// [default: 50%, at most 256mb]
@@ -125,6 +138,10 @@ impl StorageArgs {
             retention_check: self.retention_check_interval,
             compaction_memory: self.compaction_memory.bytes(),
         }
+    }
+
+    pub(crate) fn buffered_writes_max(&self) -> usize {
+        self.wal_max_write_buffer_size.get()
     }
 
     pub(crate) fn torn_tail(&self) -> TornTail {

@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use futures::future::join_all;
 use object_store::memory::InMemory;
 
 use super::*;
@@ -29,6 +30,7 @@ fn start(buffer_bytes_max: usize) -> Fixture {
     let config = Config {
         flush_interval: Duration::from_secs(1),
         buffer_bytes_max,
+        buffer_submissions_max: 1000,
         buffer_wait_max: Duration::from_secs(5),
         durable_wait_max: Duration::from_secs(5),
     };
@@ -116,6 +118,19 @@ async fn a_full_buffer_makes_writers_wait_and_then_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn however_small_writes_are_there_are_not_too_many() {
+    // The buffer has room for bytes of more.
+    let log = start(2000 * 1024);
+    let reserve = async |_| log.committer.reserve(1).await;
+    let held = join_all((0..1000).map(reserve)).await;
+    assert!(held.iter().all(Result::is_ok));
+    let refused = log.committer.reserve(1).await.unwrap_err();
+    assert!(refused.to_string().contains("1000 writes"), "{refused}");
+    drop(held);
+    assert!(log.committer.reserve(1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_writer_stops_the_log() {
     let log = start(1 << 20);
     log.store
@@ -150,6 +165,7 @@ async fn a_panic_leaves_nobody_waiting() {
     let config = Config {
         flush_interval: Duration::from_secs(1),
         buffer_bytes_max: 1 << 20,
+        buffer_submissions_max: 1000,
         buffer_wait_max: Duration::from_secs(5),
         durable_wait_max: Duration::from_secs(5),
     };

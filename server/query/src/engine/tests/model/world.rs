@@ -80,6 +80,7 @@ impl World {
             log: commit::Config {
                 flush_interval: Duration::from_millis(20),
                 buffer_bytes_max: 1 << 20,
+                buffer_submissions_max: 1000,
                 buffer_wait_max: Duration::from_secs(5),
                 durable_wait_max: Duration::from_secs(5),
             },
