@@ -13,10 +13,8 @@ async fn call(statement: &str, expected: &str) -> String {
 }
 
 /// C code that calls itself until the stack is used up.
-const OVERFLOW: &str = "deep = []
-    for _ in range(2_000_000): deep = [deep]
-    sys.setrecursionlimit(2**31 - 1)
-    repr(deep)";
+const OVERFLOW: &str = "overflow = ctypes.CDLL(None).regcomp
+    overflow(ctypes.create_string_buffer(256), b'(' * 10_000_000, 1)";
 
 #[tokio::test]
 async fn exit_in_the_call() {

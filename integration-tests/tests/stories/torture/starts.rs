@@ -23,6 +23,18 @@ fn site_packages(venv: &std::path::Path) -> std::path::PathBuf {
     python.expect("a Python").path().join("site-packages")
 }
 
+/// Has Python run this in the environment whenever it starts. Not as `sitecustomize`, because some
+/// distributions have their own.
+fn customize(venv: &std::path::Path, source: &str) {
+    let packages = site_packages(venv);
+    for (name, text) in [
+        ("for_this_story.py", source),
+        ("for_this_story.pth", "import for_this_story\n"),
+    ] {
+        std::fs::write(packages.join(name), text).expect("write into the environment");
+    }
+}
+
 /// A server with an environment of its own, in which this runs whenever Python starts.
 async fn customized(source: &str) -> outrigger_integration_tests::Builder {
     drop(server().start().await);
@@ -33,8 +45,7 @@ async fn customized(source: &str) -> outrigger_integration_tests::Builder {
     let venv = builder.directory().join("venv");
     let flag = builder.directory().join("venv/flag");
     let source = format!("FLAG = '{}'\n{source}", flag.display());
-    let path = site_packages(&venv).join("sitecustomize.py");
-    std::fs::write(path, source).expect("write into the environment");
+    customize(&venv, &source);
     builder
 }
 
@@ -110,9 +121,8 @@ async fn a_worker_that_hangs_before_its_hello_is_replaced() {
         .flag("--plugin-spare-workers", "0")
         .allow_log("cannot start a worker", "it hangs on purpose");
     let flag = builder.directory().join("venv/hang");
-    let path = site_packages(&builder.directory().join("venv")).join("sitecustomize.py");
     let source = format!("FLAG = {flag:?}\n{HANGS_AFTER_FORK}");
-    std::fs::write(path, source).expect("write into the environment");
+    customize(&builder.directory().join("venv"), &source);
     let arena = Arena::with(builder, "").await;
     std::fs::write(&flag, "").expect("write the flag");
     let db = &arena.db;
