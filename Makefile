@@ -25,10 +25,12 @@ DEV_STAMP := $(DEV_VENV)/.installed
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
 
+# With the examples, so that this and the tests need libraries with the same features: else the second
+# of `make demo`, `make test` and `make docker` would compile everything once more.
 ## build: build everything, without optimisation
 .PHONY: build
 build:
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --bins --examples
 
 ## demo: show the whole line on real data
 .PHONY: demo
@@ -71,12 +73,9 @@ lint-py: $(DEV_STAMP)
 	$(DEV_PYTHON) -m ruff check $(OTHER_PY)
 	$(DEV_PYTHON) -m ruff format --check $(OTHER_PY)
 
-# With examples, what the tests have compiled serves here too: without them, libraries lose features
-# that only tests need, and all is compiled once more.
 ## docker: build the image around the built binary, and run the README's tour in a container
 .PHONY: docker
-docker:
-	$(CARGO) build --workspace --bins --examples
+docker: build
 	$(PYTHON) docker/tour --binary $(TARGET)/debug/influxdb3
 
 ## bench: build with optimisation and compare speeds (see bench/README.md)
