@@ -14,7 +14,6 @@ import http.client
 import json
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,9 +22,10 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from _restarts import Restarting
+
 FIELDS = ("a", "b", "c")
-READY_MAX_S = 60.0
-PAUSE_S = 0.01
+ANSWER_MAX_S = 60.0
 SPACING_NS = 1_000_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
 REPLACING = 0.4
@@ -40,58 +40,15 @@ LIFE_S = (0.05, 1.0)
 """How long the server lives, from its start: the least and the most."""
 NO_CONTENT = 204
 OK = 200
-SETTINGS = {
-    "--wal-flush-interval": "20ms",
-    "--wal-snapshot-size": "7",
-    "--snapshotted-wal-files-to-keep": "3",
+SETTINGS = (
+    *("--wal-flush-interval", "20ms"),
+    *("--wal-snapshot-size", "7"),
+    *("--snapshotted-wal-files-to-keep", "3"),
     # Small files, so that many are joined, while the server lives a second.
-    "--gen1-duration": "1m",
-}
+    *("--gen1-duration", "1m"),
+)
 
 Model = dict[tuple[str, int], dict[str, int]]
-
-
-class Server:
-    """A real server that is killed and started again on the same data."""
-
-    def __init__(self, binary: Path, directory: Path) -> None:
-        """Make nothing yet."""
-        self.binary = binary
-        self.directory = directory
-        self.address = ""
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        listener = self.directory / "address"
-        listener.unlink(missing_ok=True)
-        command = [str(self.binary), "serve", "--node-id", "crash", "--without-auth"]
-        command += ["--http-bind", "127.0.0.1:0", "--tcp-listener-file-path", str(listener)]
-        command += ["--data-dir", str(self.directory / "data")]
-        for flag, value in SETTINGS.items():
-            command += [flag, value]
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + READY_MAX_S
-        while not listener.exists() or not listener.read_text().endswith("\n"):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"the server does not start; its log: {self.tail()}")
-            time.sleep(PAUSE_S)
-        self.address = listener.read_text().strip()
-
-    def kill(self) -> None:
-        """Kill it, whatever it does."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def tail(self) -> str:
-        """Show the end of its log."""
-        return (self.directory / "log").read_text(errors="replace")[-4000:]
-
-    def logged(self, text: str) -> int:
-        """Count the lines of its log with that text."""
-        return (self.directory / "log").read_text(errors="replace").count(text)
 
 
 class Writer:
@@ -131,7 +88,7 @@ class Writer:
 
     def run(self, address: str) -> None:
         """Write until nobody answers."""
-        connection = http.client.HTTPConnection(address, timeout=READY_MAX_S)
+        connection = http.client.HTTPConnection(address, timeout=ANSWER_MAX_S)
         while True:
             try:
                 if self.acknowledged and self.random.random() < DELETING:
@@ -208,7 +165,7 @@ def merge(model: Model, changes: Model) -> None:
 
 def query(address: str, sql: str) -> list[dict[str, Any]]:
     """Ask the server; a table that was never made has no rows."""
-    connection = http.client.HTTPConnection(address, timeout=READY_MAX_S)
+    connection = http.client.HTTPConnection(address, timeout=ANSWER_MAX_S)
     parameters = urllib.parse.urlencode({"db": "crash", "q": sql, "format": "json"})
     connection.request("GET", f"/api/v3/query_sql?{parameters}")
     answer = connection.getresponse()
@@ -243,7 +200,7 @@ def main() -> int:
     verified = lost = 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="outrigger-crash-") as directory:
-        server = Server(options.binary.absolute(), Path(directory))
+        server = Restarting(options.binary.absolute(), Path(directory), "crash", *SETTINGS)
         try:
             server.start()
             for _ in range(options.cycles):
@@ -264,10 +221,11 @@ def main() -> int:
                     break
         finally:
             server.kill()
-        snapshots = server.logged("made a snapshot")
-        joined = server.logged("joined files")
+        log = server.log()
+        snapshots = log.count("made a snapshot")
+        joined = log.count("joined files")
         deletions = sum(writer.deletions for writer in writers)
-        orphans = server.logged("removed what an earlier snapshot has left")
+        orphans = log.count("removed what an earlier snapshot has left")
     print(
         f"cycles {options.cycles}, points written {sum(writer.points for writer in writers)}, "
         f"points verified {verified}, points lost {lost}, "

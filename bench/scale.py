@@ -15,7 +15,6 @@ import os
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from _report import circumstances, heading, table
+from _restarts import Restarting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,44 +41,14 @@ WRITERS = 24
 """Each waits until what it wrote is durable: with default settings a second at most."""
 VALUES = 10_000
 """How many values each field takes."""
-READY_MAX_S = 600.0
 SETTLE_S = 5.0
 MIB = 1 << 20
 NO_CONTENT = 204
 OK = 200
 
 
-class Server:
-    """A server with default settings, on a directory that outlives it."""
-
-    def __init__(self, binary: Path, directory: Path) -> None:
-        """Start nothing yet."""
-        self._binary = binary
-        self._directory = directory
-        self._address = ""
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> float:
-        """Start it; return how long it took until it answered, in seconds."""
-        listener = self._directory / "address"
-        listener.unlink(missing_ok=True)
-        command = [str(self._binary), "serve", "--node-id", "scale", "--without-auth"]
-        command += ["--http-bind", "127.0.0.1:0", "--tcp-listener-file-path", str(listener)]
-        command += ["--data-dir", str(self._directory / "data")]
-        began = time.perf_counter()
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        while not listener.exists() or not listener.read_text().endswith("\n"):
-            if self._process.poll() is not None or time.perf_counter() - began > READY_MAX_S:
-                sys.exit((self._directory / "log").read_text()[-4000:])
-            time.sleep(0.005)
-        took = time.perf_counter() - began
-        self._address = listener.read_text().strip()
-        return took
-
-    def connect(self) -> http.client.HTTPConnection:
-        """Connect to it."""
-        return http.client.HTTPConnection(self._address, timeout=600)
+class Server(Restarting):
+    """A server with default settings, and what it takes."""
 
     def memory(self) -> tuple[int, int]:
         """Return its resident memory now and at its peak, in bytes."""
@@ -96,17 +66,9 @@ class Server:
 
     @property
     def _pid(self) -> int:
-        if self._process is None:
+        if self.process is None:
             raise RuntimeError("the server was not started")
-        return self._process.pid
-
-    def end(self, number: signal.Signals) -> float:
-        """End it with a signal; return how long that took, in seconds."""
-        began = time.perf_counter()
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-        return time.perf_counter() - began
+        return self.process.pid
 
 
 def bodies(rows: int, writer: int) -> Iterator[bytes]:
@@ -285,11 +247,11 @@ def main() -> None:
     circumstances(options.binary)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        server = Server(options.binary, directory)
+        server = Server(options.binary, directory, "scale")
         try:
             run(server, directory, options.rows, options.turns)
         finally:
-            server.end(signal.SIGKILL)
+            server.kill()
 
 
 def run(server: Server, directory: Path, rows: int, turns: int) -> None:
