@@ -1,7 +1,10 @@
 //! The views of the log that this server keeps: catalog, memtables, files, journals, feed.
 
+mod announced;
+mod apply;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,26 +13,25 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use outrigger_catalog::{Catalog, CatalogChange, Table};
-use outrigger_log::{View, entry::Entry};
+use outrigger_catalog::{Catalog, Table};
+use outrigger_log::entry::Entry;
 use outrigger_model::{
     clock::{Clock, Timestamp},
-    error::Report,
-    ids::{DatabaseId, Sequence, TableId, TriggerId},
+    ids::{DatabaseId, Sequence, TableId},
     schema::TableSchema,
 };
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+pub(crate) use self::apply::decode;
 use crate::{
-    Lag,
     decoding::guarded,
-    feed::{EntryRows, Recent, TableRows, rows_of},
+    feed::{Recent, rows_of},
     files::ParquetFile,
     journal::JournalTable,
     lag::Recollection,
-    memtable::{Memtable, Rows, held_bytes as batch_bytes},
-    persisted::{Announcement, Announcements, FileDelivery},
+    memtable::{Memtable, Rows},
+    persisted::{Announcement, Announcements},
     pressure::Pressure,
     record::Meaning,
     snapshot::{Edit, Stored},
@@ -299,60 +301,10 @@ impl State {
         published.files.retain(|_, files| !files.is_empty());
     }
 
-    fn pend(&self, published: &mut Published, announced: &[Arc<Announcement>]) {
-        published.announcements.pend(announced.iter().cloned());
-        if !announced.is_empty() {
-            self.committed.notify_one();
-        }
-    }
-
     /// The catalog, and the last entry that is in it.
     pub(crate) fn catalog_at(&self) -> (Arc<Catalog>, Sequence) {
         let published = self.published.read();
         (published.catalog.clone(), published.last)
-    }
-
-    /// What the log has still to tell of files that were committed.
-    pub(crate) fn pending(&self) -> Vec<Arc<Announcement>> {
-        self.published.read().announcements.pending().to_vec()
-    }
-
-    /// The names of the files that have to stay because somebody has still to see them.
-    pub(crate) fn kept_files(&self) -> HashSet<String> {
-        let published = self.published.read();
-        let Published {
-            catalog,
-            announcements,
-            ..
-        } = &*published;
-        announcements.kept(catalog, self.removed())
-    }
-
-    /// Forgets the files that nobody has still to see.
-    pub(crate) fn tidy_announcements(&self) {
-        let published = &mut *self.published.write();
-        let (catalog, removed) = (published.catalog.clone(), self.removed());
-        published.announcements.tidy(&catalog, removed);
-    }
-
-    /// The files behind `after` that a trigger is to see.
-    pub(crate) fn committed_files(
-        &self,
-        trigger: TriggerId,
-        (after, last): (Sequence, Sequence),
-        files_max: usize,
-    ) -> FileDelivery {
-        let published = self.published.read();
-        let of = (published.catalog.as_ref(), trigger);
-        let announcements = &published.announcements;
-        announcements.read(of, (after, last), files_max)
-    }
-
-    /// How far a trigger lags behind the files that were committed.
-    pub(crate) fn files_lag(&self, trigger: TriggerId) -> Lag {
-        let published = self.published.read();
-        let (catalog, announcements) = (&published.catalog, &published.announcements);
-        announcements.lag(catalog, trigger, self.removed())
     }
 
     /// The files of each table, and how long it keeps rows.
@@ -501,115 +453,10 @@ fn held_bytes(rows: &[Rows]) -> usize {
     rows.iter().map(Rows::held_bytes).sum()
 }
 
-impl View for State {
-    /// An entry that makes no sense is an error, whatever it has: then no other follows it, so
-    /// what it has left half done is not seen.
-    fn apply(&self, entry: Arc<Entry>) -> Result<(), String> {
-        let applied = guarded(|| self.take_in(&entry));
-        applied.unwrap_or_else(|senseless| Err(senseless.to_string()))
-    }
-}
-
-impl State {
-    fn take_in(&self, entry: &Entry) -> Result<(), String> {
-        let meanings = decode(entry)?;
-        let (mut rows, now) = (EntryRows::new(entry.sequence), self.clock.now());
-        {
-            let mut published = self.published.write();
-            for meaning in meanings {
-                published
-                    .apply((entry.sequence, now), meaning, &mut rows)
-                    .map_err(|error| Report(error.as_ref()).to_string())?;
-            }
-            published.last = entry.sequence;
-        }
-        let new = rows.tables.iter().map(|rows| batch_bytes(&rows.batch));
-        self.pressure.add(new.sum());
-        self.recollection.push(&rows, now);
-        self.recent.push(rows);
-        Ok(())
-    }
-}
-
-/// The meaning of every record, or what is wrong with the first bad one.
-pub(crate) fn decode(entry: &Entry) -> Result<Vec<Meaning>, String> {
-    let describe = |(index, record)| {
-        Meaning::decode(record).map_err(|error| format!("record {index}: {}", Report(&error)))
-    };
-    entry.records.iter().enumerate().map(describe).collect()
-}
-
 impl Published {
     /// The rows of all tables in memory, and the bytes that are taken beside them.
     fn tables(&self) -> (usize, Vec<Rows>) {
         let index = self.tables.values().map(Memtable::index_bytes).sum();
         (index, self.tables.values().map(Memtable::rows).collect())
-    }
-
-    fn apply(
-        &mut self,
-        (sequence, now): (Sequence, Timestamp),
-        meaning: Meaning,
-        rows: &mut EntryRows,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        match meaning {
-            Meaning::Rows {
-                database,
-                table,
-                batch,
-                origin,
-            } => {
-                // The database may have been deleted earlier in the same entry.
-                if self.catalog.database_by_id(database).is_some() {
-                    self.tables
-                        .entry(table)
-                        .or_default()
-                        .insert_points(batch.clone())?;
-                    rows.tables.push(TableRows {
-                        database,
-                        table,
-                        batch,
-                        origin,
-                    });
-                }
-            }
-            Meaning::Catalog(change) => {
-                let deletes = matches!(
-                    change,
-                    CatalogChange::PurgeDatabase { .. }
-                        | CatalogChange::DeleteDatabase { .. }
-                        | CatalogChange::PurgeTable { .. }
-                        | CatalogChange::DeleteTable { .. }
-                );
-                Arc::make_mut(&mut self.catalog).apply(sequence, change)?;
-                if deletes {
-                    self.drop_deleted_tables();
-                }
-            }
-            Meaning::Done { trigger, range } => {
-                Arc::make_mut(&mut self.catalog).complete(trigger, range);
-            }
-            Meaning::Files(announcement) => {
-                self.announcements.log(sequence, now, announcement);
-            }
-            Meaning::Journal { table, batch } => {
-                let rows = self.journals.entry(table).or_default();
-                rows.append(batch)?;
-                rows.forget_beyond(table.rows_max());
-            }
-        }
-        Ok(())
-    }
-
-    fn drop_deleted_tables(&mut self) {
-        let databases = self.catalog.databases();
-        let live: HashSet<TableId> = databases
-            .flat_map(|database| database.tables.values())
-            .filter(|table| !is_purged(table))
-            .map(|table| table.id)
-            .collect();
-        self.tables.retain(|id, _| live.contains(id));
-        self.files.retain(|id, _| live.contains(id));
-        self.drops += 1;
     }
 }
