@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use outrigger_sandbox::LaunchError;
 
-use crate::{environment::GoneError, worker::intervals::READ_MAX};
+use crate::environment::GoneError;
 
 /// Why a worker ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,7 +28,10 @@ pub enum ExitReason {
     /// It said something that it may not say, and was killed.
     ProtocolViolation(String),
     /// It did not take the rows that it had asked for, and was killed.
-    SlowReader,
+    SlowReader {
+        /// How long they waited.
+        waited: Duration,
+    },
     /// The server ended it, for no fault of its own.
     Retired,
     /// Its host ended.
@@ -61,7 +64,7 @@ impl ExitReason {
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::Unwanted => "unwanted",
             Self::ProtocolViolation(_) => "protocol_violation",
-            Self::SlowReader => "slow_reader",
+            Self::SlowReader { .. } => "slow_reader",
             Self::Retired => "retired",
             Self::HostLost => "host_lost",
             Self::Unreported => "unreported",
@@ -102,9 +105,9 @@ impl fmt::Display for ExitReason {
             Self::ProtocolViolation(what) => {
                 write!(f, "the worker broke the protocol and was killed: {what}")
             }
-            Self::SlowReader => write!(
+            Self::SlowReader { waited } => write!(
                 f,
-                "the plugin asked for rows, did not read them for {READ_MAX:?}, and was killed"
+                "the plugin asked for rows, did not read them for {waited:?}, and was killed"
             ),
             Self::HostLost => write!(f, "the worker's host ended, and the worker with it"),
             Self::Unreported => write!(

@@ -14,6 +14,7 @@ use super::{
     call::{Call, Stop},
     collect::Collector,
     fail,
+    intervals::READ_MAX,
     liveness::{Liveness, Seen},
     messages::{self, check, failure, log_line, name},
     meter::Meter,
@@ -244,7 +245,7 @@ impl Worker {
         // It is asked again once it has answered.
         let can_read = ask && !stopped;
         if watch.reading.look(oldest, can_read) {
-            return Err(ExitReason::SlowReader);
+            return Err(ExitReason::SlowReader { waited: READ_MAX });
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(super) const ALIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long rows may wait that an invocation has asked for. It is counted in looks at the worker,
 /// so that a machine that slept ends nobody.
-pub(crate) const READ_MAX: Duration = Duration::from_secs(30);
+pub(super) const READ_MAX: Duration = Duration::from_secs(30);
 
 /// No step forward for so long. Plugins may well compute or wait for this long, so it is
 /// worth a line, and no more.
