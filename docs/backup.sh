@@ -27,7 +27,8 @@ copy_new() {
     [[ -n $new ]] || return 0
     (cd "$node" && xargs -d '\n' cp -p --parents -t "$target" <<<"$new" 2>/dev/null) && return 0
     while read -r name; do
-        if [[ -e $node/$name ]] && ! cmp -s "$node/$name" "$target/$name"; then
+        # In this order: what is gone between the two was not needed either.
+        if ! cmp -s "$node/$name" "$target/$name" && [[ -e $node/$name ]]; then
             rm -f "$target/$name"
             echo "cannot copy $node/$name to $target" >&2
             exit 1

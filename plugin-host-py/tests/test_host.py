@@ -166,6 +166,14 @@ class HostProcess:
         self.process.communicate(timeout=DEADLINE_S)
 
 
+def wait_for_state(pid: int, state: str) -> None:
+    """Wait until the kernel shows a process's main thread in this state."""
+    deadline = time.monotonic() + DEADLINE_S
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < deadline, f"process {pid} does not get into the state {state}"
+        time.sleep(0.01)
+
+
 def wait_gone(pid: int) -> None:
     """Wait until a process that is not ours to reap has ended (a zombie counts as ended)."""
     try:
@@ -253,6 +261,36 @@ def test_a_segfault_leaves_its_traceback(host: HostProcess, fake: FakeServer) ->
     assert b'File "plugin.py", line 3 in process_writes' in host.output[True]
 
 
+@pytest.mark.parametrize(
+    ("hangs", "state"),
+    [("time.sleep(600)", "S"), ("os.kill(os.getpid(), signal.SIGSTOP)", "T")],
+)
+def test_a_worker_says_where_its_main_thread_is(
+    host: HostProcess, fake: FakeServer, hangs: str, state: str
+) -> None:
+    # Other threads would take the signal of a stopped process as well, while the main one goes on.
+    pid = start_plugin(
+        host,
+        fake,
+        "import os, signal, threading",
+        "threads = [threading.Thread(target=time.sleep, args=(600,)) for _ in range(20)]",
+        "for thread in threads: thread.start()",
+        "os.write(1, b'here')",
+        hangs,
+    )
+    host.wait_for_output(b"here", stderr=False)
+    request = {"worker": 7, "signal": signal.SIGUSR1, "main_thread": True}
+    wait_for_state(pid, state)
+    host.send(signal_worker=request)
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGCONT})
+    host.wait_for_output(b"line 7 in process_writes", stderr=True)
+    # Who ended and who is unknown are not signalled.
+    host.send(signal_worker={"worker": 7, "signal": signal.SIGKILL})
+    host.send(signal_worker=request)
+    assert host.next("exited").signal == signal.SIGKILL
+    host.send(signal_worker=request)
+
+
 def test_a_signal_reaches_the_whole_group(host: HostProcess, fake: FakeServer) -> None:
     start_plugin(
         host,
@@ -264,8 +302,6 @@ def test_a_signal_reaches_the_whole_group(host: HostProcess, fake: FakeServer) -
     )
     child = int(fake.next().text)
     host.send(signal_worker={"worker": 99, "signal": 9})
-    host.send(signal_worker={"worker": 7, "signal": signal.SIGUSR1})
-    host.wait_for_output(b"in process_writes", stderr=True)
     host.send(signal_worker={"worker": 7, "signal": signal.SIGKILL})
     assert host.next("exited").signal == signal.SIGKILL
     # The worker is known no more; this must hit nobody.

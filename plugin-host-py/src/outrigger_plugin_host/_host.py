@@ -9,6 +9,7 @@ the control socket closes, all its workers die with it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import itertools
 import os
@@ -41,6 +42,7 @@ _PASSED_PER_WORKER = 3
 """Its channel, its standard output, its standard error."""
 _REAPED_AT_ONCE = 64
 _SWEEPS_AT_ONCE = 16
+_LIBC = ctypes.CDLL(None)
 EXIT_PROTOCOL = 76
 
 
@@ -150,7 +152,11 @@ class Host:
     def _signal(self, request: Any) -> None:
         # Only children that were not reaped are known, so the pid cannot be somebody else's.
         worker = self._by_id.get(request.worker)
-        if worker is not None:
+        if worker is None:
+            return
+        if request.main_thread:
+            _signal_main_thread(worker.pid, request.signal)
+        else:
             _signal_group(worker.pid, request.signal)
 
     def _reap(self) -> bool:
@@ -269,6 +275,12 @@ def _signal_group(pid: int, number: int) -> None:
     except ProcessLookupError:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _signal_main_thread(pid: int, number: int) -> None:
+    """Signal the thread that runs the plugin; it takes this before it runs on where it was."""
+    # One that has ended and was not reaped yet may have no such thread: then this does nothing.
+    _LIBC.tgkill(pid, pid, number)
 
 
 def _exited(worker: int, status: int, usage: resource.struct_rusage) -> Any:

@@ -259,6 +259,9 @@ pub struct SignalWorker {
     pub worker: u64,
     #[prost(int32, tag = "2")]
     pub signal: i32,
+    /// Only the thread that runs the plugin gets it, not any thread of any process of the group.
+    #[prost(bool, tag = "3")]
+    pub main_thread: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkerStarted {

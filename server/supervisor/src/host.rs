@@ -38,10 +38,7 @@ pub(crate) enum HostCommand {
         channel: OwnedFd,
         reply: oneshot::Sender<Result<WorkerProcess, HostError>>,
     },
-    Signal {
-        worker: WorkerId,
-        signal: i32,
-    },
+    Signal(SignalWorker),
     /// End the host of this worker, or the one that starts workers.
     Abandon(Option<WorkerId>),
 }
@@ -61,10 +58,10 @@ impl HostHandle {
         started.await.unwrap_or(Err(HostError::Stopping))
     }
 
-    /// Signals a worker's process group, if it still lives.
-    pub(crate) fn signal(&self, worker: WorkerId, signal: i32) {
+    /// Signals a worker, if it still lives.
+    pub(crate) fn signal(&self, signal: SignalWorker) {
         // Without a host there is no worker either.
-        drop(self.0.send(HostCommand::Signal { worker, signal }));
+        drop(self.0.send(HostCommand::Signal(signal)));
     }
 
     /// Ends a host that does not start workers; those that it has end with it.
@@ -211,23 +208,19 @@ impl HostTask {
                     self.on_lost(host, "it does not answer and was killed");
                 }
             }
-            HostCommand::Signal { worker, signal } => self.signal(worker, signal).await,
+            HostCommand::Signal(signal) => self.signal(signal).await,
         }
     }
 
-    async fn signal(&mut self, worker: WorkerId, signal: i32) {
-        let Some((pid, record)) = self.workers.get_mut(&worker) else {
+    async fn signal(&mut self, signal: SignalWorker) {
+        let Some((pid, record)) = self.workers.get_mut(&WorkerId(signal.worker)) else {
             return;
         };
-        record.on_signal(signal);
+        record.on_signal(signal.signal);
         let Some(host) = self.hosts.iter_mut().find(|host| host.pid() == *pid) else {
             return;
         };
-        let message = SignalWorker {
-            worker: worker.0,
-            signal,
-        };
-        let sent = host.send(to_host::Message::SignalWorker(message), Vec::new());
+        let sent = host.send(to_host::Message::SignalWorker(signal), Vec::new());
         let sent = sent.await;
         if let Err(error) = sent {
             let pid = host.pid();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_proto::v1::{WorkerExited, worker_exited};
+use outrigger_proto::v1::{SignalWorker, WorkerExited, worker_exited};
 use outrigger_sandbox::{Group, LayerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -72,7 +72,20 @@ impl WorkerProcess {
 
     /// Sends a signal to its process group.
     pub(crate) fn signal(&self, signal: i32) {
-        self.host.signal(self.id, signal);
+        self.send_signal(signal, false);
+    }
+
+    /// Sends a signal to the thread that runs the plugin, which takes it before it goes on.
+    pub(crate) fn signal_main_thread(&self, signal: i32) {
+        self.send_signal(signal, true);
+    }
+
+    fn send_signal(&self, signal: i32, main_thread: bool) {
+        self.host.signal(SignalWorker {
+            worker: self.id.0,
+            signal,
+            main_thread,
+        });
     }
 
     /// Ends the lines that it has begun to print: they come as they are.

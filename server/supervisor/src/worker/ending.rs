@@ -118,8 +118,8 @@ impl Worker {
             let text = "a signal had stopped the worker's process; it was continued for this";
             remarks.push(text.to_owned());
         }
-        self.process.signal(SIGUSR1);
-        // A stopped process takes what waits for it before it goes on.
+        self.process.signal_main_thread(SIGUSR1);
+        // A stopped thread takes what waits for it before it goes on.
         self.process.signal(SIGCONT);
         let (output, allowance) = (&mut self.process.output, &mut self.allowance);
         let (registry, scope) = (call.registry, &call.scope);
