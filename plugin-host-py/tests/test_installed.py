@@ -44,6 +44,33 @@ def test_an_installation_and_an_upgrade_are_changes(packages: Path) -> None:
     assert installed.has_changed()
 
 
+def test_a_change_is_seen_where_nothing_had_changed_for_long(packages: Path) -> None:
+    (packages / "old.pth").write_text("")
+    package = packages / "outrigger_test_f-1.dist-info"
+    package.mkdir()
+    old = time.time_ns() - 60 * 1_000_000_000
+    for path in (package, packages / "old.pth", packages):
+        os.utime(path, ns=(old, old))
+    installed = Installed([str(packages)])
+    assert not installed.has_changed()
+    assert not installed.has_changed()
+    (packages / "old.pth").write_text("elsewhere\n")
+    assert installed.has_changed(), "the file of paths is another"
+    os.utime(packages / "old.pth", ns=(old, old))
+    assert not installed.has_changed()
+    package.rmdir()
+    assert installed.has_changed(), "a package was removed"
+
+
+def test_a_change_is_seen_within_one_tick_of_the_clock(packages: Path) -> None:
+    installed = Installed([str(packages)])
+    status = packages.stat()
+    assert not installed.has_changed()
+    install(packages, "outrigger_test_g", "1")
+    os.utime(packages, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert installed.has_changed()
+
+
 def test_a_directory_that_is_not_there_yet_is_no_failure(tmp_path: Path) -> None:
     later = tmp_path / "later"
     installed = Installed([str(later)])

@@ -20,6 +20,7 @@ import json, os, sys
 from pathlib import Path
 from outrigger_plugin_host import _shared_memory
 _shared_memory.PLACE = Path(sys.argv[1])
+_shared_memory.give_to_multiprocessing()
 _shared_memory.take(sys.argv[2])
 {then}
 """
@@ -58,6 +59,7 @@ def test_forks_and_interpreters_of_multiprocessing_have_it_too(
 ) -> None:
     place = tmp_path / "shm"
     place.symlink_to("/proc/self/fd/900")
+    (tmp_path / "temporary").mkdir()
     assert run(then, place, tmp_path / "temporary") == seen
     assert [path.name for path in (tmp_path / "temporary").iterdir()] == ["shared-memory"]
     assert (tmp_path / "temporary/shared-memory/made").exists()
@@ -73,8 +75,8 @@ def test_elsewhere_it_stays_what_it_is(
     else:
         place.mkdir()
     monkeypatch.setattr(_shared_memory, "PLACE", place)
-    _shared_memory.take(str(tmp_path / "temporary"))
-    assert not (tmp_path / "temporary").exists()
+    _shared_memory.take(str(tmp_path))
+    assert not (tmp_path / "shared-memory").exists()
 
 
 def test_a_pair_of_sockets_does_not_block() -> None:

@@ -39,7 +39,7 @@ import os, sys, threading, time
 from outrigger_plugin_host import __main__
 __main__._prepare_environment()
 from outrigger_plugin_host import _warm_up
-def leave():
+def leave(end):
     {leave}
 _warm_up._use_grpc = leave
 _warm_up._SETTLE_MAX_S = 0.2
@@ -52,8 +52,8 @@ from outrigger_plugin_host import __main__
 __main__._prepare_environment()
 from outrigger_plugin_host import _warm_up
 host, really = os.getpid(), _warm_up._use_grpc
-def use():
-    really()
+def use(end):
+    really(end)
     if os.getpid() != host:
         {leave}
         os.write(2, b"rehearsed")

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import sys
 
+from outrigger_plugin_host import _at_fork
+
 _COLD = "cold"
 _USAGE = "usage: python -m outrigger_plugin_host host|check\n"
 _EXIT_USAGE = 64
@@ -28,11 +30,11 @@ def main(arguments: list[str]) -> int:
     """Run the program that the first argument names."""
     _prepare_environment()
     # Imported late, since these imports are what the environment must be ready for.
-    if arguments == ["host"]:
-        _warm_up_or_start_again()
     if arguments in (["host"], ["host", _COLD]):
-        from outrigger_plugin_host import _host  # noqa: PLC0415
-
+        with _at_fork.modules_are_loaded():
+            from outrigger_plugin_host import _host  # noqa: PLC0415
+        if arguments == ["host"]:
+            _warm_up_or_start_again()
         return _host.main()
     if arguments == ["check"]:
         from outrigger_plugin_host import _host, _warm_up  # noqa: PLC0415
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 def _warm_up_or_start_again() -> None:
     # All modules are loaded before it, so that what it leaves free lies together at the end.
-    from outrigger_plugin_host import _host, _warm_up  # noqa: F401, PLC0415
+    from outrigger_plugin_host import _warm_up  # noqa: PLC0415
 
     left = _warm_up.warm_up()
     if left is None:

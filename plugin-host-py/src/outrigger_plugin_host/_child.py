@@ -16,11 +16,24 @@ import signal
 import sys
 import tempfile
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
-from outrigger_plugin_host import _layers, _orphans, _shared_memory, _warm_up
+from outrigger_plugin_host import (
+    _figures,
+    _installed,
+    _layers,
+    _orphans,
+    _pairs,
+    _shared_memory,
+    _signals,
+    _warm_up,
+)
 from outrigger_plugin_host._channel import Channel
+from outrigger_plugin_host._plugin import install_names
 from outrigger_plugin_host._worker import Worker
+
+if TYPE_CHECKING:
+    import io
 
 EXIT_ORPHANED = 69
 EXIT_SETUP_FAILED = 71
@@ -29,19 +42,38 @@ _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 
+def prepare() -> None:
+    """Do once, in the host, what holds for all that it forks."""
+    cast("io.TextIOWrapper", sys.stdin).reconfigure(encoding="utf-8", errors="strict")
+    for stream in (sys.stdout, sys.stderr):
+        cast("io.TextIOWrapper", stream).reconfigure(
+            encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+    faulthandler.enable(sys.stderr, all_threads=False)
+    # Lets the server ask a worker that misses its deadline where it is.
+    faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=False)
+    _signals.handle(signal.SIGTERM, _signals.DEFAULT)
+    _signals.change_mask(signal.SIG_SETMASK, ())
+    install_names()
+    _figures.give_to_psutil()
+    _pairs.give_to_paho()
+    _shared_memory.give_to_multiprocessing()
+    # Plugins treat naive local times as UTC.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+
+
 def become_worker(worker: int, host_pid: int, channel: int, stdout: int, stderr: int) -> NoReturn:
     """Turn this process into the worker with this number; never returns."""
     code = EXIT_SETUP_FAILED
     try:
+        if _installed.of_this_process().has_changed():
+            _start_again(worker, host_pid, channel, stdout, stderr)
         os.setsid()
         _die_with_host(host_pid)
         _orphans.mark(worker)
         _reset_signals()
         _take_descriptors(channel, stdout, stderr)
-        _open_streams()
-        # Plugins treat naive local times as UTC.
-        os.environ["TZ"] = "UTC"
-        time.tzset()
         random.seed()
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()
@@ -51,6 +83,21 @@ def become_worker(worker: int, host_pid: int, channel: int, stdout: int, stderr:
     finally:
         # Not sys.exit: what the host registered with atexit is the host's.
         _exit(code)
+
+
+def fresh_command(worker: int, host_pid: int) -> list[str]:
+    """Return what starts the worker as an interpreter of its own.
+
+    The channel takes the place of its standard input, which every program leaves alone.
+    """
+    program = [sys.executable, "-P", "-m", "outrigger_plugin_host", "worker"]
+    return [*program, str(worker), str(host_pid)]
+
+
+def _start_again(worker: int, host_pid: int, channel: int, stdout: int, stderr: int) -> NoReturn:
+    for number, descriptor in enumerate((channel, stdout, stderr)):
+        os.dup2(descriptor, number)
+    os.execv(sys.executable, fresh_command(worker, host_pid))  # noqa: S606
 
 
 def _serve(descriptor: int) -> int:
@@ -89,10 +136,8 @@ def _die_with_host(host_pid: int) -> None:
 
 def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _signals.handle(signal.SIGINT, signal.default_int_handler)
+    _signals.handle(signal.SIGCHLD, _signals.DEFAULT)
 
 
 def _take_descriptors(channel: int, stdout: int, stderr: int) -> None:
@@ -105,21 +150,6 @@ def _take_descriptors(channel: int, stdout: int, stderr: int) -> None:
         return
     os.closerange(3, channel)
     os.closerange(channel + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _open_streams() -> None:
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = _line_buffered(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _line_buffered(2)  # type: ignore[misc]
-    faulthandler.enable(sys.stderr, all_threads=False)
-    # Lets the server ask a worker that misses its deadline where it is.
-    faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=False)
-
-
-def _line_buffered(descriptor: int) -> Any:
-    return open(
-        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-    )
 
 
 def _report(error: BaseException) -> None:

@@ -24,6 +24,8 @@ NETWORK = b"/proc/self/net/dev"
 _OUTSIDE = b"/dev/outrigger-network"
 _PROC = Path("/proc")
 
+_shown: tuple[Sequence[bytes], int | None] | None = None
+
 
 def open_network() -> int | None:
     """Take the descriptor that a rule for the network's figures is to hold for."""
@@ -33,20 +35,27 @@ def open_network() -> int | None:
     return None
 
 
-def show_to_psutil(readable: Sequence[bytes], network: int | None) -> None:
-    """Have psutil, once it is imported, look at what of `readable` lies in `/proc`."""
+def give_to_psutil() -> None:
+    """Have psutil, once it is imported, look at what `show` was told of."""
+    _imports.after("psutil", _complete)
 
-    def complete(psutil: Any) -> None:
-        # Only now: few plugins use it, and all would wait for this.
-        paths = [Path(os.fsdecode(path)) for path in readable]
-        names = {path.parts[2] for path in paths if _PROC in path.parents}
-        try:
-            psutil.PROCFS_PATH = str(_make(names, network))
-        except OSError:
-            # It sees what can be seen in /proc.
-            return
 
-    _imports.after("psutil", complete)
+def show(readable: Sequence[bytes], network: int | None) -> None:
+    """Let what of `readable` lies in `/proc`, and the descriptor of the network's, be seen."""
+    global _shown  # noqa: PLW0603 - it is about the process
+    _shown = (readable, network)
+
+
+def _complete(psutil: Any) -> None:
+    if _shown is None:
+        return
+    readable, network = _shown
+    # Only now: few plugins use it, and all would wait for this.
+    paths = [Path(os.fsdecode(path)) for path in readable]
+    names = {path.parts[2] for path in paths if _PROC in path.parents}
+    # Without it, it sees what can be seen in /proc.
+    with contextlib.suppress(OSError):
+        psutil.PROCFS_PATH = str(_make(names, network))
 
 
 def _make(names: set[str], network: int | None) -> Path:

@@ -17,9 +17,9 @@ import platform
 import select
 import signal
 import socket
+import struct
 import sys
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError
 
 from outrigger_plugin_host import _frames, _installed, _orphans, _spawn
 from outrigger_plugin_host import _messages as pb
-from outrigger_plugin_host._child import EXIT_SETUP_FAILED
+from outrigger_plugin_host._child import EXIT_SETUP_FAILED, prepare
 from outrigger_plugin_host._errors import ProtocolError
 from outrigger_plugin_host._version import PROTOCOL, VERSION
 
@@ -38,20 +38,14 @@ if TYPE_CHECKING:
 _READ_BYTES_MAX = 64 * 1024
 _PASSED_MAX = 16
 """How many descriptors one read may bring; the kernel ends a read behind each message with some."""
+_INT_BYTES = struct.calcsize("i")
+_ANCILLARY_BYTES_MAX = socket.CMSG_SPACE(_PASSED_MAX * _INT_BYTES)
 _PASSED_PER_WORKER = 3
 """Its channel, its standard output, its standard error."""
 _REAPED_AT_ONCE = 64
 _SWEEPS_AT_ONCE = 16
 _LIBC = ctypes.CDLL(None)
 EXIT_PROTOCOL = 76
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A child that has not been reaped."""
-
-    worker: int
-    pid: int
 
 
 class _ServerClosed(Exception):  # noqa: N818 - not an error: how every host ends
@@ -67,8 +61,11 @@ class Host:
         self._frames = _frames.FrameReader()
         self._passed: deque[int] = deque()
         """For workers that are to be started, in the order in which they are asked for."""
-        self._by_id: dict[int, _Worker] = {}
-        self._by_pid: dict[int, _Worker] = {}
+        self._pids: dict[int, int] = {}
+        """Those of the children that have not been reaped, by their number as workers."""
+        self._workers: dict[int, int] = {}
+        """The other way round."""
+        self._started = pb.FromHost(started=pb.WorkerStarted())
         self._poll = select.poll()
         self._wakeup = _wakeup_on_child()
         self._may_reap = False
@@ -86,7 +83,7 @@ class Host:
                 host_version=VERSION,
                 readable=_readable(),
             )
-            self._send(ready=ready)
+            self._send(pb.FromHost(ready=ready))
             while True:
                 for descriptor, _ in self._poll.poll(0 if self._may_reap else None):
                     self._on_readable(descriptor)
@@ -110,12 +107,14 @@ class Host:
 
     def _on_control(self) -> None:
         try:
-            received, passed, flags, _ = socket.recv_fds(
-                self._control, _READ_BYTES_MAX, _PASSED_MAX, socket.MSG_CMSG_CLOEXEC
+            received, ancillary, flags, _ = self._control.recvmsg(
+                _READ_BYTES_MAX, _ANCILLARY_BYTES_MAX, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionError:
             raise _ServerClosed from None
-        self._passed += passed
+        # Not by socket.recv_fds: a worker has for itself what its host writes to around the fork.
+        for _level, _type, data in ancillary:
+            self._passed += struct.unpack(f"{len(data) // _INT_BYTES}i", data)
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError("descriptors that this process cannot take")
         if not received:
@@ -129,35 +128,40 @@ class Host:
                 self._signal(message.signal_worker)
 
     def _start(self, start: Any) -> None:
-        if start.worker in self._by_id:
+        if start.worker in self._pids:
             raise ProtocolError(f"worker {start.worker} exists already")
         if len(self._passed) < _PASSED_PER_WORKER:
             raise ProtocolError(f"worker {start.worker} lacks its channel or its output")
         channel, stdout, stderr = (self._passed.popleft() for _ in range(_PASSED_PER_WORKER))
         try:
-            outdated = self._installed.has_changed()
-            pid = _spawn.spawn(start.worker, channel, stdout, stderr, outdated=outdated)
+            self._installed.settle()
+            pid = _spawn.spawn(start.worker, channel, stdout, stderr)
         except OSError as error:
             # As its last words; the pipe is empty, so that nothing is waited for.
             with contextlib.suppress(OSError):
                 os.write(stderr, f"worker could not be started: {error}\n".encode())
-            self._send(exited=pb.WorkerExited(worker=start.worker, code=EXIT_SETUP_FAILED))
+            exited = pb.WorkerExited(worker=start.worker, code=EXIT_SETUP_FAILED)
+            self._send(pb.FromHost(exited=exited))
             return
         finally:
             for descriptor in (channel, stdout, stderr):
                 os.close(descriptor)
-        self._by_id[start.worker] = self._by_pid[pid] = _Worker(start.worker, pid)
-        self._send(started=pb.WorkerStarted(worker=start.worker, pid=pid))
+        self._pids[start.worker] = pid
+        self._workers[pid] = start.worker
+        # The same message each time: the worker has for itself what its host writes to by now.
+        self._started.started.worker = start.worker
+        self._started.started.pid = pid
+        self._send(self._started)
 
     def _signal(self, request: Any) -> None:
         # Only children that were not reaped are known, so the pid cannot be somebody else's.
-        worker = self._by_id.get(request.worker)
-        if worker is None:
+        pid = self._pids.get(request.worker)
+        if pid is None:
             return
         if request.main_thread:
-            _signal_main_thread(worker.pid, request.signal)
+            _signal_main_thread(pid, request.signal)
         else:
-            _signal_group(worker.pid, request.signal)
+            _signal_group(pid, request.signal)
 
     def _reap(self) -> bool:
         """Reap some of those that have ended; return whether there may be more.
@@ -168,34 +172,34 @@ class Host:
         reaped = 0
         for pid in itertools.islice(_exited_children(), _REAPED_AT_ONCE):
             reaped += 1
-            worker = self._by_pid.get(pid)
-            if worker is None:
-                # The children of an orphan are ours by now. Those of a living worker's stay.
-                is_nobodys = _orphans.owner(pid) not in self._by_id
-                os.waitpid(pid, 0)
-                if is_nobodys:
-                    self._end_orphans()
-            else:
-                self._on_exited(worker)
+            if pid in self._workers:
+                self._on_exited(pid)
+                continue
+            # The children of an orphan are ours by now. Those of a living worker's stay.
+            is_nobodys = _orphans.owner(pid) not in self._pids
+            os.waitpid(pid, 0)
+            if is_nobodys:
+                self._end_orphans()
         return reaped == _REAPED_AT_ONCE
 
-    def _on_exited(self, worker: _Worker) -> None:
+    def _on_exited(self, pid: int) -> None:
         # What it left in its group goes with it, while its pid still reserves the group.
-        _signal_group(worker.pid, signal.SIGKILL)
-        _, status, usage = os.wait4(worker.pid, 0)
-        del self._by_id[worker.worker], self._by_pid[worker.pid]
+        _signal_group(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+        worker = self._workers.pop(pid)
+        del self._pids[worker]
         # What it left outside of its group is ours by now.
         self._end_orphans()
-        self._send(exited=_exited(worker.worker, status, usage))
+        self._send(pb.FromHost(exited=_exited(worker, status, usage)))
 
     def _end_orphans(self) -> None:
         # What forks as fast as it is killed has ended a moment later, when its end is seen here.
         for _ in range(_SWEEPS_AT_ONCE):
-            if not _orphans.end_orphans(self._by_id, self._by_pid):
+            if not _orphans.end_orphans(self._pids, self._workers):
                 return
 
     def _end_all(self) -> None:
-        for pid in self._by_pid:
+        for pid in self._workers:
             _signal_group(pid, signal.SIGKILL)
         # Each one that is reaped has made its children ours before.
         with contextlib.suppress(ChildProcessError):
@@ -206,10 +210,9 @@ class Host:
                 while os.waitpid(-1, os.WNOHANG) != (0, 0):
                     pass
 
-    def _send(self, **message: Any) -> None:
-        payload = pb.FromHost(**message).SerializeToString()
+    def _send(self, message: Any) -> None:
         try:
-            self._control.sendall(_frames.encode(payload))
+            self._control.sendall(_frames.encode(message.SerializeToString()))
         except ConnectionError:
             raise _ServerClosed from None
 
@@ -220,6 +223,7 @@ def main() -> int:
     # Control-C in a terminal is for the server, which then ends us in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _orphans.adopt()
+    prepare()
     host = Host(control)
     gc.collect()
     # Forked workers then leave these objects alone, so their pages stay shared.

@@ -43,10 +43,31 @@ class Installed:
         importlib.invalidate_caches()
         self._path_files = set(self._entries((_PATHS,)))
         self._packages = set(self._entries((*_DESCRIPTIONS, _PATHS)))
+        path_files = (f"{directory}/{name}" for directory, name, _ in self._path_files)
+        self._watched = [*self._directories, *path_files]
+        self._unchanged: list[int] | None = None
+        """The times of what is watched when nothing had changed and nothing could hide in them."""
+
+    def settle(self) -> None:
+        """Let forks of this process look at times only, once that suffices."""
+        if self._unchanged is None:
+            self.has_changed()
 
     def has_changed(self) -> bool:
-        """Whether anything was installed, upgraded or removed since the first look."""
-        return set(self._entries((*_DESCRIPTIONS, _PATHS))) != self._packages
+        """Whether anything was installed, upgraded or removed since the first look.
+
+        A worker asks after each fork, and has for itself what it writes to. So the directories are
+        listed only where their times do not suffice.
+        """
+        looked = time.time_ns()
+        modified = [_modified(path) for path in self._watched]
+        if modified == self._unchanged:
+            return False
+        if set(self._entries((*_DESCRIPTIONS, _PATHS))) != self._packages:
+            return True
+        if looked - max(modified, default=0) > _TICK_NS:
+            self._unchanged = modified
+        return False
 
     def refresh(self) -> None:
         """Let the next import find what is there now."""
@@ -68,7 +89,9 @@ class Installed:
     def _look(self) -> None:
         # The path too, which may name directories that come into being later.
         self._looked = time.time_ns()
-        self._modified = [_modified(path) for path in (*self._directories, *sys.path)]
+        self._modified = [
+            _modified(path) for path in dict.fromkeys((*self._directories, *sys.path))
+        ]
 
     def _entries(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
         for directory in self._directories:
@@ -88,6 +111,9 @@ def of_this_process() -> Installed:
 
 
 def _modified(path: str) -> int:
+    # Some of the path is mostly not there, and making an exception of it costs a worker 15 pages.
+    if not os.access(path, os.F_OK):
+        return 0
     try:
         return os.stat(path).st_mtime_ns  # noqa: PTH116 - often, and a Path costs more
     except OSError:

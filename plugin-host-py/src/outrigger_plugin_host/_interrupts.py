@@ -16,6 +16,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from outrigger_plugin_host import _signals
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -33,13 +35,13 @@ def shielded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = _signals.change_mask(signal.SIG_BLOCK, ())
     try:
         # What arrived before raises here; nothing arrives after.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+        _signals.change_mask(signal.SIG_BLOCK, _RAISING)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _signals.change_mask(signal.SIG_SETMASK, before)
 
 
 def interruptible(call: Callable[[], _Result]) -> _Result:
@@ -79,15 +81,15 @@ class Interrupts:
         """Ignore SIGINT from now on. Must be called on the main thread."""
         self._lock = threading.Lock()
         self._running: str | None = None
-        signal.signal(signal.SIGINT, _ignore)
-        signal.signal(signal.SIGURG, _ignore)
+        _signals.handle(signal.SIGINT, _ignore)
+        _signals.handle(signal.SIGURG, _ignore)
 
     def run(self, invocation: str, work: Callable[[], None]) -> BaseException | None:
         """Do `work` and let it be interrupted; return what it raised."""
         failure: BaseException | None = None
         try:
             try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+                _signals.handle(signal.SIGINT, signal.default_int_handler)
                 self._running = invocation
                 work()
             finally:
@@ -127,7 +129,7 @@ class Interrupts:
                 with self._lock:
                     self._running = None
                 # No new signal can come; what is pending strikes here or is ignored.
-                signal.signal(signal.SIGINT, _ignore)
+                _signals.handle(signal.SIGINT, _ignore)
             except KeyboardInterrupt:
                 continue
             return

@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from outrigger_plugin_host import _figures, _pairs
+from outrigger_plugin_host import _figures
 from outrigger_plugin_host import _messages as pb
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITIES_MAX = 64
-_CAPGET = {"x86_64": 125, "aarch64": 90}
-_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CAPGET = {"x86_64": 125, "aarch64": 90}.get(platform.machine())
+_CAPSET = {"x86_64": 126, "aarch64": 91}.get(platform.machine())
 _CAPABILITY_SETS_BYTES = 24
 _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_CREATE_RULESET = 444
@@ -54,13 +54,13 @@ _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_RULE_PATH_BENEATH = 1
 _LANDLOCK_RULE_NET_PORT = 2
-_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(platform.machine())
 _SECCOMP_SET_MODE_FILTER = 1
 _RULESET = struct.Struct("=QQQ")
 _PATH_BENEATH = struct.Struct("=Qi")
 _NET_PORT = struct.Struct("=QQ")
 _INSTRUCTION_BYTES = 8
-_LEFT_OUT = "OUTRIGGER_LAYERS_LEFT_OUT"
+_LEFT_OUT = os.environ.get("OUTRIGGER_LAYERS_LEFT_OUT", "").split(",")
 _OWN = b"/proc/self/"
 _UNLIMITED = 2**63 - 1
 """From here on the kernel's number does not fit; RLIM_INFINITY is meant."""
@@ -120,9 +120,7 @@ def confine(confinement: Any) -> Applied:
     if confinement.HasField("landlock"):
         network = _figures.open_network()
         layer(LANDLOCK, lambda: _landlock(confinement.landlock, network))
-        _figures.show_to_psutil([rule.path for rule in confinement.landlock.paths], network)
-    if confinement.seccomp:
-        _pairs.give_to_paho()
+        _figures.show([rule.path for rule in confinement.landlock.paths], network)
     for program in confinement.seccomp:
         layer(program.layer, lambda program=program: _seccomp(program))  # type: ignore[misc]
     return applied
@@ -130,7 +128,7 @@ def confine(confinement: Any) -> Applied:
 
 def is_left_out(layer: str) -> bool:
     """Say whether to do without a layer that needs no orders, to see what it is good for."""
-    return layer in os.environ.get(_LEFT_OUT, "").split(",")
+    return layer in _LEFT_OUT
 
 
 def limit_descriptors(confinement: Any) -> None:
@@ -157,14 +155,14 @@ def _lower(wanted: int, present: int) -> int:
 
 def _give_up_capabilities() -> None:
     """Have none, and none to be had by executing something: root is then a user like others."""
-    if not any(_capabilities()):
+    if not _HAS_CAPABILITIES:
         return
     for number in range(_CAPABILITIES_MAX):
         # Refused to those who have none themselves; then no_new_privs is what keeps them out.
         _LIBC.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
     _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _call(_CAPSET[platform.machine()], header, bytes(_CAPABILITY_SETS_BYTES))
+    _call(_CAPSET, header, bytes(_CAPABILITY_SETS_BYTES))
 
 
 def _capabilities() -> bytes:
@@ -174,7 +172,7 @@ def _capabilities() -> bytes:
     """
     sets = ctypes.create_string_buffer(_CAPABILITY_SETS_BYTES)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _call(_CAPGET[platform.machine()], header, sets)
+    _call(_CAPGET, header, sets)
     return sets.raw
 
 
@@ -227,15 +225,14 @@ def _seccomp(program: Any) -> int | None:
     if rest or not count:
         raise ValueError(f"a filter of {len(program.filter)} bytes")
     filters = _SockFprog(count, program.filter)
-    number = _SECCOMP.get(platform.machine())
-    if number is None:
-        raise ValueError(f"no filters on {platform.machine()}")
-    result = _call(number, _SECCOMP_SET_MODE_FILTER, program.flags, ctypes.byref(filters))
+    result = _call(_SECCOMP, _SECCOMP_SET_MODE_FILTER, program.flags, ctypes.byref(filters))
     return result if program.listener else None
 
 
-def _call(number: int, *arguments: Any) -> int:
+def _call(number: int | None, *arguments: Any) -> int:
     """Make a system call; integers are passed as such, the rest as pointers."""
+    if number is None:
+        raise ValueError(f"the number of this system call on {platform.machine()} is not known")
     converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result: int = _LIBC.syscall(ctypes.c_long(number), *converted)
     if result < 0:
@@ -246,3 +243,7 @@ def _call(number: int, *arguments: Any) -> int:
 def _failure() -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
+
+
+_HAS_CAPABILITIES = _CAPGET is None or any(_capabilities())
+"""Found out once in the host: a process gets none that the one it is a fork of had not."""

@@ -128,7 +128,8 @@ def _cut_middle(text: str, bytes_max: int) -> str:
 def _remember_source(name: str, text: bytes) -> None:
     """Let tracebacks show source lines although there is no file."""
     try:
-        source = importlib.util.decode_source(text)
+        # Finding out the encoding costs a worker pages that it shares with its host.
+        source = text.decode() if text.isascii() else importlib.util.decode_source(text)
     except (SyntaxError, UnicodeError):
         source = text.decode("utf-8", "replace")
     # No modification time: linecache then never looks for a file of that name.

@@ -52,44 +52,45 @@ class Supervisor:
             request_serializer=pb.FromWorker.SerializeToString,
             response_deserializer=pb.ToWorker.FromString,
         )
-        self._write = self._unary(WRITE, pb.WriteRequest, pb.WriteReply)
-        self._cache_get = self._unary(CACHE_GET, pb.CacheGetRequest, pb.CacheGetReply)
-        self._cache_put = self._unary(CACHE_PUT, pb.CachePutRequest, pb.CachePutReply)
-        self._cache_delete = self._unary(CACHE_DELETE, pb.CacheDeleteRequest, pb.CacheDeleteReply)
+        self._calls: dict[str, Callable[[Any], Any]] = {}
 
     def write(self, request: Any) -> str:
         """Write at once; return what the server says went wrong, else an empty string."""
         try:
-            reply = self._write(request)
+            reply = self._call(WRITE, request, pb.WriteReply)
         except grpc.RpcError as error:
             return describe(error)
         return str(reply.error)
 
     def cache_get(self, request: Any) -> Any:
         """Ask the global cache for a value."""
-        return _cache_call(self._cache_get, request)
+        return self._cache_call(CACHE_GET, request, pb.CacheGetReply)
 
     def cache_put(self, request: Any) -> Any:
         """Put a value into the global cache."""
-        return _cache_call(self._cache_put, request)
+        return self._cache_call(CACHE_PUT, request, pb.CachePutReply)
 
     def cache_delete(self, request: Any) -> Any:
         """Delete a value from the global cache."""
-        return _cache_call(self._cache_delete, request)
+        return self._cache_call(CACHE_DELETE, request, pb.CacheDeleteReply)
 
-    def _unary(self, method: str, request: Any, reply: Any) -> Callable[[Any], Any]:
-        return self._channel.unary_unary(
-            method,
-            request_serializer=request.SerializeToString,
-            response_deserializer=reply.FromString,
-        )
+    def _cache_call(self, method: str, request: Any, reply: Any) -> Any:
+        try:
+            return self._call(method, request, reply)
+        except grpc.RpcError as error:
+            raise CacheError(f"the global cache cannot be used: {describe(error)}") from None
 
-
-def _cache_call(call: Callable[[Any], Any], request: Any) -> Any:
-    try:
+    def _call(self, method: str, request: Any, reply: Any) -> Any:
+        call = self._calls.get(method)
+        if call is None:
+            # Only now: most workers need none of them, and each takes memory. Two threads that
+            # come here at once make two, which does no harm.
+            call = self._calls[method] = self._channel.unary_unary(
+                method,
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=reply.FromString,
+            )
         return call(request)
-    except grpc.RpcError as error:
-        raise CacheError(f"the global cache cannot be used: {describe(error)}") from None
 
 
 def describe(error: grpc.RpcError) -> str:

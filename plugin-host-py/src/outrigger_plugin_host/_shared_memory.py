@@ -22,23 +22,32 @@ _OWN = "/proc/self/fd/"
 _DIRECTORY = "shared-memory"
 
 
+def give_to_multiprocessing() -> None:
+    """Have it pass this to the interpreters that it starts, for which it closes all else."""
+    _imports.after("multiprocessing.util", _pass_on)
+
+
 def take(temporary: str) -> None:
     """Have a directory below `temporary` as shared memory, where that is a link of this kind."""
     with contextlib.suppress(OSError):
         descriptor = _descriptor()
         if descriptor is not None:
-            _share(Path(temporary, _DIRECTORY), descriptor)
-            _imports.after("multiprocessing.util", lambda util: _pass_on(util, descriptor))
+            _share(f"{temporary}/{_DIRECTORY}", descriptor)
 
 
 def _descriptor() -> int | None:
-    target = str(PLACE.readlink())
+    try:
+        # Not by a Path: that would cost the worker pages, since it shares them with its host.
+        target = os.readlink(PLACE)  # noqa: PTH115
+    except OSError:
+        return None
     number = target.removeprefix(_OWN)
     return int(number) if target.startswith(_OWN) and number.isdecimal() else None
 
 
-def _share(directory: Path, descriptor: int) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _share(directory: str, descriptor: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)  # noqa: PTH102
     opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Forks have it too.
@@ -47,12 +56,13 @@ def _share(directory: Path, descriptor: int) -> None:
         os.close(opened)
 
 
-def _pass_on(util: Any, descriptor: int) -> None:
-    """Give it to the interpreters that multiprocessing starts, for which it closes all others."""
+def _pass_on(util: Any) -> None:
     start = util.spawnv_passfds
 
     def start_with_memory(path: bytes, args: list[str], passfds: Iterable[int]) -> int:
-        pid: int = start(path, args, sorted({*passfds, descriptor}))
+        descriptor = _descriptor()
+        own = () if descriptor is None else (descriptor,)
+        pid: int = start(path, args, sorted({*passfds, *own}))
         return pid
 
     util.spawnv_passfds = start_with_memory

@@ -2,24 +2,22 @@
 
 By forking itself, which takes milliseconds. A fork is only safe while the host has one thread; if
 some library started another, the host says so and starts a fresh interpreter instead, slower.
-So it does after something was installed, because a fork would have the earlier version of what
-the host has loaded and import the rest from the new one.
+A worker starts itself as one after something was installed, because a fork has the earlier version
+of what the host has loaded and would import the rest from the new one.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
-from outrigger_plugin_host._child import become_worker
+from outrigger_plugin_host import _at_fork
+from outrigger_plugin_host._child import become_worker, fresh_command, prepare
 
 
-def spawn(worker: int, channel: int, stdout: int, stderr: int, *, outdated: bool) -> int:
+def spawn(worker: int, channel: int, stdout: int, stderr: int) -> int:
     """Start the worker with these descriptors as its channel and its output; return its pid."""
-    if outdated:
-        return _spawn_fresh(worker, channel, stdout, stderr)
     threads = _thread_count()
     if threads == 1:
         return _fork(worker, channel, stdout, stderr)
@@ -32,25 +30,24 @@ def spawn(worker: int, channel: int, stdout: int, stderr: int, *, outdated: bool
 
 
 def _thread_count() -> int:
-    return sum(1 for _ in Path("/proc/self/task").iterdir())
+    # Not by a Path: the worker has for itself what its host writes to around the fork.
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208
 
 
 def _fork(worker: int, channel: int, stdout: int, stderr: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     host_pid = os.getpid()
-    pid = os.fork()
+    pid = _at_fork.fork()
     if pid == 0:
         become_worker(worker, host_pid, channel, stdout, stderr)
     return pid
 
 
 def _spawn_fresh(worker: int, channel: int, stdout: int, stderr: int) -> int:
-    # The channel takes the place of the standard input, which every program leaves alone.
-    command = [sys.executable, "-P", "-m", "outrigger_plugin_host", "worker"]
     return os.posix_spawn(
         sys.executable,
-        [*command, str(worker), str(os.getpid())],
+        fresh_command(worker, os.getpid()),
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, channel, 0),
@@ -62,4 +59,5 @@ def _spawn_fresh(worker: int, channel: int, stdout: int, stderr: int) -> int:
 
 def fresh_worker_main(worker: int, host_pid: int) -> NoReturn:
     """Be the worker whose channel is the standard input."""
+    prepare()
     become_worker(worker, host_pid, os.dup(0), 1, 2)

@@ -17,7 +17,7 @@ import gc
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pyarrow as pa
@@ -26,18 +26,27 @@ import pyarrow.flight
 from outrigger_plugin_host._rpc import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _NOBODY = "/dev/null/outrigger"
 """A socket that cannot exist."""
+_DESCRIPTORS = "/proc/self/fd"
+_THREADS = "/proc/self/task"
 _SETTLE_MAX_S = 2.0
 _LOOK_EVERY_S = 0.001
 _CALL_MAX_S = 1.0
-_GRPC_ENDS_PROMPTLY = (1, 83)
-"""Earlier versions take a second to end their threads once there was a call."""
-_FLIGHT_CLOSES_ALL = (22,)
-"""In earlier versions gRPC keeps its epoll set, which a worker closes but would go on using."""
+_YOUNG = 1
+"""The generation of the collector's that what a rehearsal leaves has reached at most."""
 
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
+_GRPC_ENDS_PROMPTLY = _version(grpc.__version__) >= (1, 83)
+"""Earlier versions take a second to end their threads once there was a call."""
+_FLIGHT_CLOSES_ALL = _version(pa.__version__) >= (22,)
+"""In earlier versions gRPC keeps its epoll set, which a worker closes but would go on using."""
 
 _warm = False
 """Whether all was as before in this process, or in the one that it is a fork of."""
@@ -55,35 +64,40 @@ def rehearse() -> None:
     """Do it in a spare, before that waits for its trigger; raise if not all is as it was before.
 
     Its confinement is for the thread that adds it, so there must be no other one. Where the host
-    has not tried it out, nothing happens.
+    has not tried it out, nothing happens. The worker has for itself all that this writes to, so it
+    writes to little that is not needed later: the call does not fail, and what it has left is only
+    counted.
     """
-    if not _warm or _version(grpc.__version__) < _GRPC_ENDS_PROMPTLY:
+    if not _warm or not _GRPC_ENDS_PROMPTLY:
         return
-    before = set(_descriptors())
-    _use_grpc()
-    gc.collect()
-    left = _settle(before)
-    if left is not None:
+    before = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - a name, not a path
+    _use_grpc(lambda call: call.cancel())
+    gc.collect(_YOUNG)
+    if not _settles(lambda: _is_alone() and os.listdir(_DESCRIPTORS) == before):  # noqa: PTH208
+        left = f"threads {', '.join(_threads())}; descriptors {sorted(_descriptors())}"
         raise RuntimeError(f"gRPC was rehearsed, and not all is as before: {left}")
 
 
 def _try_out() -> str | None:
-    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - counted, not used
+    if not _is_alone():
         # Something that starts with the interpreter, so there will be no fork anyway.
         return None
     before = set(_descriptors())
     try:
         _use_flight()
-        _use_grpc()
+        _use_grpc(list)
     except Exception as error:  # noqa: BLE001 - whatever it is, a host works without
         return f"{type(error).__name__}: {error}"
     # A call that failed is part of cycles, and keeps its channel until they are collected.
     gc.collect()
-    return _settle(before)
+    if _settles(lambda: _is_alone() and before.issuperset(_descriptors())):
+        return None
+    added = sorted(set(_descriptors()) - before)
+    return f"threads {', '.join(_threads())}; new descriptors {added}"
 
 
 def _use_flight() -> None:
-    if _version(pa.__version__) < _FLIGHT_CLOSES_ALL:
+    if not _FLIGHT_CLOSES_ALL:
         return
     client = pyarrow.flight.FlightClient(f"grpc+unix://{_NOBODY}")
     with contextlib.suppress(pa.ArrowException, OSError):
@@ -92,33 +106,33 @@ def _use_flight() -> None:
     client.close()
 
 
-def _use_grpc() -> None:
+def _use_grpc(end: Callable[[Any], object]) -> None:
     with grpc.insecure_channel(f"unix:{_NOBODY}", options=OPTIONS) as channel:
-        if _version(grpc.__version__) < _GRPC_ENDS_PROMPTLY:
+        if not _GRPC_ENDS_PROMPTLY:
             return
         # The kind of call that a worker makes.
         call = channel.stream_stream("/outrigger/WarmUp", bytes, bytes)
         with contextlib.suppress(grpc.RpcError):
-            list(call(iter([b""]), timeout=_CALL_MAX_S))
+            end(call(iter([b""]), timeout=_CALL_MAX_S))
 
 
-def _settle(before: set[tuple[int, str]]) -> str | None:
-    """Wait until there is one thread and no new descriptor; say what is there otherwise."""
+def _is_alone() -> bool:
+    return len(os.listdir(_THREADS)) == 1  # noqa: PTH208 - counted, not used
+
+
+def _settles(is_settled: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + _SETTLE_MAX_S
-    while True:
-        threads = sorted(_threads())
-        descriptors = sorted(set(_descriptors()) - before)
-        if len(threads) == 1 and not descriptors:
-            return None
+    while not is_settled():
         if time.monotonic() > deadline:
-            return f"threads {', '.join(threads)}; new descriptors {descriptors}"
+            return False
         time.sleep(_LOOK_EVERY_S)
+    return True
 
 
 def _threads() -> Iterator[str]:
-    for task in os.listdir("/proc/self/task"):  # noqa: PTH208 - a name, not a path
+    for task in os.listdir(_THREADS):  # noqa: PTH208 - a name, not a path
         try:
-            with open(f"/proc/self/task/{task}/comm") as name:  # noqa: PTH123
+            with open(f"{_THREADS}/{task}/comm") as name:  # noqa: PTH123
                 yield name.read().strip()
         except OSError:
             # It has ended meanwhile.
@@ -126,11 +140,7 @@ def _threads() -> Iterator[str]:
 
 
 def _descriptors() -> Iterator[tuple[int, str]]:
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a name, not a path
+    for number in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - a name, not a path
         # The one of the listing itself is closed by now.
         with contextlib.suppress(OSError):
-            yield int(number), os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+            yield int(number), os.readlink(f"{_DESCRIPTORS}/{number}")  # noqa: PTH115

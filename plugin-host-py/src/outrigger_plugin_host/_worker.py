@@ -40,7 +40,7 @@ from outrigger_plugin_host._local import (
 )
 from outrigger_plugin_host._outbox import Outbox
 from outrigger_plugin_host._package import Package, PackageImportError
-from outrigger_plugin_host._plugin import Plugin, SingleFile, install_names, plugin_error
+from outrigger_plugin_host._plugin import Plugin, SingleFile, plugin_error
 from outrigger_plugin_host._progress import Progress
 from outrigger_plugin_host._responses import response
 from outrigger_plugin_host._rpc import Supervisor, describe
@@ -95,7 +95,6 @@ class Worker:
 
     def run(self) -> int:
         """Serve until the server drains the worker or goes away; return the exit code."""
-        install_names()
         self._control.start()
         try:
             return self._serve()
