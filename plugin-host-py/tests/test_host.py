@@ -510,7 +510,7 @@ def test_a_directory_that_is_missing_ends_only_the_worker(host: HostProcess) -> 
     assert host.process.poll() is None
 
 
-def test_after_an_installation_the_host_does_not_fork(fake: FakeServer, tmp_path: Path) -> None:
+def test_after_an_installation_workers_are_no_forks(fake: FakeServer, tmp_path: Path) -> None:
     watching = (
         "import sys; from outrigger_plugin_host import _host, _installed; "
         f"watched = _installed.Installed([{str(tmp_path)!r}]); "
@@ -525,7 +525,7 @@ def test_after_an_installation_the_host_does_not_fork(fake: FakeServer, tmp_path
         assert command[1:5] == [b"-P", b"-m", b"outrigger_plugin_host", b"worker"]
 
 
-def test_with_several_threads_the_host_does_not_fork(fake: FakeServer) -> None:
+def test_with_several_threads_workers_are_no_forks(fake: FakeServer) -> None:
     with HostProcess(WITH_A_THREAD) as host:
         pid = start_plugin(
             host,
