@@ -64,6 +64,10 @@ class Server(Restarting):
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def forget_peak(self) -> None:
+        """Let the peak be that from now on."""
+        Path(f"/proc/{self._pid}/clear_refs").write_text("5")
+
     @property
     def _pid(self) -> int:
         if self.process is None:
@@ -215,6 +219,7 @@ def compare(server: Server, files: list[str], rows: int, turns: int) -> None:
     lines = []
     for question in questions(rows):
         ours, theirs = list[float](), list[float]()
+        server.forget_peak()
         for turn in range(turns + 1):
             began = time.perf_counter()
             answer = ask(connection, question.ours)
@@ -233,8 +238,10 @@ def compare(server: Server, files: list[str], rows: int, turns: int) -> None:
             print(comparable(answer)[:3], comparable(expected)[:3], sep="\n")
             sys.exit(f"{question.what}: the answers differ")
         a, b = statistics.median(ours), statistics.median(theirs)
-        lines.append([question.what, f"{a * 1e3:.1f}", f"{b * 1e3:.1f}", f"{a / b:.2f}"])
-    table(["query, ms (medians, in turns)", "server", "DuckDB", "ratio"], lines)
+        peak = f"{server.memory()[1] / MIB:,.0f}"
+        lines.append([question.what, f"{a * 1e3:.1f}", f"{b * 1e3:.1f}", f"{a / b:.2f}", peak])
+    titles = ["query, ms (medians, in turns)", "server", "DuckDB", "ratio", "server's peak, MiB"]
+    table(titles, lines)
 
 
 def main() -> None:
@@ -276,7 +283,6 @@ def run(server: Server, directory: Path, rows: int, turns: int) -> None:
     figures.append(["bytes per row in them", f"{size / rows:.1f}"])
     table(["what", "measured"], figures)
     compare(server, [str(path) for path in files], rows, turns)
-    print(f"peak of resident memory while asked: {server.memory()[1] / MIB:,.0f} MiB")
 
 
 def settled(server: Server, directory: Path) -> list[Path]:
