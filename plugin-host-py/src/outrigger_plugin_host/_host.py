@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _READ_BYTES_MAX = 64 * 1024
 _PASSED_MAX = 16
 """How many descriptors one read may bring; the kernel ends a read behind each message with some."""
-_INT_BYTES = struct.calcsize("i")
-_ANCILLARY_BYTES_MAX = socket.CMSG_SPACE(_PASSED_MAX * _INT_BYTES)
+_INT = struct.Struct("i")
+_ANCILLARY_BYTES_MAX = socket.CMSG_SPACE(_PASSED_MAX * _INT.size)
 _PASSED_PER_WORKER = 3
 """Its channel, its standard output, its standard error."""
 _REAPED_AT_ONCE = 64
@@ -114,7 +114,7 @@ class Host:
             raise _ServerClosed from None
         # Not by socket.recv_fds: a worker has for itself what its host writes to around the fork.
         for _level, _type, data in ancillary:
-            self._passed += struct.unpack(f"{len(data) // _INT_BYTES}i", data)
+            self._passed += (number for (number,) in _INT.iter_unpack(data))
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError("descriptors that this process cannot take")
         if not received:
