@@ -1,6 +1,8 @@
 //! Is a copy of the stored data, made as `docs/operations.md` says, all that it takes to go on?
 
 use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -97,4 +99,35 @@ async fn a_copy_of_a_running_server_has_all_that_was_acknowledged_before() {
     let copies = TempDir::new().expect("a directory");
     back_up(node, copies.path().join("node")).await;
     assert_eq!(check_restored(copies.path(), all).await, all);
+}
+
+/// What the server removes while the script looks at it was not needed any more.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a story uses programs as an operator does"
+)]
+fn what_goes_between_two_looks_is_no_error() {
+    let directory = TempDir::new().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let entry = at("node/log/00000000000000000001.entry");
+    for made in ["node/log", "programs"] {
+        fs::create_dir_all(at(made)).expect("a directory");
+    }
+    fs::write(&entry, "covered").expect("a file");
+    // As if it went just now: it could not be copied, and is gone once it has been compared.
+    let goes = format!("#!/bin/sh\nrm -f '{}'\nexit 1\n", entry.display());
+    for (program, text) in [("cp", "#!/bin/sh\nexit 1\n"), ("cmp", goes.as_str())] {
+        let path = at("programs").join(program);
+        fs::write(&path, text).expect("a file");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("permissions");
+    }
+    let path = format!("{}:/usr/bin:/bin", at("programs").display());
+    let script = Command::new(SCRIPT)
+        .args([at("node"), at("copies")])
+        .env("PATH", path)
+        .output()
+        .expect("the script can be started");
+    assert!(script.status.success(), "{script:?}");
+    assert!(!entry.exists());
 }
