@@ -291,6 +291,56 @@ def test_a_worker_says_where_its_main_thread_is(
     host.send(signal_worker=request)
 
 
+def test_a_worker_whose_main_thread_blocks_the_signal_says_where_it_is(
+    host: HostProcess, fake: FakeServer
+) -> None:
+    start_plugin(
+        host,
+        fake,
+        "import signal",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+        "os.write(1, b'here')",
+        "time.sleep(600)",
+    )
+    host.wait_for_output(b"here", stderr=False)
+    request = {"worker": 7, "signal": signal.SIGUSR1, "main_thread": True}
+    host.send(signal_worker=request)
+    host.wait_for_output(b"line 6 in process_writes", stderr=True)
+
+
+def test_the_host_forks_without_the_handlers_that_it_does_not_need(
+    host: HostProcess, fake: FakeServer
+) -> None:
+    start_plugin(
+        host,
+        fake,
+        "from outrigger_plugin_host import _at_fork",
+        "influxdb3_local.info(*(handler.__module__ for handler in _at_fork._in_child))",
+    )
+    _, logs = fake.finish()
+    assert sorted(logs[0].text.split()) == ["logging", "random", "threading"]
+
+
+def test_output_is_whole_where_python_is_told_not_to_buffer(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    with HostProcess() as host:
+        start_plugin(
+            host,
+            fake,
+            "import signal",
+            "signal.signal(signal.SIGALRM, lambda *_: os.write(2, b'rings'))",
+            "signal.setitimer(signal.ITIMER_REAL, 0.2)",
+            "print('x' * 1_000_000)",
+            "print('end')",
+        )
+        # It has filled the pipe when the signal comes.
+        host.wait_for_output(b"rings", stderr=True)
+        host.wait_for_output(b"end", stderr=False)
+        assert host.output[False].count(b"x") == 1_000_000
+
+
 def test_a_signal_reaches_the_whole_group(host: HostProcess, fake: FakeServer) -> None:
     start_plugin(
         host,

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from outrigger_plugin_host import _installed as installed_module
 from outrigger_plugin_host._installed import Installed
 
 if TYPE_CHECKING:
@@ -60,6 +61,27 @@ def test_a_change_is_seen_where_nothing_had_changed_for_long(packages: Path) -> 
     assert not installed.has_changed()
     package.rmdir()
     assert installed.has_changed(), "a package was removed"
+
+
+def test_a_process_settles_again(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = Installed([str(packages)])
+    lists: list[None] = []
+    really = Installed._entries  # noqa: SLF001
+
+    def entries(*given: Any) -> Any:
+        lists.append(None)
+        return really(*given)
+
+    monkeypatch.setattr(Installed, "_entries", entries)
+    monkeypatch.setattr(installed_module, "_SETTLES_EVERY_S", 0.0)
+    for seconds in (60, 50):
+        old = time.time_ns() - seconds * 1_000_000_000
+        os.utime(packages, ns=(old, old))
+        lists.clear()
+        installed.settle()
+        assert len(lists) == 1
+        assert not installed.has_changed()
+        assert len(lists) == 1, "the times suffice"
 
 
 def test_a_change_is_seen_within_one_tick_of_the_clock(packages: Path) -> None:

@@ -79,6 +79,18 @@ def test_elsewhere_it_stays_what_it_is(
     assert not (tmp_path / "shared-memory").exists()
 
 
+def test_where_it_cannot_be_made_multiprocessing_works_without(tmp_path: Path) -> None:
+    place = tmp_path / "shm"
+    place.symlink_to("/proc/self/fd/900")
+    started = """
+from multiprocessing import util
+read, write = os.pipe()
+child = util.spawnv_passfds(os.fsencode(sys.executable), ["python", "-c", "pass"], [write])
+print(json.dumps(os.waitpid(child, 0)[1]))
+"""
+    assert run(started, place, tmp_path / "missing") == 0
+
+
 def test_a_pair_of_sockets_does_not_block() -> None:
     one, other = _pairs._pair()  # noqa: SLF001
     with one, other:

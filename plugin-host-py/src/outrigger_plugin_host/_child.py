@@ -1,7 +1,8 @@
 """What must a fresh worker process do to itself before it talks to the server?
 
-The order matters: it first makes sure that it dies with its host, then gives up everything that
-it inherited, and only then does anything that can fail slowly. Then it waits, still with one
+The order matters: it first looks whether it may be a fork at all, then makes sure that it dies
+with its host, then gives up everything that it inherited, and only then does anything that can
+fail slowly. Then it waits, still with one
 thread, until the server says whose worker it is. Everything that does not depend on that comes
 before, because from there on somebody waits for it.
 """
@@ -16,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import Any, NoReturn
 
 from outrigger_plugin_host import (
     _figures,
@@ -32,9 +33,6 @@ from outrigger_plugin_host._channel import Channel
 from outrigger_plugin_host._plugin import install_names
 from outrigger_plugin_host._worker import Worker
 
-if TYPE_CHECKING:
-    import io
-
 EXIT_ORPHANED = 69
 EXIT_SETUP_FAILED = 71
 EXIT_REFUSED = 72
@@ -44,11 +42,10 @@ _PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 def prepare() -> None:
     """Do once, in the host, what holds for all that it forks."""
-    cast("io.TextIOWrapper", sys.stdin).reconfigure(encoding="utf-8", errors="strict")
-    for stream in (sys.stdout, sys.stderr):
-        cast("io.TextIOWrapper", stream).reconfigure(
-            encoding="utf-8", errors="backslashreplace", line_buffering=True
-        )
+    # Not those of the interpreter, which some variables make different ones.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _line_buffered(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _line_buffered(2)  # type: ignore[misc]
     faulthandler.enable(sys.stderr, all_threads=False)
     # Lets the server ask a worker that misses its deadline where it is.
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=False)
@@ -61,6 +58,12 @@ def prepare() -> None:
     # Plugins treat naive local times as UTC.
     os.environ["TZ"] = "UTC"
     time.tzset()
+
+
+def _line_buffered(descriptor: int) -> Any:
+    return open(
+        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def become_worker(worker: int, host_pid: int, channel: int, stdout: int, stderr: int) -> NoReturn:

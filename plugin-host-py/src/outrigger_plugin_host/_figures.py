@@ -25,6 +25,7 @@ _OUTSIDE = b"/dev/outrigger-network"
 _PROC = Path("/proc")
 
 _shown: tuple[Sequence[bytes], int | None] | None = None
+"""What may be read, and the descriptor of the network's figures, once that is known."""
 
 
 def open_network() -> int | None:

@@ -44,7 +44,8 @@ _PASSED_PER_WORKER = 3
 """Its channel, its standard output, its standard error."""
 _REAPED_AT_ONCE = 64
 _SWEEPS_AT_ONCE = 16
-_LIBC = ctypes.CDLL(None)
+_tgkill = getattr(ctypes.CDLL(None), "tgkill", None)
+"""Not in every C library."""
 EXIT_PROTOCOL = 76
 
 
@@ -283,8 +284,22 @@ def _signal_group(pid: int, number: int) -> None:
 
 def _signal_main_thread(pid: int, number: int) -> None:
     """Signal the thread that runs the plugin; it takes this before it runs on where it was."""
+    if _tgkill is None or _is_blocked(pid, number):
+        # Another thread may take it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return
     # One that has ended and was not reaped yet may have no such thread: then this does nothing.
-    _LIBC.tgkill(pid, pid, number)
+    _tgkill(pid, pid, number)
+
+
+def _is_blocked(pid: int, number: int) -> bool:
+    """Say whether a process's main thread keeps this signal waiting."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigBlk:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def _exited(worker: int, status: int, usage: resource.struct_rusage) -> Any:

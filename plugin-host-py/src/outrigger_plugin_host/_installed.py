@@ -1,8 +1,8 @@
 """What has been installed since this process started, and how does it come to know?
 
 Python remembers which directories have no module of a name, and reads `.pth` files only when it
-starts. Workers outlive installations, so they look again; the host does not fork any more once it
-may have loaded something else than what is installed now.
+starts. Workers outlive installations, so they look again; what a host forks does not go on as a
+fork once the host may have loaded something else than what is installed now.
 
 `importlib.metadata` is imported because invalidating caches would load it in every worker.
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTIONS = (".dist-info", ".egg-info", ".egg-link")
 _PATHS = ".pth"
+_REWRITTEN = (_PATHS, ".egg-info", ".egg-link")
+"""What may change in place, while the time of its directory stays."""
+_SETTLES_EVERY_S = 10.0
 _TICK_NS = 2_000_000_000
 """The coarsest times of modification that a file system has."""
 
@@ -43,14 +46,20 @@ class Installed:
         importlib.invalidate_caches()
         self._path_files = set(self._entries((_PATHS,)))
         self._packages = set(self._entries((*_DESCRIPTIONS, _PATHS)))
-        path_files = (f"{directory}/{name}" for directory, name, _ in self._path_files)
-        self._watched = [*self._directories, *path_files]
+        rewritten = self._entries(_REWRITTEN)
+        self._watched = [*self._directories, *(f"{where}/{name}" for where, name, _ in rewritten)]
+        self._settles_at = 0.0
         self._unchanged: list[int] | None = None
         """The times of what is watched when nothing had changed and nothing could hide in them."""
 
     def settle(self) -> None:
-        """Let forks of this process look at times only, once that suffices."""
-        if self._unchanged is None:
+        """Let forks of this process look at times only, where that suffices.
+
+        Not each time: a fork has for itself what this writes to shortly before the next one.
+        """
+        now = time.monotonic()
+        if self._unchanged is None or now >= self._settles_at:
+            self._settles_at = now + _SETTLES_EVERY_S
             self.has_changed()
 
     def has_changed(self) -> bool:
@@ -105,7 +114,7 @@ class Installed:
 def of_this_process() -> Installed:
     """Return what was installed when this process looked first, or the host that it is a fork of.
 
-    A host does not fork any more once that has changed.
+    A worker does not go on as a fork once that has changed.
     """
     return Installed()
 

@@ -245,5 +245,12 @@ def _failure() -> OSError:
     return OSError(number, os.strerror(number))
 
 
-_HAS_CAPABILITIES = _CAPGET is None or any(_capabilities())
+def _may_have_capabilities() -> bool:
+    try:
+        return any(_capabilities())
+    except (OSError, ValueError):
+        return True
+
+
+_HAS_CAPABILITIES = _may_have_capabilities()
 """Found out once in the host: a process gets none that the one it is a fork of had not."""

@@ -129,7 +129,8 @@ def _remember_source(name: str, text: bytes) -> None:
     """Let tracebacks show source lines although there is no file."""
     try:
         # Finding out the encoding costs a worker pages that it shares with its host.
-        source = text.decode() if text.isascii() else importlib.util.decode_source(text)
+        is_plain = text.isascii() and b"\r" not in text and b"coding" not in text
+        source = text.decode() if is_plain else importlib.util.decode_source(text)
     except (SyntaxError, UnicodeError):
         source = text.decode("utf-8", "replace")
     # No modification time: linecache then never looks for a file of that name.

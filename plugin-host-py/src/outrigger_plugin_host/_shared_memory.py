@@ -27,12 +27,19 @@ def give_to_multiprocessing() -> None:
     _imports.after("multiprocessing.util", _pass_on)
 
 
+_shared: int | None = None
+"""The descriptor that leads to it, in a worker that has taken it."""
+
+
 def take(temporary: str) -> None:
     """Have a directory below `temporary` as shared memory, where that is a link of this kind."""
+    global _shared  # noqa: PLW0603 - it is about the process
+    descriptor = _descriptor()
+    if descriptor is None or not temporary:
+        return
     with contextlib.suppress(OSError):
-        descriptor = _descriptor()
-        if descriptor is not None:
-            _share(f"{temporary}/{_DIRECTORY}", descriptor)
+        _share(f"{temporary}/{_DIRECTORY}", descriptor)
+        _shared = descriptor
 
 
 def _descriptor() -> int | None:
@@ -60,8 +67,7 @@ def _pass_on(util: Any) -> None:
     start = util.spawnv_passfds
 
     def start_with_memory(path: bytes, args: list[str], passfds: Iterable[int]) -> int:
-        descriptor = _descriptor()
-        own = () if descriptor is None else (descriptor,)
+        own = () if _shared is None else (_shared,)
         pid: int = start(path, args, sorted({*passfds, *own}))
         return pid
 
