@@ -20,6 +20,8 @@ def process_writes(influxdb3_local, table_batches, args=None):
             sum(n * n for n in range(2_000_000))
         if table == 'large':
             memory = b'x' * 50_000_000
+        if table == 'sized':
+            memory = b'x' * rows[0]['bytes']
         if table == 'lines':
             influxdb3_local.info('said once')
             for row in rows:
@@ -132,6 +134,32 @@ async fn an_invocation_is_accounted_for_and_the_account_survives_a_restart() {
     server.stop();
     server.restart().await;
     assert_eq!(server.database("_internal").query(all).await, before);
+}
+
+#[tokio::test]
+async fn an_invocation_is_not_charged_for_the_memory_of_the_one_before() {
+    let server = server().plugin("costs.py", COSTS).start().await;
+    let db = server.database("db").create().await;
+    create(&db, &["sized"]).await;
+    let all = "SELECT * FROM system.plugin_invocations ORDER BY start_time";
+    let mut accounts = Vec::new();
+    for bytes in [100_000_000, 1] {
+        db.write(format!("sized bytes={bytes}i")).await;
+        let another = async || {
+            let rows = db.query(all).await;
+            let row = rows.get(accounts.len()).cloned();
+            row.ok_or_else(|| rows.to_string())
+        };
+        let account = eventually("there is another account", another).await;
+        assert_eq!(account["outcome"], "ok", "{account:#}");
+        accounts.push(account);
+    }
+    let [large, small] = &accounts[..] else {
+        unreachable!("two were written")
+    };
+    assert_eq!(large["pid"], small["pid"], "one worker: {accounts:#?}");
+    let memory = |row| number(row, "peak_memory_bytes");
+    assert!(memory(large) > memory(small) + 90_000_000, "{accounts:#?}");
 }
 
 #[track_caller]

@@ -2,12 +2,15 @@
 //! filter holds the thread that installs it, so no other process is needed.
 
 use std::{
+    fs::File,
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream as StdTcpStream},
     os::fd::FromRawFd,
-    sync::Mutex,
+    sync::{Mutex, mpsc},
     thread,
 };
+
+use tokio::{runtime, sync::oneshot};
 
 use super::*;
 
@@ -48,7 +51,7 @@ async fn confined<T: Send + 'static>(
     own: impl Fn(u32, StdUnixStream) + Send + Sync,
     program: impl FnOnce() -> T + Send + 'static,
 ) -> (T, Vec<String>) {
-    let (sender, listener) = tokio::sync::oneshot::channel();
+    let (sender, listener) = oneshot::channel();
     let program = thread::spawn(move || {
         sender.send(listen()).unwrap();
         program()
@@ -215,15 +218,7 @@ async fn addresses_that_cannot_be_read_are_refused() {
 }
 
 /// Addresses at address 0, of no length, too long, of another family.
-#[expect(unsafe_code, reason = "no wrapper connects to nonsense")]
 fn raw_connects() -> Vec<Errno> {
-    let fd = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::empty(),
-        None,
-    )
-    .unwrap();
     let bytes = [0_u8; 256];
     let attempts = [
         (std::ptr::null(), 16),
@@ -231,10 +226,91 @@ fn raw_connects() -> Vec<Errno> {
         (bytes.as_ptr(), 129),
         (bytes.as_ptr(), 16),
     ];
-    let attempt = |(address, length): (*const u8, u32)| {
-        // SAFETY: at worst the kernel says that there is nothing at that address.
-        let answer = unsafe { libc::connect(fd.as_raw_fd(), address.cast(), length) };
-        Errno::result(answer).unwrap_err()
-    };
+    let attempt = |(address, length): (*const u8, u32)| raw_connect(address, length);
     attempts.into_iter().map(attempt).collect()
+}
+
+/// Why a socket is not connected to an address that is none.
+#[expect(unsafe_code, reason = "no wrapper connects to nonsense")]
+fn raw_connect(address: *const u8, length: u32) -> Errno {
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::empty(),
+        None,
+    )
+    .unwrap();
+    // SAFETY: at worst the kernel says that there is nothing at that address.
+    let answer = unsafe { libc::connect(fd.as_raw_fd(), address.cast(), length) };
+    Errno::result(answer).unwrap_err()
+}
+
+/// All runs on one thread, which would be held up if it read the callers' memory itself; and of
+/// those that wait for callers there is one more than one program may take.
+#[test]
+fn whose_memory_is_busy_holds_up_nobody_else() {
+    let Some((page, mut readers)) = busy_page() else {
+        return;
+    };
+    let address = echo();
+    let (tell, told) = mpsc::channel();
+    let (begin, begun) = oneshot::channel();
+    let serving = thread::spawn(move || {
+        let runtime = runtime::Builder::new_current_thread()
+            .max_blocking_threads(STEPS_MAX + 1)
+            .enable_all()
+            .build();
+        let busy = confined(Network::Outbound, nobody, move || {
+            let call = move || raw_connect(page as *const u8, 16);
+            let callers: Vec<_> = (0..2 * STEPS_MAX).map(|_| thread::spawn(call)).collect();
+            let errors = callers.into_iter().map(|caller| caller.join().unwrap());
+            errors.collect::<Vec<_>>()
+        });
+        let other = async move {
+            begun.await.unwrap();
+            let connect = move || say(StdTcpStream::connect(address).unwrap());
+            let (heard, _) = confined(Network::Outbound, nobody, connect).await;
+            tell.send(heard).unwrap();
+        };
+        runtime
+            .unwrap()
+            .block_on(async { tokio::join!(busy, other) })
+    });
+    // The kernel says that somebody waits for the page.
+    readers.read_exact(&mut [0; 32]).unwrap();
+    begin.send(()).unwrap();
+    let heard = told.recv_timeout(Duration::from_mins(1));
+    drop(readers);
+    let ((errors, _), ()) = serving.join().unwrap();
+    assert_eq!(heard.as_deref(), Ok(&b"ping"[..]));
+    assert_eq!(errors, [Errno::EAFNOSUPPORT; 2 * STEPS_MAX]);
+}
+
+/// A page that whoever reads it waits for until the file is closed, and then is full of zeros;
+/// `None` where the kernel lets nobody be made to wait, as it does without privileges.
+#[expect(unsafe_code, reason = "no crate has userfaultfd")]
+fn busy_page() -> Option<(usize, File)> {
+    const PAGE: usize = 4096;
+    const API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
+    const REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
+    // SAFETY: it makes a descriptor, which nobody else knows.
+    let readers = unsafe {
+        let readers = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
+        File::from_raw_fd(Errno::result(readers).ok()?.try_into().unwrap())
+    };
+    // SAFETY: a new page, somewhere.
+    let page = unsafe {
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(std::ptr::null_mut(), PAGE, rights, flags, -1, 0)
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    let mut version = [0xaa_u64, 0, 0];
+    let mut range = [page as u64, PAGE as u64, 1, 0];
+    for (request, argument) in [(API, version.as_mut_ptr()), (REGISTER, range.as_mut_ptr())] {
+        // SAFETY: the requests' numbers say the sizes of these structs of integers.
+        let done = unsafe { libc::ioctl(readers.as_raw_fd(), request, argument) };
+        Errno::result(done).unwrap();
+    }
+    Some((page as usize, readers))
 }

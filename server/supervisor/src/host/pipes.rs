@@ -178,6 +178,24 @@ mod tests {
         assert!(ended.is_ok(), "it waits for what nobody can print");
     }
 
+    /// The clock goes on only while nobody has anything to do: all that passes is pauses.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_prints_without_end_waits_after_each_reading() {
+        const READS: u32 = 64;
+        let (output, _lines, [stdout, stderr]) = Output::new(None).unwrap();
+        drop(stderr);
+        let prints = std::thread::spawn(move || {
+            let mut stdout = File::from(stdout);
+            let much = vec![b'\n'; READ_BYTES_MAX];
+            (0..READS).for_each(|_| stdout.write_all(&much).unwrap());
+        });
+        let begun = Instant::now();
+        output.follow().await;
+        prints.join().unwrap();
+        let paused = begun.elapsed();
+        assert!(paused >= PAUSE * READS, "{paused:?}");
+    }
+
     #[tokio::test]
     async fn what_never_stops_printing_does_not_hold_up_the_end() {
         let (output, _lines, [stdout, _stderr]) = Output::new(None).unwrap();

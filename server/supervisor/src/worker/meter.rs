@@ -94,3 +94,36 @@ impl Meter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, sync::mpsc};
+
+    use outrigger_model::clock::Timestamp;
+    use tokio::runtime;
+
+    use super::*;
+
+    #[test]
+    fn what_lasts_as_long_as_the_worker_likes_is_done_on_a_thread_for_that() {
+        let runtime = runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (release, held) = mpsc::channel::<()>();
+            let held = spawn_blocking(move || held.recv());
+            let event = Event::Schedule {
+                call_time: Timestamp(0),
+            };
+            let own = Watched::new(std::process::id());
+            let mut start = pin!(Meter::start(own, &event));
+            // The only thread that may wait is taken, and this one did not do it instead.
+            assert!(futures::poll!(&mut start).is_pending());
+            drop(release);
+            assert!(held.await.unwrap().is_err(), "nobody sends");
+            let meter = start.await;
+            assert_ne!(meter.before, ProcessUsage::default());
+        });
+    }
+}
