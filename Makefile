@@ -13,7 +13,8 @@ STORIES_AT_A_TIME ?= 2
 
 HOST_PY := plugin-host-py
 # Python outside of the package: the demo, the examples, the stories' clients.
-OTHER_PY := bench demo docker examples integration-tests/clients integration-tests/plugins
+OTHER_PY := bench demo docker examples integration-tests/clients integration-tests/plugins \
+            integration-tests/google_by_moto.py
 DEV_VENV := $(TARGET)/py-dev
 DEV_PYTHON := $(DEV_VENV)/bin/python
 DEV_STAMP := $(DEV_VENV)/.installed

@@ -19,9 +19,9 @@ use crate::eventually::PAUSE;
 /// How long a server may take to shut down.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(45);
 
-/// What passes from the environment of the tests: where programs are, and how pip gets at
+/// What passes from the environment of the tests: where programs are, and how pip and npm get at
 /// packages. Everything else would make a story depend on who runs it.
-const INHERITED: [&str; 9] = [
+const INHERITED: [&str; 10] = [
     "PATH",
     "HOME",
     "LANG",
@@ -31,7 +31,11 @@ const INHERITED: [&str; 9] = [
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",
+    "NODE_EXTRA_CA_CERTS",
 ];
+
+/// The same, of names that begin so.
+const INHERITED_PREFIXES: [&str; 3] = ["PIP_", "NPM_CONFIG_", "npm_config_"];
 
 /// A program to be started, with a clean environment and without standard input.
 #[expect(
@@ -41,8 +45,13 @@ const INHERITED: [&str; 9] = [
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let inherited = std::env::vars_os().filter(|(name, _)| {
+        let begins = |name: &str| {
+            INHERITED_PREFIXES
+                .iter()
+                .any(|begin| name.starts_with(begin))
+        };
         name.to_str()
-            .is_some_and(|name| INHERITED.contains(&name) || name.starts_with("PIP_"))
+            .is_some_and(|name| INHERITED.contains(&name) || begins(name))
     });
     command.env_clear().envs(inherited).stdin(Stdio::null());
     command

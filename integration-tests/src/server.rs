@@ -4,6 +4,7 @@ mod builder;
 mod start;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     thread,
 };
@@ -112,6 +113,15 @@ impl Server {
         self.process.as_ref().expect("it is running").pid()
     }
 
+    /// The most memory that it has ever had, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("a number of kB") / 1024
+    }
+
     /// The directory that it keeps its data in.
     pub fn data_directory(&self) -> PathBuf {
         self.files.data()
@@ -120,21 +130,21 @@ impl Server {
     /// What the file of this name holds that some trigger keeps.
     pub fn kept(&self, name: &str) -> Option<String> {
         let triggers = self.kept_directories();
-        let kept = triggers.map(|trigger| std::fs::read_to_string(trigger.join(name)));
+        let kept = triggers.map(|trigger| fs::read_to_string(trigger.join(name)));
         kept.flatten().next()
     }
 
     /// The directories in which triggers keep files.
     pub fn kept_directories(&self) -> impl Iterator<Item = PathBuf> + use<> {
-        let nodes = std::fs::read_dir(self.files.data()).into_iter().flatten();
+        let nodes = fs::read_dir(self.files.data()).into_iter().flatten();
         let states = nodes.flatten().map(|node| node.path().join("plugin-state"));
-        let triggers = states.flat_map(std::fs::read_dir).flatten().flatten();
+        let triggers = states.flat_map(fs::read_dir).flatten().flatten();
         triggers.map(|trigger| trigger.path())
     }
 
     /// How many descriptors it has.
     pub fn descriptors(&self) -> usize {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid()));
         open.map_or(0, Iterator::count)
     }
 
@@ -165,7 +175,7 @@ impl Server {
 
     /// Writes a plugin into its plugin directory.
     pub fn write_plugin(&self, name: &str, source: &str) {
-        std::fs::write(self.files.plugins().join(name), source).expect("write a plugin");
+        fs::write(self.files.plugins().join(name), source).expect("write a plugin");
     }
 
     /// Allows warnings and errors that contain `text`, because of `reason`.
@@ -187,8 +197,8 @@ impl Server {
 
     /// What it has logged, byte for byte.
     pub fn log_bytes(&self) -> Vec<u8> {
-        let mut bytes = std::fs::read(self.files.stdout()).unwrap_or_default();
-        bytes.extend(std::fs::read(self.files.stderr()).unwrap_or_default());
+        let mut bytes = fs::read(self.files.stdout()).unwrap_or_default();
+        bytes.extend(fs::read(self.files.stderr()).unwrap_or_default());
         bytes
     }
 

@@ -18,7 +18,10 @@ use outrigger_triggers::PinnedSources;
 use uuid::Uuid;
 
 pub(crate) use self::lock::NodeLock;
-use crate::{config::StoreConfig, remote_store::RemoteStoreError};
+use crate::{
+    config::StoreConfig,
+    remote_store::{RemoteStore, RemoteStoreError},
+};
 
 /// Why the stored data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,8 @@ pub(crate) struct Node {
     durability: Durability,
     id: String,
     lock: Option<NodeLock>,
+    /// Which settings lead to the store, if it is elsewhere.
+    remote: Option<Box<RemoteStore>>,
 }
 
 impl Node {
@@ -85,6 +90,10 @@ impl Node {
             durability,
             id: node_id.to_owned(),
             lock,
+            remote: match config {
+                StoreConfig::Remote(remote) => Some(remote.clone()),
+                StoreConfig::Memory | StoreConfig::MemoryThrottled | StoreConfig::File(_) => None,
+            },
         })
     }
 
@@ -110,7 +119,7 @@ impl Node {
         match self.store.get(&path).await {
             Ok(stored) => return uuid(&path, &stored.bytes().await?),
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.refused(error)),
         }
         let new = Uuid::new_v4();
         let options = PutOptions {
@@ -129,7 +138,15 @@ impl Node {
             Err(object_store::Error::AlreadyExists { .. }) => {
                 uuid(&path, &self.store.get(&path).await?.bytes().await?)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    /// The first requests are those that tell whether the store can be used at all.
+    fn refused(&self, error: object_store::Error) -> NodeError {
+        match &self.remote {
+            Some(remote) => remote.refused(error).into(),
+            None => error.into(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Object stores elsewhere: S3 and what speaks its language, Google Cloud Storage, Azure.
 
 mod credentials;
+mod refusal;
 
-use std::{fmt, fs, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, fs, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use object_store::{
     Certificate, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder,
@@ -10,6 +11,7 @@ use object_store::{
 };
 
 use credentials::CredentialsFile;
+pub(crate) use refusal::RemoteStoreError;
 
 /// A store elsewhere, and how it is asked.
 #[derive(Clone, Debug)]
@@ -94,18 +96,6 @@ impl FromStr for Secret {
     }
 }
 
-/// Why a store elsewhere cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum RemoteStoreError {
-    /// The certificates cannot be read.
-    #[error("read the certificates of --object-store-tls-ca {path}")]
-    Certificates { path: PathBuf, source: io::Error },
-    /// Its address, credentials or certificates are not what they should be.
-    #[error("configure the object store")]
-    Store(#[from] object_store::Error),
-}
-
 impl RemoteStore {
     /// Makes its client. Asks nothing yet.
     pub(crate) fn open(&self) -> Result<Arc<dyn ObjectStore>, RemoteStoreError> {
@@ -116,10 +106,11 @@ impl RemoteStore {
             ..RetryConfig::default()
         };
         let options = self.client.options()?;
+        let wrong = |source| self.wrong(source);
         Ok(match &self.provider {
             Provider::S3(s3) => {
                 let builder = s3.builder(&self.bucket, options).with_retry(retry);
-                Arc::new(LimitStore::new(builder.build()?, limit))
+                Arc::new(LimitStore::new(builder.build().map_err(wrong)?, limit))
             }
             Provider::Google { service_account } => {
                 let mut builder = GoogleCloudStorageBuilder::new()
@@ -129,11 +120,11 @@ impl RemoteStore {
                 if let Some(file) = service_account {
                     builder = builder.with_service_account_path(file);
                 }
-                Arc::new(LimitStore::new(builder.build()?, limit))
+                Arc::new(LimitStore::new(builder.build().map_err(wrong)?, limit))
             }
             Provider::Azure(azure) => {
                 let builder = azure.builder(&self.bucket, options).with_retry(retry);
-                Arc::new(LimitStore::new(builder.build()?, limit))
+                Arc::new(LimitStore::new(builder.build().map_err(wrong)?, limit))
             }
         })
     }
@@ -203,7 +194,11 @@ impl ClientConfig {
                 path: path.clone(),
                 source,
             })?;
-            for certificate in Certificate::from_pem_bundle(&pem)? {
+            let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if certificates.is_empty() {
+                return Err(RemoteStoreError::NoCertificates { path: path.clone() });
+            }
+            for certificate in certificates {
                 options = options.with_root_certificate(certificate);
             }
         }

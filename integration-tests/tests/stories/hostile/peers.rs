@@ -17,16 +17,6 @@ struct Field {
     peak_mib: u64,
 }
 
-/// The most memory that a server has ever had, in MiB.
-fn peak_mib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()));
-    let status = status.expect("it is running");
-    let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.expect("a number of kB") / 1024
-}
-
 impl Field {
     async fn new(builder: Builder) -> Self {
         let server = builder
@@ -39,7 +29,7 @@ impl Field {
         witness.create().await;
         db.write("alive f=1 1").await;
         db.until_logged("witness", 1, "finished execution").await;
-        let peak_mib = peak_mib(&server);
+        let peak_mib = server.peak_mib();
         Self {
             server,
             db,
@@ -61,7 +51,7 @@ impl Field {
 
     #[track_caller]
     fn check_memory(&self) {
-        let grown = peak_mib(&self.server) - self.peak_mib;
+        let grown = self.server.peak_mib() - self.peak_mib;
         assert!(
             grown < GROWTH_MIB_MAX,
             "the server has grown by {grown} MiB"

@@ -2,19 +2,12 @@
 
 use super::Arena;
 
-fn peak_memory_mib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.expect("a number") / 1024
-}
-
 /// Runs an attack that wants to fill the server's memory, and checks that it does not.
 async fn write_a_gigabyte(attack: &str, expected: &str) {
     let arena = Arena::new(attack).await;
-    let before = peak_memory_mib(arena.server.pid());
+    let before = arena.server.peak_mib();
     arena.endures(expected).await;
-    let after = peak_memory_mib(arena.server.pid());
+    let after = arena.server.peak_mib();
     // The budget is 64 MiB, and what is under way is bounded by the streams' windows.
     assert!(
         after < before + 250,

@@ -222,6 +222,8 @@ impl RemoteStoreArgs {
 
 impl AwsArgs {
     fn provider(&self) -> Result<Provider, String> {
+        let (endpoint, allow_http) = (self.aws_endpoint.as_ref(), self.aws_allow_http);
+        check_endpoint("--aws-endpoint", endpoint, "--aws-allow-http", allow_http)?;
         let login = match (
             &self.aws_credentials_file,
             &self.aws_access_key_id,
@@ -255,12 +257,45 @@ impl AwsArgs {
 impl AzureArgs {
     fn provider(&self) -> Result<Provider, String> {
         let account = self.azure_storage_account.clone();
+        let account = account.filter(|account| !account.is_empty());
+        let (endpoint, allow_http) = (self.azure_endpoint.as_ref(), self.azure_allow_http);
+        check_endpoint(
+            "--azure-endpoint",
+            endpoint,
+            "--azure-allow-http",
+            allow_http,
+        )?;
         Ok(Provider::Azure(Azure {
             account: account.ok_or("--azure-storage-account is required for azure")?,
             key: self.azure_storage_access_key.clone(),
             endpoint: self.azure_endpoint.clone(),
             allow_http: self.azure_allow_http,
         }))
+    }
+}
+
+/// The client would say so only when it asks, and not whose flag it is.
+fn check_endpoint(
+    flag: &str,
+    endpoint: Option<&String>,
+    allowing: &str,
+    allow_http: bool,
+) -> Result<(), String> {
+    let Some(endpoint) = endpoint else {
+        return Ok(());
+    };
+    let scheme = endpoint.split_once("://").map(|(scheme, _)| scheme);
+    let scheme = scheme.map(str::to_ascii_lowercase);
+    match scheme.as_deref() {
+        Some("https") => Ok(()),
+        Some("http") if allow_http => Ok(()),
+        Some("http") => Err(format!(
+            "{flag} {endpoint} is not encrypted: give one with https://, or {allowing} if it shall be \
+             used all the same"
+        )),
+        _ => Err(format!(
+            "{flag} {endpoint} must begin with https:// (or http://)"
+        )),
     }
 }
 

@@ -293,11 +293,11 @@ fn busy_page() -> Option<(usize, File)> {
     const PAGE: usize = 4096;
     const API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
     const REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
-    // SAFETY: it makes a descriptor, which nobody else knows.
-    let readers = unsafe {
-        let readers = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
-        File::from_raw_fd(Errno::result(readers).ok()?.try_into().unwrap())
-    };
+    // SAFETY: it takes no pointers.
+    let readers = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+    let readers = Errno::result(readers).ok()?.try_into().unwrap();
+    // SAFETY: it was made just now, and nobody else knows it.
+    let readers = unsafe { File::from_raw_fd(readers) };
     // SAFETY: a new page, somewhere.
     let page = unsafe {
         let rights = libc::PROT_READ | libc::PROT_WRITE;
