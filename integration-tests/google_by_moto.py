@@ -57,8 +57,20 @@ class Translated:
         if environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH") == "0":
             environ["HTTP_IF_NONE_MATCH"] = "*"
         if "HTTP_X_GOOG_COPY_SOURCE" in environ:
+            # moto does not look at conditions here.
+            if "HTTP_IF_NONE_MATCH" in environ and self.has(environ):
+                start_response("412 Precondition Failed", [])
+                return [b""]
             environ["HTTP_X_AMZ_COPY_SOURCE"] = environ.pop("HTTP_X_GOOG_COPY_SOURCE")
         return self.moto(environ, start_response)
+
+    def has(self, environ):
+        """Whether the object that a request is about is there."""
+        headers = {"Authorization": environ["HTTP_AUTHORIZATION"]}
+        found = Client(self.moto).head(
+            environ["PATH_INFO"], base_url="http://127.0.0.1", headers=headers
+        )
+        return found.status_code == 200
 
     def is_signed(self, token):
         """Whether our account has signed the token, and it is still good."""

@@ -224,12 +224,21 @@ impl EntryStore {
             .join("set-aside")
             .join(EntryName(sequence).to_string());
         let failed = |source| Self::failed("set aside", &from, source);
-        self.store.rename(&from, &aside).await.map_err(failed)?;
-        if let Durability::FileSystem { root } = &self.durability {
-            let directory = root.join(self.prefix.as_ref());
-            durable::sync_directory(&directory)
-                .await
-                .map_err(not_durable)?;
+        match &self.durability {
+            Durability::FileSystem { root } => {
+                self.store.rename(&from, &aside).await.map_err(failed)?;
+                durable::sync_directory(&root.join(self.prefix.as_ref()))
+                    .await
+                    .map_err(not_durable)?;
+            }
+            Durability::Store => {
+                // Not `rename`: object_store's client for Google (0.13.2) takes "overwrite" for
+                // "create" when it copies, and the number may have been put aside before.
+                let bytes = self.read_bytes(sequence).await?;
+                let put = self.store.put(&aside, bytes.into());
+                put.await.map_err(failed)?;
+                self.store.delete(&from).await.map_err(failed)?;
+            }
         }
         Ok(aside.to_string())
     }
