@@ -283,9 +283,11 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def _signal_main_thread(pid: int, number: int) -> None:
-    """Signal the thread that runs the plugin; it takes this before it runs on where it was."""
+    """Signal the thread that runs the plugin; it takes this before it runs on where it was.
+
+    Where it blocks the signal, or the C library cannot address it, another thread may take it.
+    """
     if _tgkill is None or _is_blocked(pid, number):
-        # Another thread may take it.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         return

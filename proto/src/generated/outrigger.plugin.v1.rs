@@ -259,7 +259,7 @@ pub struct SignalWorker {
     pub worker: u64,
     #[prost(int32, tag = "2")]
     pub signal: i32,
-    /// Only the thread that runs the plugin gets it, not any thread of any process of the group.
+    /// Not the group, but the thread that runs the plugin; another one of its process if it blocks that.
     #[prost(bool, tag = "3")]
     pub main_thread: bool,
 }

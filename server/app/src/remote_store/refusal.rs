@@ -49,7 +49,7 @@ pub(crate) enum RemoteStoreError {
 }
 
 impl RemoteStore {
-    /// What the store's first answer to a write means.
+    /// What it means that the store answers the first requests so, or not at all.
     pub(crate) fn refused(&self, source: object_store::Error) -> RemoteStoreError {
         let bucket = self.bucket.clone();
         let who = self.provider.who();

@@ -75,7 +75,8 @@ impl WorkerProcess {
         self.send_signal(signal, false);
     }
 
-    /// Sends a signal to the thread that runs the plugin, which takes it before it goes on.
+    /// Sends a signal to the thread that runs the plugin, which takes it before it goes on; where it
+    /// blocks that, to its process.
     pub(crate) fn signal_main_thread(&self, signal: i32) {
         self.send_signal(signal, true);
     }
